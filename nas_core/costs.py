@@ -1,0 +1,323 @@
+"""Params and multiply-adds of architectures, counted from layer descriptions alone (no torch).
+
+Both resources are additive: a constant of the skeleton plus one entry per (position, edge, op), so a table of them is
+exact for a discrete network and linear in gates. Layer definitions: DARTS (arXiv 1806.09055), section 3.1.1 and the
+tables of its evaluation network; batch norm is affine, the auxiliary head is not counted.
+
+Two counters of multiply-adds: ``macs`` counts convolutions and linear layers; ``macs_counter_b`` adds 2 per batch-norm
+output element, 1 per ReLU input element and 1 per pool input element (the behaviour of the ptflops counter, which
+published ImageNet tables used).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_core.architecture import Architecture, CellType, Edge, Skeleton
+from nas_core.errors import InvalidGenotypeError, UnknownNameError
+
+Resource = Literal["params", "macs"]
+RESOURCES: tuple[Resource, ...] = ("params", "macs")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Resources of a network or of a part of it."""
+
+    params: int = 0
+    macs: int = 0
+    macs_counter_b: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.params + other.params, self.macs + other.macs, self.macs_counter_b + other.macs_counter_b
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One primitive layer, enough of it to be counted."""
+
+    kind: Literal["conv", "bn", "relu", "pool"]
+    inputs: int
+    outputs: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def conv(inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1) -> Layer:
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    return Layer("conv", inputs, outputs, kernel, stride)
+
+
+def _depthwise(channels: int, kernel: int, stride: int) -> Layer:
+    return Layer("conv", channels, channels, (kernel, kernel), (stride, stride), groups=channels)
+
+
+def _relu(channels: int) -> Layer:
+    return Layer("relu", channels, channels)
+
+
+def _bn(channels: int) -> Layer:
+    return Layer("bn", channels, channels)
+
+
+def factorized_reduce(inputs: int, outputs: int) -> tuple[Layer, ...]:
+    """Two shifted 1x1 convolutions of stride 2, half of the outputs each: counted as one."""
+    return _relu(inputs), conv(inputs, outputs, 1, 2), _bn(outputs)
+
+
+def preprocess(inputs: int, outputs: int, stride: int) -> tuple[Layer, ...]:
+    """How a cell brings an input to its channels: ReLU, 1x1 convolution, BN; a factorized reduce at stride 2."""
+    return factorized_reduce(inputs, outputs) if stride == 2 else _plain_conv(1)(inputs, outputs, stride, None, False)
+
+
+OpLayers = Callable[[int, int, int, int | None, bool], tuple[Layer, ...]]
+"""(channels in, channels out, stride, middle width, batch norm behind pools) -> layers."""
+
+
+def _sep(kernel: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        between = inputs if middle is None else middle
+        first = (_relu(inputs), _depthwise(inputs, kernel, stride), conv(inputs, between, 1), _bn(between))
+        return (*first, _relu(between), _depthwise(between, kernel, 1), conv(between, outputs, 1), _bn(outputs))
+
+    return layers
+
+
+def _dil(kernel: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        return _relu(inputs), _depthwise(inputs, kernel, stride), conv(inputs, outputs, 1), _bn(outputs)
+
+    return layers
+
+
+def _plain_conv(kernel: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        return _relu(inputs), conv(inputs, outputs, kernel, stride), _bn(outputs)
+
+    return layers
+
+
+def _split_conv(kernel: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        wide = conv(inputs, outputs, (1, kernel), (1, stride))
+        return _relu(inputs), wide, conv(outputs, outputs, (kernel, 1), (stride, 1)), _bn(outputs)
+
+    return layers
+
+
+def _pool(kernel: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        pool = Layer("pool", inputs, inputs, (kernel, kernel), (stride, stride))
+        return (pool, _bn(inputs)) if pool_norm else (pool,)
+
+    return layers
+
+
+def _skip(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+    return factorized_reduce(inputs, outputs) if stride == 2 else ()
+
+
+def _none(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+    return ()
+
+
+OPS: Mapping[str, OpLayers] = {
+    "none": _none,
+    "skip_connect": _skip,
+    **{f"max_pool_{k}x{k}": _pool(k) for k in (3, 5, 7)},
+    "avg_pool_3x3": _pool(3),
+    **{f"sep_conv_{k}x{k}": _sep(k) for k in (3, 5, 7)},
+    **{f"dil_conv_{k}x{k}": _dil(k) for k in (3, 5)},
+    **{f"conv_{k}x{k}": _plain_conv(k) for k in (1, 3)},
+    **{f"conv_{k}x1_1x{k}": _split_conv(k) for k in (3, 7)},
+}
+"""Every op with a known cost; an op that is not here cannot be counted."""
+
+
+def op_layers(edge: Edge, channels: int, stride: int, pool_norm: bool = False) -> tuple[Layer, ...]:
+    """Layers of an op between ``channels``-wide nodes. Raises UnknownNameError for an op without a known cost."""
+    if edge.op not in OPS:
+        raise UnknownNameError("op", edge.op, OPS)
+    return OPS[edge.op](channels, channels, stride, edge.width, pool_norm)
+
+
+Size = tuple[int, int]
+
+
+def _after(size: Size, stride: tuple[int, int]) -> Size:
+    return ceil(size[0] / stride[0]), ceil(size[1] / stride[1])
+
+
+def count_layers(layers: Sequence[Layer], size: Size) -> Cost:
+    """Cost of layers in a row on a map of ``size`` (height, width)."""
+    params = macs = extra = 0
+    for layer in layers:
+        before, size = size, _after(size, layer.stride)
+        if layer.kind == "conv":
+            weights = layer.inputs // layer.groups * layer.outputs * layer.kernel[0] * layer.kernel[1]
+            params += weights
+            macs += weights * size[0] * size[1]
+        elif layer.kind == "bn":
+            params += 2 * layer.outputs
+            extra += 2 * layer.outputs * size[0] * size[1]
+        else:  # relu, pool
+            extra += layer.inputs * before[0] * before[1]
+    return Cost(params, macs, macs + extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A cell in its place: what comes in and at which size it works."""
+
+    position: int
+    type: str
+    inputs: tuple[tuple[int, int], ...]
+    """(channels, stride to bring it to the cell's map) of each input."""
+    input_sizes: tuple[Size, ...]
+    channels: int
+    size_in: Size
+    size_out: Size
+    outputs: int
+    """Channels of the cell's output."""
+
+    def stride(self, cell: CellType, source: int) -> int:
+        return 2 if cell.reduction and source < cell.inputs else 1
+
+    def size_of(self, cell: CellType, source: int) -> Size:
+        return self.size_in if source < cell.inputs else self.size_out
+
+
+def stem_layers(skeleton: Skeleton) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """Layers up to the first cell's input k-2, and the further ones up to its input k-1."""
+    channels = skeleton.channels
+    if skeleton.stem == "cifar":
+        return (conv(skeleton.input[0], 3 * channels, 3), _bn(3 * channels)), ()
+    half = channels // 2
+    first = (conv(skeleton.input[0], half, 3, 2), _bn(half), _relu(half), conv(half, channels, 3, 2), _bn(channels))
+    return first, (_relu(channels), conv(channels, channels, 3, 2), _bn(channels))
+
+
+def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
+    """Every cell of the stack in its place. Raises InvalidGenotypeError when maps shrink to nothing."""
+    size: Size = skeleton.input[1:]
+    states: list[tuple[int, Size]] = []  # (channels, size) of the outputs so far, the stem's two first
+    stem0, stem1 = stem_layers(skeleton)
+    for layers in (stem0, stem1):
+        for layer in layers:
+            size = _after(size, layer.stride)
+        states.append((layers[-1].outputs if layers else states[-1][0], size))
+    channels = skeleton.channels
+    found = []
+    for position, name in enumerate(skeleton.cells):
+        cell = types[name]
+        if cell.reduction:
+            channels *= 2
+        width = channels if cell.width is None else cell.width
+        taken = states[-cell.inputs :]
+        size_in = taken[-1][1]
+        size_out = _after(size_in, (2, 2)) if cell.reduction else size_in
+        outputs = width * (len(cell.concat) if cell.combine == "concat" else 1)
+        inputs = []
+        for source_channels, source_size in taken:
+            if source_size != size_in and _after(source_size, (2, 2)) != size_in:
+                raise InvalidGenotypeError(
+                    f"cell {position}: an input map of {source_size} cannot be brought to {size_in} by stride 2"
+                )
+            inputs.append((source_channels, 1 if source_size == size_in else 2))
+        found.append(
+            Site(
+                position,
+                name,
+                tuple(inputs),
+                tuple(s for _, s in taken),
+                width,
+                size_in,
+                size_out,
+                outputs,
+            )
+        )
+        states.append((outputs, size_out))
+    return found
+
+
+def cell_constant(site: Site, cell: CellType) -> Cost:
+    """What a cell costs whatever its edges are: its preprocessing."""
+    total = Cost()
+    for op, (channels, stride), size in zip(cell.pre, site.inputs, site.input_sizes, strict=True):
+        if op != "conv_1x1":
+            raise UnknownNameError("preprocessing op", op, ["conv_1x1"])
+        total += count_layers(preprocess(channels, site.channels, stride), size)
+    return total
+
+
+def edge_cost(site: Site, cell: CellType, edge: Edge) -> Cost:
+    layers = op_layers(edge, site.channels, site.stride(cell, edge.source), cell.pool_norm)
+    return count_layers(layers, site.size_of(cell, edge.source))
+
+
+def skeleton_constant(skeleton: Skeleton, last: Site) -> Cost:
+    """Stem, global pooling and classifier around a stack that ends in ``last``."""
+    stem0, stem1 = stem_layers(skeleton)
+    linear = last.outputs * skeleton.classes
+    pooling = last.outputs * last.size_out[0] * last.size_out[1]
+    stem = count_layers(stem0 + stem1, skeleton.input[1:])
+    return stem + Cost(linear + skeleton.classes, linear, linear + pooling)
+
+
+def count(architecture: Architecture) -> Cost:
+    """Exact cost of a network. Raises InvalidGenotypeError or UnknownNameError for what cannot be built."""
+    architecture.check()
+    last = sites(architecture.genotype.types, architecture.skeleton)[-1]
+    return sum(by_cell(architecture), start=skeleton_constant(architecture.skeleton, last))
+
+
+def by_cell(architecture: Architecture) -> list[Cost]:
+    """Cost of each cell, preprocessing included."""
+    types = architecture.genotype.types
+    parts = []
+    for site in sites(types, architecture.skeleton):
+        cell = types[site.type]
+        parts.append(sum((edge_cost(site, cell, edge) for edge in cell.edges), start=cell_constant(site, cell)))
+    return parts
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """A resource of every network on one skeleton: ``constant + sum of entries`` of its edges."""
+
+    constant: int
+    entries: Mapping[str, NDArray[np.int64]]
+    """By cell type, (edges, ops): summed over the positions where the type stands."""
+
+
+def cost_table(
+    types: Mapping[str, CellType],
+    choices: Mapping[str, tuple[Sequence[tuple[int, int]], Sequence[str]]],
+    skeleton: Skeleton,
+    resource: Resource,
+) -> CostTable:
+    """The table for cells ``types`` (their edges are ignored) with ``choices`` (edges as (target, source), ops)."""
+    where = sites(types, skeleton)
+    constant = getattr(skeleton_constant(skeleton, where[-1]), resource)
+    entries = {
+        name: np.zeros((len(edges), len(ops)), dtype=np.int64) for name, (edges, ops) in choices.items()
+    }
+    for site in where:
+        cell = types[site.type]
+        constant += getattr(cell_constant(site, cell), resource)
+        edges, ops = choices[site.type]
+        for row, (target, source) in enumerate(edges):
+            for column, op in enumerate(ops):
+                cost = edge_cost(site, cell, Edge(target, source, op))
+                entries[site.type][row, column] += getattr(cost, resource)
+    return CostTable(constant, entries)

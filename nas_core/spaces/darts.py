@@ -1,0 +1,248 @@
+"""The cell space of DARTS (Liu, Simonyan, Yang, ICLR 2019, arXiv 1806.09055, sections 2.1 and 3.1.1).
+
+Two cell types, ``normal`` and ``reduce``, with 2 inputs and 4 intermediate nodes; every node of a derived cell takes
+two ops from two different earlier nodes; the output is the concatenation of the intermediate nodes. Reduction cells
+stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but never stands in a genotype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge, Le, MinLen
+from numpy.typing import NDArray
+
+from nas_core.architecture import CellType, Edge, Genotype, Skeleton
+from nas_core.costs import OPS, CostTable, Resource, cost_table
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.settings import settings
+from nas_core.spaces import spaces
+
+if TYPE_CHECKING:
+    from nas_core.supernet import Supernet
+
+DARTS_OPS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+FAN_IN = 2
+INPUTS = 2
+TYPES = ("normal", "reduce")
+IMAGENET_FROM = 64
+"""Pixels from which the stem ``auto`` is the imagenet one."""
+
+
+@spaces.register("darts")
+@settings
+class DartsCells:
+    """DARTS cells: two types, four nodes, two inputs a node."""
+
+    cells: Annotated[int, Ge(1), Le(100)] = 8
+    """Cells of the searched network."""
+    channels: Annotated[int, Ge(2), Le(1024)] = 16
+    """Channels of its first cell; doubled at each reduction cell."""
+    stem: Literal["auto", "cifar", "imagenet"] = "auto"
+    """auto = imagenet from 64 pixels."""
+    nodes: Annotated[int, Ge(1), Le(8)] = 4
+    """Intermediate nodes of a cell."""
+    normal_ops: Annotated[tuple[str, ...], MinLen(1)] = DARTS_OPS
+    """Ops of the normal cell; ``none`` only takes part in relaxations."""
+    reduce_ops: Annotated[tuple[str, ...], MinLen(1)] = DARTS_OPS
+    """Ops of the reduction cell."""
+
+    def __post_init__(self) -> None:
+        for field, ops in (("normal_ops", self.normal_ops), ("reduce_ops", self.reduce_ops)):
+            unknown = sorted(set(ops) - set(OPS))
+            if unknown:
+                raise InvalidSettingsError(f"{field}: unknown op '{unknown[0]}'; known: {', '.join(sorted(OPS))}")
+            if len(set(ops)) < len(ops) or not set(ops) - {"none"}:
+                raise InvalidSettingsError(f"{field}: needs distinct ops, at least one besides 'none'; got {list(ops)}")
+
+    # --- what it is -------------------------------------------------------------------------------------------
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Edges of the relaxed cell as (target, source), in the order of alpha's rows."""
+        return tuple((target, source) for target in range(INPUTS, INPUTS + self.nodes) for source in range(target))
+
+    def ops(self, cell_type: str) -> tuple[str, ...]:
+        """Ops of a cell type, in the order of alpha's columns."""
+        return self.normal_ops if cell_type == "normal" else self.reduce_ops
+
+    def cell(self, cell_type: str, edges: Sequence[Edge] = ()) -> CellType:
+        concat = tuple(range(INPUTS, INPUTS + self.nodes))
+        return CellType(tuple(edges), INPUTS, self.nodes, cell_type == "reduce", "concat", concat)
+
+    def skeleton(
+        self,
+        input: tuple[int, int, int],
+        classes: int,
+        cells: int | None = None,
+        channels: int | None = None,
+        stem: str | None = None,
+    ) -> Skeleton:
+        """The searched skeleton for images of ``input`` (C, H, W), or a target that differs from it."""
+        depth = cells or self.cells
+        stem = stem or self.stem
+        if stem == "auto":
+            stem = "imagenet" if min(input[1:]) >= IMAGENET_FROM else "cifar"
+        reductions = {depth // 3, 2 * depth // 3}
+        stack = tuple("reduce" if position in reductions else "normal" for position in range(depth))
+        return Skeleton(stack, channels or self.channels, "imagenet" if stem == "imagenet" else "cifar", input, classes)
+
+    def check(self, genotype: Genotype) -> None:
+        """Raises InvalidGenotypeError for a genotype outside the space."""
+        if genotype.space != "darts" or set(genotype.types) != set(TYPES):
+            raise InvalidGenotypeError(
+                f"space 'darts' wants the cell types normal and reduce; got space '{genotype.space}' with "
+                f"{', '.join(sorted(genotype.types)) or 'none'}"
+            )
+        for name in TYPES:
+            cell = genotype.types[name]
+            if replace(cell, edges=()) != self.cell(name):
+                raise InvalidGenotypeError(f"cell '{name}' is not laid out as a {self.nodes}-node DARTS cell")
+            cell.check(name)
+            for edge in cell.edges:
+                if edge.op == "none" or edge.op not in self.ops(name):
+                    allowed = ", ".join(op for op in self.ops(name) if op != "none")
+                    raise InvalidGenotypeError(f"cell '{name}': op '{edge.op}' is not of this space; use {allowed}")
+            for node in range(INPUTS, INPUTS + self.nodes):
+                sources = [edge.source for edge in cell.into(node)]
+                if len(sources) != FAN_IN or len(set(sources)) != FAN_IN:
+                    raise InvalidGenotypeError(
+                        f"cell '{name}': node {node} takes {sources}; it needs two different inputs"
+                    )
+
+    # --- chance -----------------------------------------------------------------------------------------------
+
+    def _op(self, cell_type: str, rng: np.random.Generator) -> str:
+        choices = [op for op in self.ops(cell_type) if op != "none"]
+        return choices[rng.integers(len(choices))]
+
+    def _genotype(self, cells: Mapping[str, Sequence[Edge]]) -> Genotype:
+        return Genotype("darts", {name: self.cell(name, cells[name]) for name in TYPES})
+
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        """Uniform over pairs of inputs and ops of every node."""
+        cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
+        for name in TYPES:
+            for node in range(INPUTS, INPUTS + self.nodes):
+                for source in rng.choice(node, FAN_IN, replace=False):
+                    cells[name].append(Edge(node, int(source), self._op(name, rng)))
+        return self._genotype(cells)
+
+    def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
+        """One change of one edge: another op, or (half of the time, where a node has a choice) another input."""
+        cells = {name: list(parent.types[name].edges) for name in TYPES}
+        while True:
+            name = TYPES[rng.integers(len(TYPES))]
+            place = int(rng.integers(len(cells[name])))
+            edge = cells[name][place]
+            if rng.random() < 0.5:
+                taken = {other.source for other in cells[name] if other.target == edge.target}
+                free = [source for source in range(edge.target) if source not in taken]
+                if not free:
+                    continue
+                cells[name][place] = replace(edge, source=int(free[rng.integers(len(free))]))
+            else:
+                others = [op for op in self.ops(name) if op not in ("none", edge.op)]
+                if not others:
+                    continue
+                cells[name][place] = replace(edge, op=others[rng.integers(len(others))])
+            return self._genotype(cells)
+
+    def crossover(self, one: Genotype, other: Genotype, rng: np.random.Generator) -> Genotype:
+        """Uniform crossover by node: a node keeps both of its edges together."""
+        cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
+        for name in TYPES:
+            for node in range(INPUTS, INPUTS + self.nodes):
+                cells[name] += (one if rng.random() < 0.5 else other).types[name].into(node)
+        return self._genotype(cells)
+
+    # --- costs ------------------------------------------------------------------------------------------------
+
+    def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable:
+        """Entries (edges, ops) of every op, ``none`` included, at ``skeleton``."""
+        types = {name: self.cell(name) for name in TYPES}
+        return cost_table(types, {name: (self.edges, self.ops(name)) for name in TYPES}, skeleton, resource)
+
+    def extreme(self, skeleton: Skeleton, resource: Resource, highest: bool) -> Genotype:
+        """The genotype of the smallest or largest possible cost at ``skeleton`` (exact: costs are additive)."""
+        table = self.cost_table(skeleton, resource)
+        sign = -1 if highest else 1
+        cells: dict[str, list[Edge]] = {}
+        for name in TYPES:
+            usable = [column for column, op in enumerate(self.ops(name)) if op != "none"]
+            cells[name] = []
+            for node in range(INPUTS, INPUTS + self.nodes):
+                best = []
+                for row, (target, source) in enumerate(self.edges):
+                    if target == node:
+                        column = min(usable, key=lambda c, row=row: sign * table.entries[name][row, c])  # type: ignore[misc]
+                        best.append((sign * table.entries[name][row, column], source, self.ops(name)[column]))
+                cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:FAN_IN]]
+        return self._genotype(cells)
+
+    # --- relaxations ------------------------------------------------------------------------------------------
+
+    def supernet(self, skeleton: Skeleton, *, share_features: bool = False) -> Supernet:
+        """The network of all ops on all edges at ``skeleton``."""
+        from nas_core.supernet import Supernet
+
+        layout = {name: (self.cell(name), self.edges, self.ops(name)) for name in TYPES}
+        return Supernet(layout, skeleton, share_features=share_features)
+
+    def selection(self, genotype: Genotype) -> dict[str, NDArray[np.bool_]]:
+        """Which (edges, ops) of the relaxed cells the genotype uses."""
+        chosen = {name: np.zeros((len(self.edges), len(self.ops(name))), dtype=bool) for name in TYPES}
+        for name in TYPES:
+            for edge in genotype.types[name].edges:
+                row = self.edges.index((edge.target, edge.source))
+                chosen[name][row, self.ops(name).index(edge.op)] = True
+        return chosen
+
+    def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
+        """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest.
+
+        ``strengths``: (edges, ops) by type, softmax weights. Ties go to the smaller index.
+        """
+        cells: dict[str, list[Edge]] = {}
+        for name in TYPES:
+            ops = self.ops(name)
+            weights = np.array(strengths[name], dtype=np.float64)
+            if "none" in ops:
+                weights[:, ops.index("none")] = -np.inf
+            cells[name] = []
+            for node in range(INPUTS, INPUTS + self.nodes):
+                rows = [row for row, (target, _) in enumerate(self.edges) if target == node]
+                rows.sort(key=lambda row: -weights[row].max())  # stable
+                for row in rows[:FAN_IN]:
+                    cells[name].append(Edge(node, self.edges[row][1], ops[int(weights[row].argmax())]))
+        return self._genotype(cells)
+
+
+def from_darts(data: Mapping[str, Any]) -> Genotype:
+    """The usual DARTS form: ``{"normal": [[op, source], ...], "normal_concat": [...], "reduce": ..., ...}``.
+
+    The flat list is read in pairs: pair n feeds node n + 2.
+    """
+    types = {}
+    for name in TYPES:
+        pairs = data[name]
+        if not pairs or len(pairs) % FAN_IN:
+            raise InvalidGenotypeError(f"'{name}' lists {len(pairs)} ops; two for each node are needed")
+        edges = [Edge(INPUTS + n // FAN_IN, int(source), str(op)) for n, (op, source) in enumerate(pairs)]
+        concat = tuple(int(node) for node in data[f"{name}_concat"])
+        types[name] = CellType(tuple(edges), INPUTS, len(pairs) // FAN_IN, name == "reduce", "concat", concat)
+        types[name].check(name)
+    return Genotype("darts", types)
+

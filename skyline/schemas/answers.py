@@ -1,0 +1,158 @@
+"""What the service answers: jobs, fronts, candidates, events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from skyline.schemas.jobs import JobSpec
+
+JobStatus = Literal["queued", "searching", "verifying", "cancelling", "succeeded", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+FrontKind = Literal["search", "final"]
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Attempt(Answer):
+    """One run of one task in a process of its own."""
+
+    task: UUID
+    kind: Literal["search", "verify", "conclude"]
+    number: int
+    worker: str
+    device: str
+    threads: int
+    started_at: datetime
+    ended_at: datetime | None
+    end: str | None
+    """done, failed, died, cancelled, lease-lost; null while it runs."""
+    exit_signal: int | None
+    cpu_seconds: float | None
+    gpu_seconds: float | None
+    peak_memory_mb: float | None
+
+
+class FrontCounts(Answer):
+    """Members of each front now."""
+
+    search: int
+    final: int
+
+
+class Job(Answer):
+    id: UUID
+    name: str
+    status: JobStatus
+    phase: str
+    progress: float
+    """0 to 1 over search and verification."""
+    spec: JobSpec
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    reason: str | None
+    """Why it failed or was cancelled."""
+    waiting_for: str | None
+    """What keeps a queued job from running."""
+    attempts: list[Attempt]
+    front: FrontCounts
+    labels: dict[str, str]
+
+
+class JobPage(Answer):
+    items: list[Job]
+    next: str | None
+    """Cursor of the next page."""
+
+
+class Value(BaseModel):
+    """A number that knows where it comes from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    value: float
+    unit: str
+    kind: Literal["exact", "supernet", "trained", "predicted", "measured", "tabular"]
+
+
+class TestResult(Answer):
+    """Computed once for members of the final front; nothing sorts, filters or chooses by it."""
+
+    __test__ = False  # not a pytest class
+
+    error: float
+    sd: float
+    """Binomial standard deviation of the error."""
+    n: int
+
+
+class Candidate(Answer):
+    id: UUID
+    job: UUID
+    hash: str
+    architecture: dict[str, Any]
+    values: dict[str, Value]
+    """By objective key; the verified ones where there are any."""
+    search_values: dict[str, Value]
+    """What the search saw."""
+    test: TestResult | None
+    status: Literal["proposed", "evaluated", "verified", "failed"]
+    failure: str | None
+    artefacts: list[str]
+    """Formats that can be downloaded now."""
+    created_at: datetime
+
+
+class CandidatePage(Answer):
+    items: list[Candidate]
+    next: str | None
+
+
+class FrontObjective(Answer):
+    key: str
+    unit: str
+    direction: Literal["minimize", "maximize"]
+    kind: str | None
+
+
+class Front(Answer):
+    job: UUID
+    kind: FrontKind
+    version: int
+    objectives: list[FrontObjective]
+    reference_point: dict[str, float]
+    hypervolume: float | None
+    knee: UUID | None
+    members: list[Candidate]
+    next: str | None
+    infeasible: dict[str, Any] | None
+
+
+class Event(Answer):
+    seq: int
+    at: datetime
+    type: Literal["progress", "candidate", "front", "phase", "attempt", "warning"]
+    data: dict[str, Any]
+
+
+class EventPage(Answer):
+    items: list[Event]
+    next: int
+    """Pass as ``after`` to go on."""
+
+
+class Health(Answer):
+    status: Literal["ok"]
+
+
+class Readiness(Answer):
+    status: Literal["ready", "not ready"]
+    database: str
+    broker: str
+    workers: int

@@ -1,0 +1,60 @@
+"""What live workers can run, as they published it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+CatalogKind = Literal["space", "algorithm", "objective", "dataset"]
+
+
+class CatalogEntry(BaseModel):
+    """One plug-in."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kind: CatalogKind
+    name: str
+    summary: str
+    settings: dict[str, Any]
+    """JSON Schema of its settings."""
+    facts: dict[str, Any] = {}
+    """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured).
+    dataset: ``input`` [C, H, W] and ``classes`` where fixed."""
+    workers: dict[str, dict[str, Any]] = {}
+    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (npz)."""
+
+
+class WorkerInfo(BaseModel):
+    """A worker and what it has."""
+
+    name: str
+    host: str
+    device: str
+    queues: list[str]
+    threads: int
+    memory_gb: float
+    versions: dict[str, str]
+    started_at: datetime
+    seen_at: datetime
+    live: bool
+
+
+class Catalog(BaseModel):
+    spaces: list[CatalogEntry]
+    algorithms: list[CatalogEntry]
+    objectives: list[CatalogEntry]
+    datasets: list[CatalogEntry]
+    workers: list[WorkerInfo]
+
+
+class Publication(BaseModel):
+    """What one worker publishes at its start: its entries, its device and what it runs on."""
+
+    entries: list[CatalogEntry]
+    device: str
+    threads: int
+    memory_gb: float
+    versions: dict[str, str]

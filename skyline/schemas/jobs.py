@@ -1,0 +1,212 @@
+"""What a user posts: the job. Unknown fields are refused; the parts that belong to a plug-in carry its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
+"""Objective names that are accepted and echoed under their full name."""
+
+
+class Named(BaseModel):
+    """A plug-in by name; every further field is one of its settings (their forms are in the catalog)."""
+
+    model_config = OPEN
+
+    name: Name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SpaceSpec(Named):
+    """The search space and the skeleton that is searched, such as ``{name: darts, cells: 8, channels: 16}``."""
+
+
+class AlgorithmSpec(Named):
+    """The search algorithm, such as ``{name: nsga2, population: 20}``."""
+
+
+class DatasetSpec(Named):
+    """The data set, such as ``{name: npz, path: mine.npz}``."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training images used, drawn by class."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TargetSpec(BaseModel):
+    """Skeletons of the networks wanted: they are costed, bounded, verified and exported. Each width counts."""
+
+    model_config = STRICT
+
+    cells: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Cells of the network; default: as searched."""
+    channels: list[Annotated[int, Field(ge=2, le=1024)]] | Annotated[int, Field(ge=2, le=1024)] | None = None
+    """Channels of the first cell, one or several widths; default: as searched."""
+    stem: Literal["auto", "cifar", "imagenet"] | None = None
+    """auto = imagenet from 64 pixels; default: as searched."""
+
+    @property
+    def widths(self) -> list[int] | None:
+        return [self.channels] if isinstance(self.channels, int) else self.channels
+
+
+class ObjectiveSpec(Named):
+    """An objective, such as ``{name: latency_ms, device: this-worker, batch: 1, key: lat}``."""
+
+    key: Name | None = None
+    """Its name within this job; default: the objective's name, with ``@device`` where a device is given."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+    @property
+    def effective_key(self) -> str:
+        if self.key is not None:
+            return self.key
+        device = self.settings.get("device")
+        return f"{self.name}@{device}" if isinstance(device, str) and device != "this-worker" else self.name
+
+
+def _objective(value: Any) -> Any:
+    """``error`` stands for ``{name: error}``; ``latency`` for ``latency_ms``."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if isinstance(value, dict) and value.get("name") in ALIASES:
+        value = {**value, "name": ALIASES[value["name"]]}
+    return value
+
+
+class Bound(BaseModel):
+    """Bounds of an objective at the target, in its unit."""
+
+    model_config = STRICT
+
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _some_and_in_order(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a bound needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} lies above max {self.max}")
+        return self
+
+
+class Budget(BaseModel):
+    """The first one reached ends the search; verification follows."""
+
+    model_config = STRICT
+
+    evaluations: Annotated[int, Field(ge=1, le=1_000_000)] = 100
+    """Candidates scored."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 50
+    """Epochs of supernet training, where the algorithm has a supernet."""
+    max_seconds: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    """Seconds of search, summed over attempts. Honoured, but not repeatable."""
+
+
+class VerifySpec(BaseModel):
+    """How the best of the search front are trained from scratch on the target skeleton."""
+
+    model_config = STRICT
+
+    top: Annotated[int, Field(ge=1, le=1000)] = 8
+    """Candidates verified, chosen by rank of the search front, then hypervolume contribution."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    seeds: Annotated[int, Field(ge=1, le=20)] = 1
+    """Trainings per candidate; values are means."""
+    batch: Annotated[int, Field(ge=2, le=65_536)] = 96
+    lr: Annotated[float, Field(gt=0, le=10)] = 0.025
+    """Initial learning rate of SGD, cosine to 0."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 3e-4
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Final drop-path probability (linear ramp)."""
+    auxiliary: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Weight of the auxiliary head's loss; 0: no auxiliary head."""
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Side of the square cut out of each training image, pixels; 0: none."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Resources(BaseModel):
+    """What a worker must have to take the job."""
+
+    model_config = STRICT
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    min_memory_gb: Annotated[float, Field(ge=0, le=10_000)] = 0.0
+
+
+class JobSpec(BaseModel):
+    """A search job."""
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "digits-edge",
+                    "space": {"name": "darts", "cells": 5, "channels": 8},
+                    "dataset": {"name": "digits"},
+                    "objectives": ["error", "params", "latency_ms"],
+                    "constraints": {"params": {"max": 60000}},
+                    "algorithm": {"name": "nsga2", "population": 16},
+                    "budget": {"evaluations": 48},
+                    "verify": {"top": 6, "epochs": 20},
+                }
+            ]
+        },
+    )
+
+    name: Annotated[str, Field(max_length=200)] = ""
+    space: SpaceSpec
+    target: TargetSpec = TargetSpec()
+    dataset: DatasetSpec
+    objectives: Annotated[
+        list[Annotated[ObjectiveSpec, BeforeValidator(_objective, json_schema_input_type=str | ObjectiveSpec)]],
+        Field(min_length=1, max_length=8),
+    ]
+    constraints: dict[Name, Bound] = Field(default_factory=dict)
+    """By objective key."""
+    reference_point: dict[Name, float] = Field(default_factory=dict)
+    """By objective key; what is not given gets a default that is fixed before the first evaluation."""
+    algorithm: AlgorithmSpec
+    budget: Budget = Budget()
+    verify: VerifySpec = VerifySpec()
+    resources: Resources = Resources()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    labels: Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        keys = self.keys
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"objective keys must differ; '{twice[0]}' stands twice: give one of them a 'key'")
+        for part, named in (("constraints", self.constraints), ("reference_point", self.reference_point)):
+            unknown = sorted(set(named) - set(keys))
+            if unknown:
+                raise ValueError(f"{part} names '{unknown[0]}', which is no objective of this job: {', '.join(keys)}")
+        if not any(objective.name in ("error", "accuracy") for objective in self.objectives):
+            raise ValueError("objectives need 'error' or 'accuracy', the quality that costs are weighed against")
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        return [objective.effective_key for objective in self.objectives]

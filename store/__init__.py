@@ -1,0 +1,1 @@
+"""Rows and mailbox shared by api and worker: SQLAlchemy. No FastAPI, no Celery app, no torch."""

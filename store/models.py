@@ -1,0 +1,254 @@
+"""The tables. State is here and only here: a broker message merely wakes a worker.
+
+SQLite and PostgreSQL alike: text for enumerations, JSON for documents, times in UTC as set by the database's clock
+through :func:`store.session.now`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Utc(TypeDecorator[datetime]):
+    """Aware UTC times on both databases (SQLite drops the zone)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("times are stored with their zone; use datetime.now(UTC)")
+        return value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        from datetime import UTC
+
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {str: Text(), datetime: Utc(), dict[str, Any]: JSON(), list[str]: JSON()}
+
+
+class Job(Base):
+    """A search job as posted, its status and the counters that order its events."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "status"), Index(None, "created_at", "id"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str] = mapped_column(default="")
+    status: Mapped[str] = mapped_column(default="queued")
+    phase: Mapped[str] = mapped_column(default="queued")
+    progress: Mapped[float] = mapped_column(default=0.0)
+    spec: Mapped[dict[str, Any]]
+    """The JobSpec, normalised: defaults filled in, aliases resolved."""
+    labels: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    reason: Mapped[str | None]
+    reference_point: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """By objective key; complete before the first evaluation is recorded."""
+    cancel_requested_at: Mapped[datetime | None]
+    last_seq: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Task(Base):
+    """A unit of work that one worker claims: the search, the verification of one candidate, the conclusion."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        UniqueConstraint("job_id", "kind", "candidate_id"),
+        Index(None, "status", "lease_expires"),
+        Index(None, "job_id", "status"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    """search, verify, conclude."""
+    candidate_id: Mapped[UUID | None] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"))
+    queue: Mapped[str]
+    status: Mapped[str] = mapped_column(default="queued")
+    """queued, running, done, failed, cancelled."""
+    lease_owner: Mapped[str | None]
+    lease_expires: Mapped[datetime | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    fence: Mapped[int] = mapped_column(default=0)
+    """Grows with every claim; a writer whose fence is old changes nothing."""
+    created_at: Mapped[datetime]
+
+
+class Attempt(Base):
+    """One run of one task in a process of its own."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("task_id", "number"), Index(None, "job_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    worker: Mapped[str]
+    device: Mapped[str]
+    threads: Mapped[int]
+    started_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end: Mapped[str | None]
+    exit_signal: Mapped[int | None]
+    cpu_seconds: Mapped[float | None]
+    gpu_seconds: Mapped[float | None]
+    peak_memory_mb: Mapped[float | None]
+
+
+class Candidate(Base):
+    """An architecture under test within a job."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (UniqueConstraint("job_id", "hash"), Index(None, "job_id", "number"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """Order of arrival within the job, from 1."""
+    target: Mapped[int] = mapped_column(default=0)
+    """Index of the target skeleton; search values compare only within one."""
+    hash: Mapped[str]
+    architecture: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(default="evaluated")
+    failure: Mapped[str | None]
+    test: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime]
+
+
+class Evaluation(Base):
+    """One objective's value of one candidate, as the search saw it or as it was verified."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (Index(None, "job_id", "stage", "key", "value"),)
+
+    candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"), primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    """search or final."""
+    key: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    value: Mapped[float]
+    document: Mapped[dict[str, Any]]
+    """The whole value as on the wire: value, unit, kind and protocol."""
+
+
+class Front(Base):
+    """One of a job's two fronts, maintained on write."""
+
+    __tablename__ = "fronts"
+    __table_args__ = (UniqueConstraint("job_id", "kind"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    """search or final."""
+    version: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(default=0)
+    hypervolume: Mapped[float | None]
+    knee: Mapped[UUID | None]
+
+
+class FrontMember(Base):
+    """Membership over versions ``entered <= v < left``, so that old versions need no copies."""
+
+    __tablename__ = "front_members"
+    __table_args__ = (Index(None, "front_id", "left_version"),)
+
+    front_id: Mapped[UUID] = mapped_column(ForeignKey("fronts.id", ondelete="CASCADE"), primary_key=True)
+    candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"), primary_key=True)
+    entered_version: Mapped[int] = mapped_column(primary_key=True)
+    left_version: Mapped[int | None]
+
+
+class Event(Base):
+    """What happened, numbered within its job in order of commit."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]]
+
+
+class Artefact(Base):
+    """A file of a candidate, kept under the data folder."""
+
+    __tablename__ = "artefacts"
+    __table_args__ = (UniqueConstraint("candidate_id", "format"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"))
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    format: Mapped[str]
+    """safetensors (json is made from the row)."""
+    path: Mapped[str]
+    """Relative to the artefact folder."""
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    created_at: Mapped[datetime]
+
+
+class Outbox(Base):
+    """Messages that a committed transaction still owes the broker."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index(None, "sent_at", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    queue: Mapped[str]
+    created_at: Mapped[datetime]
+    sent_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A worker's inventory and heartbeat."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    device: Mapped[str]
+    queues: Mapped[list[str]]
+    threads: Mapped[int]
+    memory_gb: Mapped[float]
+    versions: Mapped[dict[str, Any]]
+    draining: Mapped[bool] = mapped_column(default=False)
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+
+
+class CatalogRow(Base):
+    """What a worker published it can run; rows outlive workers."""
+
+    __tablename__ = "catalog"
+
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    worker: Mapped[str] = mapped_column(primary_key=True)
+    entry: Mapped[dict[str, Any]]
+    """The CatalogEntry; its ``workers`` holds this worker's own part."""
+    published_at: Mapped[datetime]
