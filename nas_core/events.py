@@ -1,0 +1,66 @@
+"""What a search says while it runs. A ``Propose`` is answered with one evaluation per genotype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas_core.architecture import Genotype
+from nas_core.recipe import ShortTraining
+from nas_core.values import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A genotype's values on every target skeleton, by objective key; or why there are none."""
+
+    genotype: Genotype
+    values: tuple[Mapping[str, Value], ...]
+    """One mapping for each target skeleton of the problem; empty when it failed."""
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Genotypes whose missing objectives are to be evaluated.
+
+    ``known`` holds what the algorithm found out itself (errors scored on its supernet); ``train`` says how an unknown
+    error is to be had. With ``revise`` the values replace those of an earlier proposal of the same genotype.
+    """
+
+    genotypes: tuple[Genotype, ...]
+    known: tuple[Mapping[str, Value], ...] = ()
+    train: ShortTraining | None = None
+    revise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One evaluation, as it comes in."""
+
+    evaluation: Evaluation
+    revised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: ``step`` of ``total`` in ``phase``, with what was seen there."""
+
+    phase: str
+    step: int
+    total: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A safe point: a search resumed from ``state`` goes on as if nothing had happened.
+
+    ``state`` holds tensors and JSON values only.
+    """
+
+    state: Mapping[str, Any]
+
+
+Event = Propose | Evaluated | Progress | Checkpoint

@@ -1,0 +1,158 @@
+"""The primitive operations as modules (DARTS, arXiv 1806.09055, section 3.1.1 and its evaluation network).
+
+Convolutions have no bias; every module maps (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, cat, nn
+
+from nas_core.errors import UnknownNameError
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """How batch norms are made: search cells have no affine parameters and always use batch statistics."""
+
+    affine: bool = True
+    track: bool = True
+
+    def __call__(self, channels: int) -> nn.BatchNorm2d:
+        return nn.BatchNorm2d(channels, affine=self.affine, track_running_stats=self.track)
+
+
+SEARCH_NORM = Norm(affine=False, track=False)
+"""DARTS A.1.1: batch statistics and no affine parameters while searching."""
+
+
+class ReluConvNorm(nn.Sequential):
+    """ReLU, k x k convolution, batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> None:
+        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        super().__init__(nn.ReLU(), convolution, norm(outputs))
+
+
+class SplitConv(nn.Sequential):
+    """ReLU, 1 x k with stride (1, s), k x 1 with stride (s, 1), batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> None:
+        half = kernel // 2
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(inputs, outputs, (1, kernel), (1, stride), padding=(0, half), bias=False),
+            nn.Conv2d(outputs, outputs, (kernel, 1), (stride, 1), padding=(half, 0), bias=False),
+            norm(outputs),
+        )
+
+
+class DilatedConv(nn.Sequential):
+    """ReLU, depthwise k x k of dilation 2, pointwise, batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> None:
+        depthwise = nn.Conv2d(
+            inputs, inputs, kernel, stride, padding=kernel - 1, dilation=2, groups=inputs, bias=False
+        )
+        super().__init__(nn.ReLU(), depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs))
+
+
+class SeparableConv(nn.Sequential):
+    """Twice ReLU, depthwise k x k, pointwise, batch norm; only the first depthwise has the stride."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm, middle: int | None) -> None:
+        between, half = middle or inputs, kernel // 2
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(inputs, inputs, kernel, stride, padding=half, groups=inputs, bias=False),
+            nn.Conv2d(inputs, between, 1, bias=False),
+            norm(between),
+            nn.ReLU(),
+            nn.Conv2d(between, between, kernel, 1, padding=half, groups=between, bias=False),
+            nn.Conv2d(between, outputs, 1, bias=False),
+            norm(outputs),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """ReLU, two 1 x 1 convolutions of stride 2, the second on the map shifted by one pixel; concatenation, norm.
+
+    The right and bottom edge is padded by one before the shift, so that odd sizes work; even ones do not change.
+    """
+
+    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
+        super().__init__()
+        self.straight = nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False)
+        self.shifted = nn.Conv2d(inputs, outputs - outputs // 2, 1, 2, bias=False)
+        self.norm = norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', ceil(H / 2), ceil(W / 2))
+        x = F.relu(x)
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        out: Tensor = self.norm(cat([self.straight(x), self.shifted(shifted)], dim=1))
+        return out
+
+
+class Zero(nn.Module):
+    """No connection: zeros of the right shape, never 0 * x, which keeps NaN alive."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x[:, :, :: self.stride, :: self.stride].shape)
+
+
+def _pool(kind: str, kernel: int, channels: int, stride: int, norm: Norm, pool_norm: bool) -> nn.Module:
+    half = kernel // 2
+    pool: nn.Module = (
+        nn.MaxPool2d(kernel, stride, padding=half)
+        if kind == "max"
+        else nn.AvgPool2d(kernel, stride, padding=half, count_include_pad=False)
+    )
+    return nn.Sequential(pool, norm(channels)) if pool_norm else pool
+
+
+FAMILIES: dict[str, tuple[str, int]] = {
+    "none": ("none", 0),
+    "skip_connect": ("skip", 0),
+    "avg_pool_3x3": ("avg", 3),
+    **{f"max_pool_{k}x{k}": ("max", k) for k in (3, 5, 7)},
+    **{f"sep_conv_{k}x{k}": ("sep", k) for k in (3, 5, 7)},
+    **{f"dil_conv_{k}x{k}": ("dil", k) for k in (3, 5)},
+    **{f"conv_{k}x{k}": ("conv", k) for k in (1, 3)},
+    **{f"conv_{k}x1_1x{k}": ("split", k) for k in (3, 7)},
+}
+"""Op name -> (family, kernel)."""
+
+
+def make_op(
+    name: str, channels: int, stride: int, norm: Norm, *, pool_norm: bool = False, middle: int | None = None
+) -> nn.Module:
+    """The op between nodes of ``channels``. Raises UnknownNameError."""
+    if name not in FAMILIES:
+        raise UnknownNameError("op", name, FAMILIES)
+    family, kernel = FAMILIES[name]
+    match family:
+        case "none":
+            return Zero(stride)
+        case "skip":
+            return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
+        case "sep":
+            return SeparableConv(channels, channels, kernel, stride, norm, middle)
+        case "dil":
+            return DilatedConv(channels, channels, kernel, stride, norm)
+        case "conv":
+            return ReluConvNorm(channels, channels, kernel, stride, norm)
+        case "split":
+            return SplitConv(channels, channels, kernel, stride, norm)
+        case _:
+            return _pool(family, kernel, channels, stride, norm, pool_norm)
+
+
+def preprocess(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
+    """Brings a cell's input to the cell's channels, and to half of its size at stride 2."""
+    return FactorizedReduce(inputs, outputs, norm) if stride == 2 else ReluConvNorm(inputs, outputs, 1, 1, norm)

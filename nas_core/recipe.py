@@ -1,0 +1,66 @@
+"""How networks are trained, as data. The published evaluation recipe of DARTS (arXiv 1806.09055, A.2.1) is the model:
+SGD with momentum, cosine to 0, gradient clip, optional cutout, auxiliary head and drop path.
+
+We step the cosine schedule per batch, not per epoch: the same curve in long trainings, and no steps in short ones.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+
+from nas_core.settings import settings
+
+
+@settings
+class Recipe:
+    """Training of one stand-alone network."""
+
+    epochs: Annotated[int, Ge(1)] = 20
+    batch: Annotated[int, Ge(2)] = 96
+    lr: Annotated[float, Gt(0)] = 0.025
+    """Initial learning rate, cosine to 0."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    weight_decay: Annotated[float, Ge(0)] = 3e-4
+    clip: Annotated[float, Gt(0)] = 5.0
+    """Largest norm of the gradient."""
+    drop_path: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability at the end of a linear ramp."""
+    auxiliary: Annotated[float, Ge(0)] = 0.0
+    """Weight of the auxiliary loss; 0 = no auxiliary head."""
+    cutout: Annotated[int, Ge(0)] = 0
+    """Side of the square, pixels; 0 = none."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+
+
+@settings
+class ShortTraining:
+    """Score a candidate by training it briefly on the search skeleton."""
+
+    epochs: Annotated[int, Ge(1)] = 2
+    subset: Annotated[int, Ge(1)] | None = None
+    """Training images used, the same ones for every candidate; default: all of the train split."""
+    batch: Annotated[int, Ge(2)] = 64
+    lr: Annotated[float, Gt(0)] = 0.05
+
+    def recipe(self) -> Recipe:
+        return Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
+
+
+@settings
+class SupernetTraining:
+    """Score candidates with weights inherited from one supernet, trained on uniformly sampled paths.
+
+    Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420.
+    """
+
+    supernet_epochs: Annotated[int, Ge(1)]
+    """Epochs of the shared supernet; the job's ``budget.epochs`` may end it earlier."""
+    batch: Annotated[int, Ge(2)] = 64
+    lr: Annotated[float, Gt(0)] = 0.05
+    share_features: bool = False
+    """One feature per (source, op) for all targets instead of one per edge."""
+
+
+Estimation = ShortTraining | SupernetTraining

@@ -1,0 +1,243 @@
+"""Read this first: a problem, what spaces and algorithms are to each other, and how a search is driven.
+
+An algorithm is a generator of events. It knows no queue, file or database; a test drives it with a plain function,
+and to stop it one leaves the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_core.architecture import Architecture, Genotype, Skeleton
+from nas_core.costs import CostTable, Resource
+from nas_core.errors import IncompatibleSpaceError
+from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
+from nas_core.values import Kind, Value
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas_core.data import Splits
+    from nas_core.supernet import Supernet
+
+Search = Generator[Event, list[Evaluation], None]
+Evaluator = Callable[[Propose], Iterable[Evaluation]]
+
+
+@runtime_checkable
+class SearchSpace(Protocol):
+    """What every algorithm needs of a space."""
+
+    def skeleton(
+        self,
+        input: tuple[int, int, int],
+        classes: int,
+        cells: int | None = None,
+        channels: int | None = None,
+        stem: str | None = None,
+    ) -> Skeleton: ...
+    def check(self, genotype: Genotype) -> None: ...
+    def sample(self, rng: np.random.Generator) -> Genotype: ...
+    def extreme(self, skeleton: Skeleton, resource: Resource, highest: bool) -> Genotype: ...
+
+
+@runtime_checkable
+class Evolvable(SearchSpace, Protocol):
+    """Evolution needs it."""
+
+    def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype: ...
+    def crossover(self, one: Genotype, other: Genotype, rng: np.random.Generator) -> Genotype: ...
+
+
+@runtime_checkable
+class Relaxable(SearchSpace, Protocol):
+    """Differentiable search and shared supernets need it."""
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]: ...
+    def ops(self, cell_type: str) -> tuple[str, ...]: ...
+    def supernet(self, skeleton: Skeleton, *, share_features: bool = False) -> Supernet: ...
+    def selection(self, genotype: Genotype) -> dict[str, NDArray[np.bool_]]: ...
+    def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype: ...
+    def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable: ...
+
+
+class Objective(Protocol):
+    """What is minimised or maximised. ``source`` says where a value comes from."""
+
+    unit: ClassVar[str]
+    direction: ClassVar[Literal["minimize", "maximize"]]
+    source: ClassVar[Literal["data", "exact", "measured"]]
+
+
+class DataObjective(Objective, Protocol):
+    """Follows from the error on images."""
+
+    def value(self, error: float, kind: Kind, detail: Mapping[str, Any]) -> Value: ...
+
+
+class ExactObjective(Objective, Protocol):
+    """Follows from the architecture alone."""
+
+    def value(self, architecture: Architecture) -> Value: ...
+
+
+class MeasuredObjective(Objective, Protocol):
+    """Taken on a device, several networks interleaved."""
+
+    def measure(self, architectures: Sequence[Architecture], device: torch.device) -> list[Value]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Bounds of one objective in its unit."""
+
+    min: float | None = None
+    max: float | None = None
+
+    def violation(self, value: float) -> float:
+        """By how much, relative to the bound; 0 inside."""
+        over = max(0.0, value - self.max) / (abs(self.max) or 1.0) if self.max is not None else 0.0
+        under = max(0.0, self.min - value) / (abs(self.min) or 1.0) if self.min is not None else 0.0
+        return over + under
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The first one reached ends the search (seconds are the driver's business)."""
+
+    evaluations: int = 100
+    epochs: int = 50
+
+
+S = TypeVar("S", bound=SearchSpace)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The objectives of a job by key, its bounds, and the way from values to costs. No data, no device."""
+
+    objectives: Mapping[str, Objective]
+    bounds: Mapping[str, Bound] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.objectives)
+
+    def cost(self, key: str, value: float) -> float:
+        """The value as something to minimise: the one place where the sign of a maximised objective flips."""
+        return -value if self.objectives[key].direction == "maximize" else value
+
+    def costs_of(self, values: Mapping[str, float]) -> list[float]:
+        return [self.cost(key, values[key]) for key in self.objectives]
+
+    def violation(self, values: Mapping[str, float]) -> float:
+        """Sum of relative violations of the bounds; 0 when all hold."""
+        return sum(bound.violation(values[key]) for key, bound in self.bounds.items())
+
+
+@dataclass(frozen=True)
+class Problem(Generic[S]):
+    """What is searched: a space, objectives, data, a device, chance."""
+
+    space: S
+    axes: Axes
+    skeleton: Skeleton
+    """The searched one."""
+    targets: tuple[Skeleton, ...]
+    """Of the networks wanted: costs and bounds are theirs."""
+    budget: Budget
+    seed: int
+    rng: np.random.Generator
+    device: torch.device
+    splits: Splits
+    between_steps: Callable[[], None] = lambda: None
+    """Called between training steps: the service's chance to let a measurement pass."""
+
+    def costs(self, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
+        """(n, objectives), all minimised, at the first target; what failed costs infinity."""
+        rows = [
+            [np.inf] * len(self.axes.keys)
+            if evaluation.failure is not None
+            else self.axes.costs_of({key: value.value for key, value in evaluation.values[0].items()})
+            for evaluation in evaluations
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.axes.keys))
+
+    def violations(self, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
+        """(n,): 0 where every bound holds, else the relative excess; what failed violates infinitely."""
+        found = [
+            np.inf
+            if evaluation.failure is not None
+            else self.axes.violation({key: value.value for key, value in evaluation.values[0].items()})
+            for evaluation in evaluations
+        ]
+        return np.array(found, dtype=np.float64)
+
+
+class SearchAlgorithm(Protocol):
+    """A settings dataclass whose ``search`` is a generator of events."""
+
+    needs: ClassVar[type]
+    """The Protocol its space must satisfy; the catalog pairs algorithms and spaces by it."""
+
+    def search(self, problem: Problem[Any], resume: Mapping[str, Any] | None = None) -> Search: ...
+
+
+def start(algorithm: SearchAlgorithm, problem: Problem[Any], resume: Mapping[str, Any] | None = None) -> Search:
+    """The search, after a look whether space and algorithm fit. Raises IncompatibleSpaceError."""
+    if not isinstance(problem.space, algorithm.needs):
+        raise IncompatibleSpaceError(
+            f"{type(algorithm).__name__} needs a space that is {algorithm.needs.__name__}; "
+            f"{type(problem.space).__name__} is not"
+        )
+    return algorithm.search(problem, resume)
+
+
+def drive(search: Search, evaluate: Evaluator) -> Iterator[Event]:
+    """Runs a search: answers what it proposes, and passes on all that happens."""
+    with closing(search):
+        event = next(search, None)
+        while event is not None:
+            yield event
+            answer = []
+            if isinstance(event, Propose):
+                for evaluation in evaluate(event):
+                    answer.append(evaluation)
+                    yield Evaluated(evaluation, event.revise)
+            try:
+                event = search.send(answer)
+            except StopIteration:
+                return
+
+
+__all__ = [
+    "Axes",
+    "Bound",
+    "Budget",
+    "Checkpoint",
+    "DataObjective",
+    "Evaluated",
+    "Evaluation",
+    "Evaluator",
+    "Event",
+    "Evolvable",
+    "ExactObjective",
+    "MeasuredObjective",
+    "Objective",
+    "Problem",
+    "Progress",
+    "Propose",
+    "Relaxable",
+    "Search",
+    "SearchAlgorithm",
+    "SearchSpace",
+    "drive",
+    "start",
+]

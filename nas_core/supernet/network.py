@@ -1,0 +1,119 @@
+"""The plain supernet: the truth that faster executors are tested against.
+
+``supernet(x, gates, active)``: ``gates[type]`` is a tensor (edges, ops) of mixing weights, ``active[type]`` a host-side
+boolean array of the same shape. What is not active is not computed, and its weights get no gradient (``grad is
+None``), so that an optimiser neither decays nor moves them. A gate's value never decides that: an active op with gate
+0 is computed and has a gradient. Dense softmax gates make DARTS; one active op per edge without gates a sampled path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nas_core.architecture import CellType, Skeleton
+from nas_core.costs import Site, sites
+from nas_core.ops import SEARCH_NORM, make_op, preprocess
+from nas_core.stem import Classifier, Stem
+
+Layout = Mapping[str, tuple[CellType, Sequence[tuple[int, int]], Sequence[str]]]
+"""By cell type: the cell (its edges are ignored), edges as (target, source), ops."""
+Selection = Mapping[str, NDArray[np.bool_]]
+"""By cell type: (edges, ops), on the host."""
+
+
+class SupernetCell(nn.Module):
+    """A cell with every op on every edge; with shared features one op instance per source instead of per edge."""
+
+    def __init__(
+        self,
+        site: Site,
+        cell: CellType,
+        edges: Sequence[tuple[int, int]],
+        ops: Sequence[str],
+        share_features: bool,
+    ) -> None:
+        super().__init__()
+        self.type = site.type
+        self.inputs, self.nodes = cell.inputs, cell.nodes
+        self.concat = cell.concat if cell.combine == "concat" else None
+        self.edges, self.names = tuple(edges), tuple(ops)
+        self.rows = {
+            node: [row for row, (target, _) in enumerate(self.edges) if target == node]
+            for node in range(cell.inputs, cell.inputs + cell.nodes)
+        }
+        self.share_features = share_features
+        self.pre = nn.ModuleList(
+            preprocess(channels, site.channels, stride, SEARCH_NORM) for channels, stride in site.inputs
+        )
+        self.ops = nn.ModuleDict()
+        for row, (_, source) in enumerate(self.edges):
+            for column, name in enumerate(self.names):
+                key = self._key(row, column)
+                if name != "none" and key not in self.ops:
+                    stride = site.stride(cell, source)
+                    self.ops[key] = make_op(name, site.channels, stride, SEARCH_NORM, pool_norm=True)
+        self._empty = (site.channels, *site.size_out)
+
+    def _key(self, row: int, column: int) -> str:
+        """Where the op of an edge lives in ``ops``."""
+        return f"source{self.edges[row][1]}_{column}" if self.share_features else f"edge{row}_{column}"
+
+    def forward(
+        self, before: Sequence[Tensor], gates: Tensor | None, active: NDArray[np.bool_] | None
+    ) -> Tensor:  # inputs, (edges, ops), (edges, ops) -> (N, C', H', W')
+        states = [pre(x) for pre, x in zip(self.pre, before, strict=True)]
+        weights = None if gates is None else gates.flatten().unbind()
+        features: dict[str, Tensor] = {}
+        for node in range(self.inputs, self.inputs + self.nodes):
+            total: Tensor | None = None
+            for row in self.rows[node]:
+                for column, name in enumerate(self.names):
+                    if name == "none" or (active is not None and not active[row, column]):
+                        continue
+                    key = self._key(row, column)
+                    if key not in features:
+                        features[key] = self.ops[key](states[self.edges[row][1]])
+                    out = features[key]
+                    if weights is not None:
+                        out = out * weights[row * len(self.names) + column]
+                    total = out if total is None else total + out
+            if total is None:  # no active input
+                total = states[0].new_zeros((states[0].shape[0], *self._empty))
+            states.append(total)
+        return states[-1] if self.concat is None else torch.cat([states[node] for node in self.concat], dim=1)
+
+
+class Supernet(nn.Module):
+    """Cells of all ops on a skeleton. Batch norm always uses batch statistics; cells have no affine parameters."""
+
+    def __init__(self, layout: Layout, skeleton: Skeleton, *, share_features: bool = False) -> None:
+        super().__init__()
+        self.skeleton = skeleton
+        self.shapes = {name: (len(edges), len(ops)) for name, (_, edges, ops) in layout.items()}
+        """(edges, ops) of each type's gates."""
+        where = sites({name: cell for name, (cell, _, _) in layout.items()}, skeleton)
+        self.stem = Stem(skeleton, track=False)
+        self.cells = nn.ModuleList(
+            SupernetCell(site, *layout[site.type], share_features=share_features) for site in where
+        )
+        self.classifier = Classifier(where[-1].outputs, skeleton.classes)
+
+    def forward(
+        self, x: Tensor, gates: Mapping[str, Tensor] | None = None, active: Selection | None = None
+    ) -> Tensor:  # (N, C, H, W) -> (N, classes)
+        states = self.stem(x)
+        for cell in self.cells:
+            assert isinstance(cell, SupernetCell)
+            out = cell(
+                states[-cell.inputs :],
+                None if gates is None else gates[cell.type],
+                None if active is None else active[cell.type],
+            )
+            states = [states[-1], out]
+        logits: Tensor = self.classifier(states[-1])
+        return logits
