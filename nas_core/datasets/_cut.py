@@ -1,0 +1,82 @@
+"""Cuts labelled images into disjoint parts that each hold every class in its share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_core.errors import DatasetError
+
+Places = NDArray[np.int64]
+SMALLEST_CLASS = 4
+"""Images a class must have before the cut, so that train and validation get at least one each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Places in the training data, by part."""
+
+    train: Places
+    validation: Places
+    select: Places
+
+
+def split_by_class(
+    labels: NDArray[np.int64],
+    seed: int,
+    fraction: float = 1.0,
+    select_share: float = 0.1,
+    select_least: int = 500,
+    select_most: float = 0.2,
+) -> Cut:
+    """Cuts the training data: ``select``, and the rest in halves, every class in its share of every part.
+
+    First a ``fraction`` of the images is drawn. ``select`` gets ``select_share`` of them, but at least
+    ``select_least`` images, but at most the share ``select_most``. The same labels and seed give the same cut.
+    Raises DatasetError when a class is left with less than SMALLEST_CLASS images.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must lie above 0 and not above 1; got {fraction}")
+    groups = _shuffled_by_class(labels, seed)
+    total = round(fraction * len(labels))
+    groups, _ = _divide(groups, total)
+    for label, places in enumerate(groups):
+        if len(places) < SMALLEST_CLASS:
+            share = "" if fraction == 1 else f" in the drawn fraction {fraction:g}"
+            raise DatasetError(
+                f"class {label} has {len(places)} training images{share}; at least {SMALLEST_CLASS} are needed "
+                f"to cut train, validation and select" + (": raise the fraction" if share else "")
+            )
+    select_size = min(max(round(select_share * total), select_least), int(select_most * total))
+    select, rest = _divide(groups, select_size)
+    train, validation = _divide(rest, (total - select_size + 1) // 2)
+    return Cut(*(np.sort(np.concatenate(part)) for part in (train, validation, select)))
+
+
+def hold_out(labels: NDArray[np.int64], share: float) -> tuple[Places, Places]:
+    """(kept, held out) places, by class; always the same for the same labels."""
+    held, kept = _divide(_shuffled_by_class(labels, seed=0), round(share * len(labels)))
+    return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
+
+
+def _shuffled_by_class(labels: NDArray[np.int64], seed: int) -> list[Places]:
+    """Places of each class 0, 1, ..., in an order that only the seed decides."""
+    # Raw bits of PCG64 and a stable sort: NumPy promises the bits for ever, but not its shuffles.
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
+    return [order[labels[order] == label] for label in range(int(labels.max(initial=-1)) + 1)]
+
+
+def _divide(groups: list[Places], size: int) -> tuple[list[Places], list[Places]]:
+    """Splits ``size`` places off, from each group its share, rounded by largest remainder: (split off, left)."""
+    counts = np.array([len(group) for group in groups], dtype=np.int64)
+    total = int(counts.sum())
+    taken = counts * size // max(total, 1)
+    remainders = counts * size - taken * total
+    for label in np.argsort(-remainders, kind="stable")[: size - int(taken.sum())]:
+        taken[label] += 1
+    return (
+        [group[:count] for group, count in zip(groups, taken, strict=True)],
+        [group[count:] for group, count in zip(groups, taken, strict=True)],
+    )

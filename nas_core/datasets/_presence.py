@@ -1,0 +1,52 @@
+"""What a data set says of itself before it is opened. Imports without torch: workers publish it in their catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from nas_core.data import Splits
+
+Report = Callable[[str, float], None]
+"""Told what is being done and which share of it, 0 to 1, has been."""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Whether a data set can be used here, where it was looked for and how to get it."""
+
+    present: bool
+    searched: tuple[str, ...] = ()
+    hint: str = ""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the user's own: by path, ``input`` [C, H, W], ``classes``, ``train`` and ``test`` (counts of images)."""
+    downloadable: bool = False
+    """Not present, but fetched at its first use unless its settings forbid that."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "present": self.present,
+            "searched": list(self.searched),
+            "hint": self.hint,
+            "files": {path: dict(facts) for path, facts in self.files.items()},
+            "downloadable": self.downloadable,
+        }
+
+
+class Dataset(Protocol):
+    """A data set; its fields are the settings a job may give."""
+
+    facts: ClassVar[Mapping[str, Any]]
+    """``input`` [C, H, W] and ``classes``; empty where they depend on the files."""
+
+    @classmethod
+    def presence(cls, root: Path) -> Presence:
+        """Looks for the files under ``root``, the folder of data sets; reads as little as it can."""
+        ...
+
+    def splits(self, root: Path, seed: int, fraction: float = 1.0, progress: Report | None = None) -> Splits:
+        """Raises DatasetMissingError where files are missing, DatasetError where they are not what they should be."""
+        ...
