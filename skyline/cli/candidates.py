@@ -1,0 +1,41 @@
+"""``skyline candidates JOB``."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from skyline.cli.options import JobArgument, Json, Key, Url
+
+
+def candidates(
+    job: JobArgument,
+    sort: Annotated[str | None, typer.Option(help="An objective, or number.", show_default="number")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    status: Annotated[str | None, typer.Option(help="Only evaluated, verified or failed ones.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
+    json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """List everything that a job tried."""
+    from skyline.cli.find import find_job
+    from skyline.cli.output import as_json, console, emit
+    from skyline.client import Client
+
+    with Client(url, key) as client:
+        found = find_job(client, job)
+        pages = client.candidates(found, sort=sort, descending=descending, status=status, limit=min(limit, 100))
+        listed = list(islice(pages, limit))
+        if json:
+            emit(as_json(listed))
+            return
+        keys = client.job(found).spec.keys
+    from skyline.cli.tables import candidates_table
+
+    if listed:
+        console().print(candidates_table(listed, keys))
+    else:
+        typer.echo("no candidate yet")

@@ -1,0 +1,45 @@
+"""``skyline front JOB``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from skyline.cli.options import JobArgument, Json, Key, Url, bounds
+
+
+class Kind(StrEnum):
+    search = "search"
+    final = "final"
+
+
+def front(
+    job: JobArgument,
+    kind: Annotated[
+        Kind | None, typer.Option(help="Which front.", show_default="final as soon as it has members")
+    ] = None,
+    max: Annotated[list[str] | None, typer.Option("--max", help="Upper bound, such as latency_ms=5.")] = None,
+    min: Annotated[list[str] | None, typer.Option("--min", help="Lower bound, such as accuracy=0.9.")] = None,
+    json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Show the Pareto front of a job."""
+    from skyline.cli.find import find_job
+    from skyline.cli.output import as_json, console, emit
+    from skyline.client import Client
+
+    upper, lower = bounds(max, "--max"), bounds(min, "--min")
+    with Client(url, key) as client:
+        answer = client.front(find_job(client, job), kind.value if kind else None, upper, lower)
+    if json:
+        emit(as_json(answer))
+        return
+    from skyline.cli.tables import front_notes, front_table
+
+    if answer.members:
+        console().print(front_table(answer))
+    for note in front_notes(answer):
+        typer.echo(note)

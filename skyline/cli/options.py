@@ -1,0 +1,28 @@
+"""Options that many subcommands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None, typer.Option("--url", envvar="SKYLINE_URL", help="Address of the service.", show_default="this machine")
+]
+Key = Annotated[str | None, typer.Option("--key", envvar="SKYLINE_KEY", help="API key.", show_envvar=True)]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, its first characters, or 'last'.")]
+
+
+def bounds(settings: list[str] | None, option: str) -> dict[str, float]:
+    """``latency_ms=5`` as ``{"latency_ms": 5.0}``. Raises typer.BadParameter."""
+    parsed: dict[str, float] = {}
+    for setting in settings or []:
+        key, equals, number = setting.rpartition("=")
+        try:
+            parsed[key] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals or not key:
+            raise typer.BadParameter(f"'{setting}' is no bound; write it as {option} latency_ms=5")
+    return parsed

@@ -1,0 +1,148 @@
+"""A job as it moves: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from skyline.cli.tables import QUALITIES, front_notes, front_table, short
+from skyline.errors import ApiError
+from skyline.schemas.answers import ENDED
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from skyline.client import Client
+    from skyline.schemas.answers import Event, Front, Job
+
+REFRESH_SECONDS = 0.5
+"""The job is looked at no oftener than this, however many events come."""
+LINE_SECONDS = 5.0
+"""Plain lines come no oftener than this while only the numbers change."""
+TOLD = ("warning", "attempt")
+"""Types of events that get a line of their own."""
+
+Show = Callable[["Job", str], None]
+
+
+def follow(client: Client, job_id: UUID, console: Console) -> Job:
+    """Shows a job's way until it has ended and returns it as it is then."""
+    job = client.job(job_id)
+    best = Best(client, job_id)
+    looked = time.monotonic()
+    with _bar(console) if console.is_terminal else _lines(console) as show:
+        show(job, best.text(job))
+        for event in client.watch(job_id):
+            if event.type in TOLD and (line := told(event)):
+                console.print(Text(line))
+            if event.type == "phase" or time.monotonic() - looked >= REFRESH_SECONDS:
+                job = client.job(job_id)
+                show(job, best.text(job))
+                looked = time.monotonic()
+        job = client.job(job_id)
+        show(job, best.text(job))
+    return job
+
+
+def conclude(client: Client, job: Job, console: Console) -> Front | None:
+    """Says how a job ended: its final table, or the reason why there is none."""
+    if job.status not in ENDED:
+        return None
+    front = None
+    if job.front.final or job.front.search:
+        front = client.front(job.id)
+        if front.members:
+            console.print(front_table(front))
+        for note in front_notes(front):
+            console.print(Text(note))
+    line = f"job {short(job.id)} {job.status}" + (f": {job.reason}" if job.reason else "")
+    console.print(Text(line, style="green" if job.status == "succeeded" else "red"))
+    return front
+
+
+class Best:
+    """The size of a job's front and its best error."""
+
+    def __init__(self, client: Client, job_id: UUID) -> None:
+        self.client, self.job_id = client, job_id
+        self._text = ""
+
+    def text(self, job: Job) -> str:
+        """``front 12, best error 3.10 %``; empty while there is no front."""
+        counts = job.front
+        if not counts.final and not counts.search:
+            return ""
+        try:  # unchanged fronts answer 304
+            front = self.client.front(self.job_id, "final" if counts.final else "search")
+        except ApiError as error:
+            if error.status != 404:  # a front that is being made
+                raise
+            return self._text
+        self._text = f"front {len(front.members)}"
+        for objective in front.objectives:
+            values = [member.values[objective.key].value for member in front.members if objective.key in member.values]
+            if objective.key in QUALITIES and values:
+                extreme = min(values) if objective.direction == "minimize" else max(values)
+                self._text += f", best {objective.key} {100 * extreme:.2f} %"
+        return self._text
+
+
+def told(event: Event) -> str:
+    """A warning or a mishap as a line; nothing for what goes as it should."""
+    data = event.data
+    if event.type == "warning":
+        return f"warning: {data.get('message') or _pairs(data)}"
+    end = data.get("end")
+    return f"attempt ended: {_pairs(data)}" if end and end != "done" else ""
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in data.items() if isinstance(value, str | int | float))
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Show]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[best]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("queued", total=1.0, best="")
+
+        def show(job: Job, best: str) -> None:
+            waiting = f"waiting: {job.waiting_for}" if job.waiting_for else ""
+            progress.update(bar, description=_phase(job), completed=job.progress, best=best or waiting)
+
+        yield show
+
+
+@contextmanager
+def _lines(console: Console) -> Iterator[Show]:
+    shown: tuple[str, str, int] | None = None
+    at = float("-inf")
+
+    def show(job: Job, best: str) -> None:
+        nonlocal shown, at
+        now = (job.status, job.phase, int(100 * job.progress))
+        changed = shown is None or shown[:2] != now[:2]
+        if not changed and (shown == now or time.monotonic() - at < LINE_SECONDS):
+            return
+        shown, at = now, time.monotonic()
+        waiting = f"  waiting: {job.waiting_for}" if job.waiting_for else ""
+        console.print(Text(f"{now[2]:3d} %  {_phase(job)}" + (f"  {best}" if best else "") + waiting))
+
+    yield show
+
+
+def _phase(job: Job) -> str:
+    return job.status if job.phase in (job.status, "") else f"{job.status}: {job.phase}"

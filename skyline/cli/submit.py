@@ -1,0 +1,45 @@
+"""``skyline submit FILE``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from skyline.cli.options import Json, Key, Url
+
+
+def submit(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Job in YAML or JSON; - for standard input.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Set a field, such as budget.evaluations=20. Repeatable.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended.")] = False,
+    json: Json = False,
+    url: Url = None,
+    key: Key = None,
+) -> None:
+    """Post a search job."""
+    from skyline.cli.output import as_json, console, emit
+    from skyline.client import Client
+    from skyline.specs import load, override
+
+    with Client(url, key) as client:
+        job = client.submit(override(load(file), settings or []))
+        if not watch:
+            if json:
+                emit(as_json(job))
+            else:
+                typer.echo(f"job {job.id} is {job.status}")
+                typer.echo(f"follow it: skyline watch {str(job.id)[:8]}")
+            return
+        from skyline.cli.progress import conclude, follow
+
+        screen = console(stderr=json)
+        screen.print(f"job {job.id}")
+        ended = follow(client, job.id, screen)
+        if json:
+            emit(as_json(ended))
+        else:
+            conclude(client, ended, screen)
+        raise typer.Exit(0 if ended.status == "succeeded" else 1)

@@ -1,0 +1,186 @@
+"""Tables of jobs, fronts, candidates and the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from skyline.cli.find import SHORT
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult, Value
+    from skyline.schemas.catalog import Catalog
+
+QUALITIES = ("error", "accuracy")
+COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
+KNEE = "*"
+
+
+def short(identifier: UUID) -> str:
+    return str(identifier)[:SHORT]
+
+
+def number(value: Value) -> str:
+    """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
+    if value.unit == "fraction":
+        return f"{100 * value.value:.2f} %"
+    text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
+    iqr = (value.model_extra or {}).get("iqr")
+    return f"{text} ±{iqr / 2:.2g}" if isinstance(iqr, int | float) else text
+
+
+def percent(test: TestResult | None) -> str:
+    return f"{100 * test.error:.2f} ±{100 * test.sd:.2f} %" if test else ""
+
+
+def first_cost(objectives: Sequence[FrontObjective]) -> str:
+    """Key of the first objective that is not the quality; fronts are sorted by it."""
+    costs = [objective.key for objective in objectives if objective.key not in QUALITIES]
+    return (costs or [objective.key for objective in objectives])[0]
+
+
+def front_table(front: Front) -> Table:
+    """Members sorted by the first cost; the knee is marked."""
+    unit = {objective.key: objective.unit for objective in front.objectives}
+    table = Table(
+        title=f"{front.kind} front, version {front.version}: {len(front.members)} networks", title_justify="left"
+    )
+    table.add_column("candidate")
+    for objective in front.objectives:
+        named = "" if unit[objective.key] in ("", "fraction", objective.key) else f" [{unit[objective.key]}]"
+        table.add_column(Text(f"{objective.key}{named}\n{objective.kind or ''}"), justify="right")
+    tested = any(member.test for member in front.members)
+    if tested:
+        table.add_column("error\non test", justify="right")
+    table.add_column("")
+    cost = first_cost(front.objectives)
+    for member in sorted(front.members, key=lambda m: m.values[cost].value if cost in m.values else float("inf")):
+        cells = [number(member.values[key]) if key in member.values else "" for key in unit]
+        cells += [percent(member.test)] if tested else []
+        knee = member.id == front.knee
+        table.add_row(short(member.id), *cells, f"{KNEE} knee" if knee else "", style="bold" if knee else None)
+    return table
+
+
+def front_notes(front: Front) -> list[str]:
+    """What stands below the table."""
+    notes = []
+    if not front.members and front.infeasible is None:
+        notes.append("no network yet")
+    if front.infeasible is not None:
+        notes.append(f"no network meets the bounds; nearest: {front.infeasible}")
+    if front.hypervolume is not None:
+        reference = ", ".join(f"{key} {value:g}" for key, value in front.reference_point.items())
+        notes.append(f"hypervolume {front.hypervolume:.6g} up to {reference}")
+    return notes
+
+
+def ago(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} s ago"
+
+
+def status(job: Job) -> Text:
+    return Text(job.status, style=COLOURS.get(job.status, "cyan"))
+
+
+def jobs_table(jobs: Iterable[Job]) -> Table:
+    table = Table()
+    for name in ("job", "name", "status"):
+        table.add_column(name)
+    table.add_column("done", justify="right")
+    table.add_column("front", justify="right")
+    table.add_column("created")
+    table.add_column("note", overflow="fold")
+    for job in jobs:
+        counts = f"{job.front.final}" if job.front.final else f"{job.front.search} search" if job.front.search else ""
+        note = Text(job.reason or job.waiting_for or "")
+        table.add_row(
+            short(job.id), Text(job.name), status(job), f"{100 * job.progress:.0f} %", counts, ago(job.created_at), note
+        )
+    return table
+
+
+def job_lines(job: Job) -> list[Text]:
+    """One job in full, as lines."""
+    spec = job.spec
+    pairs = [
+        ("job", str(job.id)),
+        ("name", job.name),
+        ("status", f"{job.status} ({100 * job.progress:.0f} %, {job.phase})"),
+        ("reason", job.reason or ""),
+        ("waiting for", job.waiting_for or ""),
+        ("searches", f"{spec.space.name} on {spec.dataset.name} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
+        ("front", f"{job.front.search} found by the search, {job.front.final} verified"),
+        ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
+        ("created", ago(job.created_at)),
+        ("took", _took(job)),
+    ]
+    lines = [Text.assemble((f"{name:<12}", "dim"), value) for name, value in pairs if value]
+    for attempt in job.attempts:
+        end = attempt.end or "running"
+        signal = f", signal {attempt.exit_signal}" if attempt.exit_signal else ""
+        where = f"{attempt.worker} ({attempt.device}, {attempt.threads} threads)"
+        lines.append(
+            Text.assemble(("attempt     ", "dim"), f"{attempt.kind} {attempt.number} on {where}: {end}{signal}")
+        )
+    return lines
+
+
+def _took(job: Job) -> str:
+    if job.started_at is None or job.ended_at is None:
+        return ""
+    return f"{(job.ended_at - job.started_at).total_seconds():.0f} s"
+
+
+def candidates_table(candidates: Sequence[Candidate], keys: Sequence[str]) -> Table:
+    table = Table()
+    table.add_column("candidate")
+    table.add_column("status")
+    for key in keys:
+        table.add_column(key, justify="right")
+    table.add_column("note", overflow="fold")
+    for candidate in candidates:
+        cells = [f"{number(value)} {value.kind}" if (value := candidate.values.get(key)) else "" for key in keys]
+        table.add_row(short(candidate.id), candidate.status, *cells, Text(candidate.failure or ""))
+    return table
+
+
+def catalog_tables(catalog: Catalog) -> list[Table]:
+    tables = []
+    for kind in ("spaces", "algorithms", "objectives", "datasets"):
+        table = Table(title=kind, title_justify="left")
+        table.add_column("name")
+        table.add_column("what it is", overflow="fold")
+        table.add_column("settings", overflow="fold")
+        table.add_column("note", overflow="fold")
+        for entry in getattr(catalog, kind):
+            absent = {name: part for name, part in entry.workers.items() if part.get("present") is False}
+            notes = [f"missing on {name}: {part.get('hint', '')}" for name, part in absent.items()]
+            settings = ", ".join(entry.settings.get("properties", {}))
+            table.add_row(entry.name, Text(entry.summary), Text(settings), Text("\n".join(notes)))
+        tables.append(table)
+    workers = Table(title="workers", title_justify="left")
+    for name in ("name", "device", "threads", "memory GB", "queues", "seen"):
+        workers.add_column(name)
+    for worker in catalog.workers:
+        seen = ago(worker.seen_at) + ("" if worker.live else " (gone)")
+        cells = (
+            worker.name,
+            worker.device,
+            str(worker.threads),
+            f"{worker.memory_gb:.1f}",
+            ", ".join(worker.queues),
+            seen,
+        )
+        workers.add_row(*cells, style=None if worker.live else "dim")
+    return [*tables, workers]

@@ -1,0 +1,349 @@
+"""The Python client: one object per service, one method per call, answers as the models of ``skyline.schemas``.
+
+from skyline import Client
+
+client = Client()
+job = client.submit("job.yaml")
+for event in client.watch(job.id):
+    print(event.type, event.data)
+best = client.front(job.id, max={"latency_ms": 5}).members
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, WaitTimeoutError
+from skyline.schemas.answers import ENDED, Candidate, CandidatePage, Event, EventPage, Front, Job, JobPage, Readiness
+from skyline.schemas.catalog import Catalog
+from skyline.schemas.jobs import JobSpec
+from skyline.schemas.problems import Problem
+from skyline.specs import load
+from skyline.streams import parse
+
+JSON = {"Content-Type": "application/json"}
+DEFAULT_URL = "http://127.0.0.1:8765"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+"""Seconds; a held request (``wait``) ends well before."""
+SILENCE_SECONDS = 45.0
+"""A live stream that is silent for longer is taken for dead: the service sends a comment every 15 s."""
+RECONNECT_SECONDS = 60.0
+"""How long ``watch`` tries to reach a service that went away before it gives up."""
+HELD_SECONDS = 20.0
+"""How long the service holds one request of ``wait``."""
+
+Model = TypeVar("Model", bound=BaseModel)
+JobId = UUID | str
+
+
+class Client:
+    """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an API ``key`` where it asks for one.
+
+    Raises ConnectionFailed when nothing answers, ApiError when the service says no. Usable as a context manager;
+    one object is for one thread.
+    """
+
+    def __init__(self, url: str | None = None, key: str | None = None) -> None:
+        self.url = (url or os.environ.get("SKYLINE_URL") or DEFAULT_URL).rstrip("/")
+        key = key or os.environ.get("SKYLINE_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=TIMEOUT,
+            verify=self.url.startswith("https:"),  # reading the certificates takes a while and plain HTTP has none
+            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # a proxy in the environment is not for this machine
+        )
+        self._fronts: dict[str, tuple[str, Front]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # --- jobs -------------------------------------------------------------------------------------------------
+
+    def submit(self, spec: Mapping[str, Any] | JobSpec | str | Path, *, idempotency_key: str | None = None) -> Job:
+        """Posts a job: a dictionary, a JobSpec or the path of a JSON or YAML file.
+
+        Raises InvalidSpecError when the file cannot be read, ApiError (422) with the fields at fault.
+        """
+        if isinstance(spec, str | Path):
+            body: Any = load(spec)
+        elif isinstance(spec, JobSpec):
+            body = spec.model_dump(mode="json", exclude_unset=True)
+        else:
+            body = dict(spec)
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        try:
+            text = json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
+        except TypeError as error:
+            raise InvalidSpecError("the specification", f"it does not fit into JSON: {error}") from error
+        return self._read(Job, self._send("POST", "/v1/jobs", content=text, headers={**JSON, **headers}))
+
+    def job(self, job_id: JobId) -> Job:
+        return self._get(Job, f"/v1/jobs/{job_id}")
+
+    def jobs(
+        self, *, status: str | None = None, name: str | None = None, label: str | None = None, limit: int = 50
+    ) -> Iterator[Job]:
+        """All jobs, newest first, fetched in pages of ``limit`` as they are asked for; ``label`` is ``key=value``."""
+        asked = {"status": status, "name": name, "label": label, "limit": limit}
+        cursor: str | None = None
+        while True:
+            page = self._get(JobPage, "/v1/jobs", {**asked, "cursor": cursor})
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def wait(self, job_id: JobId, until: Iterable[str] = ENDED, timeout: float | None = None) -> Job:
+        """Returns the job once its status is one of ``until`` or it has ended; ``timeout`` in seconds, None: for ever.
+
+        Raises WaitTimeoutError.
+        """
+        wanted = frozenset({until} if isinstance(until, str) else until) | ENDED
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = self.job(job_id)
+        while job.status not in wanted:
+            left = HELD_SECONDS if deadline is None else min(HELD_SECONDS, deadline - time.monotonic())
+            if left <= 0:
+                raise WaitTimeoutError(f"job {job.id} is still {job.status} after {timeout:g} s")
+            job = self._get(Job, f"/v1/jobs/{job_id}", {"wait": f"{left:.2f}"})
+        return job
+
+    def cancel(self, job_id: JobId) -> Job:
+        """Asks a job to stop; what it found is kept. Raises ApiError (409) when it has ended."""
+        return self._read(Job, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def delete(self, job_id: JobId) -> None:
+        """Removes an ended job with its candidates and files. Raises ApiError (409) when it has not ended."""
+        self._send("DELETE", f"/v1/jobs/{job_id}")
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def events(self, job_id: JobId, after: int = 0, limit: int = 1000) -> EventPage:
+        """Events numbered above ``after``, as far as there are any now."""
+        headers = {"Accept": "application/json"}
+        query = {"after": after, "limit": limit}
+        return self._read(EventPage, self._send("GET", f"/v1/jobs/{job_id}/events", query=query, headers=headers))
+
+    def watch(self, job_id: JobId, after: int = 0) -> Iterator[Event]:
+        """Events of a job from number ``after`` on, as they happen, until the job has ended and all were given.
+
+        A broken stream, a restart of the service included, is taken up after the last event seen: none is lost and
+        none comes twice. Raises ConnectionFailed when the service stays away for RECONNECT_SECONDS.
+        """
+        last, since, pause = after, time.monotonic(), 0.1
+        while True:
+            try:
+                for event in self._stream(job_id, last):
+                    since, pause = time.monotonic(), 0.1
+                    if event is not None:
+                        last = event.seq
+                        yield event
+                # The stream ended in good order: either the job has, or the service is going down.
+                if self.job(job_id).status in ENDED:
+                    rest = self.events(job_id, after=last).items
+                    for event in rest:
+                        last = event.seq
+                        yield event
+                    if not rest:
+                        return
+                    continue
+            except (ConnectionFailed, ApiError) as error:
+                if isinstance(error, ApiError) and error.status < 500:
+                    raise
+                if time.monotonic() - since > RECONNECT_SECONDS:
+                    raise
+            time.sleep(pause)
+            pause = min(2.0, pause * 2)
+
+    def _stream(self, job_id: JobId, after: int) -> Iterator[Event | None]:
+        """One connection's events above ``after``, None for a sign of life. Raises ConnectionFailed when it breaks."""
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+        try:
+            path, timeout = f"/v1/jobs/{job_id}/events", httpx.Timeout(SILENCE_SECONDS, connect=5.0)
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if response.is_error:
+                    response.read()
+                    raise ApiError(_problem(response))
+                yield None
+                for message in parse(response.iter_lines()):
+                    event = self._model(Event, message.data, path) if message else None
+                    if event is None or event.seq > after:
+                        after = event.seq if event else after
+                        yield event
+        except httpx.TransportError as error:
+            raise ConnectionFailed(self.url, str(error) or type(error).__name__) from error
+
+    # --- results ----------------------------------------------------------------------------------------------
+
+    def front(
+        self,
+        job_id: JobId,
+        kind: Literal["search", "final"] | None = None,
+        max: Mapping[str, float] | None = None,
+        min: Mapping[str, float] | None = None,
+    ) -> Front:
+        """A job's front with all its members; ``max`` and ``min`` bound objectives in their units.
+
+        ``kind``: ``search`` or ``final``; None: the final one as soon as it has members, before that the search front.
+        Asking again costs next to nothing while nothing has changed (ETag).
+        """
+        if kind is None:
+            counts = self.job(job_id).front
+            kind = "final" if counts.final or not counts.search else "search"
+        query: dict[str, Any] = {"kind": kind}
+        query |= {f"max.{key}": bound for key, bound in (max or {}).items()}
+        query |= {f"min.{key}": bound for key, bound in (min or {}).items()}
+        path = f"/v1/jobs/{job_id}/front"
+        known = f"{path}?{sorted(query.items())}"
+        cached = self._fronts.get(known)
+        response = self._send("GET", path, query=query, headers={"If-None-Match": cached[0]} if cached else {})
+        if response.status_code == httpx.codes.NOT_MODIFIED and cached:
+            return cached[1]
+        front = page = self._read(Front, response)
+        members = list(front.members)
+        while page.next is not None:
+            page = self._get(Front, path, {**query, "cursor": page.next})
+            members += page.members
+        front = front.model_copy(update={"members": members, "next": None})
+        if "etag" in response.headers:
+            self._fronts[known] = (response.headers["etag"], front)
+        return front
+
+    def candidates(
+        self,
+        job_id: JobId,
+        *,
+        sort: str | None = None,
+        descending: bool = False,
+        status: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[Candidate]:
+        """All candidates of a job, fetched in pages of ``limit``; ``sort``: ``number`` or an objective's key."""
+        asked = {"sort": sort, "descending": "true" if descending else None, "status": status, "limit": limit}
+        cursor: str | None = None
+        while True:
+            page = self._get(CandidatePage, f"/v1/jobs/{job_id}/candidates", {**asked, "cursor": cursor})
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def candidate(self, candidate_id: UUID | str) -> Candidate:
+        return self._get(Candidate, f"/v1/candidates/{candidate_id}")
+
+    def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
+        """A candidate's network as a file's contents; ``format``: json, safetensors.
+
+        Waits for a file that is being made. Raises ApiError (409) where the candidate was not verified.
+        """
+        while True:
+            response = self._send("GET", f"/v1/candidates/{candidate_id}/model", query={"format": format})
+            if response.status_code != httpx.codes.ACCEPTED:
+                return response.content
+            time.sleep(float(response.headers.get("Retry-After", 1)))
+
+    def pull(self, candidate_id: UUID | str, format: str = "json", path: str | Path | None = None) -> Path:
+        """Writes a candidate's network to ``path`` (default: ``{id}.{format}`` here) and returns where it is.
+
+        The file appears whole or not at all.
+        """
+        target = Path(path) if path is not None else Path(f"{candidate_id}.{format}")
+        content = self.model(candidate_id, format)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            beside.write_bytes(content)
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        return target
+
+    # --- service ----------------------------------------------------------------------------------------------
+
+    def catalog(self) -> Catalog:
+        """What live workers can run. Raises ApiError (503) while none has registered."""
+        return self._get(Catalog, "/v1/catalog")
+
+    def ready(self) -> Readiness:
+        """State of database, broker and workers; also when the service is not ready."""
+        response = self._exchange("GET", "/readyz")
+        if response.status_code not in (httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE):
+            raise ApiError(_problem(response))
+        if "problem" in response.headers.get("content-type", ""):
+            raise ApiError(_problem(response))
+        return self._read(Readiness, response)
+
+    # --- wire -------------------------------------------------------------------------------------------------
+
+    def _get(self, model: type[Model], path: str, query: Mapping[str, Any] | None = None) -> Model:
+        return self._read(model, self._send("GET", path, query=query))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        content: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        response = self._exchange(method, path, query=query, content=content, headers=headers)
+        if response.is_error:
+            raise ApiError(_problem(response))
+        return response
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        content: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        asked = {key: value for key, value in (query or {}).items() if value is not None}
+        try:
+            return self._http.request(method, path, params=asked, content=content, headers=headers)
+        except httpx.TransportError as error:
+            raise ConnectionFailed(self.url, str(error) or type(error).__name__) from error
+
+    def _read(self, model: type[Model], response: httpx.Response) -> Model:
+        return self._model(model, response.text, str(response.request.url.path))
+
+    def _model(self, model: type[Model], text: str, path: str) -> Model:
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            raise ClientError(
+                f"{self.url}{path} did not answer with a {model.__name__}: {error.errors()[0]['msg']}; "
+                "is it a Skyline service of this version?"
+            ) from error
+
+
+def _problem(response: httpx.Response) -> Problem:
+    """What the service said; an answer that is no problem document (a proxy's page) still has a status."""
+    try:
+        return Problem.model_validate_json(response.text)
+    except ValidationError:
+        title = response.reason_phrase or "error"
+        detail = response.text.strip()[:500] or f"{response.request.method} {response.request.url.path} failed"
+        return Problem(title=title, status=response.status_code, detail=detail)

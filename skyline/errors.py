@@ -1,0 +1,54 @@
+"""What can go wrong between a client and the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skyline.schemas.problems import FieldError, Problem
+
+
+class ClientError(Exception):
+    """Base of all errors that the client raises on purpose."""
+
+
+class ConnectionFailed(ClientError):
+    """Nothing answered at the address of the service."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(
+            f"no Skyline service answers at {url} ({why}); start one with 'skyline serve', "
+            "or name another by SKYLINE_URL or --url"
+        )
+
+
+class InvalidSpecError(ClientError):
+    """A job that was refused before it was sent: the file cannot be read, or a field does not hold what it should."""
+
+    def __init__(self, source: str, why: str) -> None:
+        self.source, self.why = source, why
+        super().__init__(f"{source} is no valid job: {why}")
+
+
+class UnknownJobError(ClientError):
+    """An abbreviated job id that no job, or more than one, has."""
+
+
+class WaitTimeoutError(ClientError):
+    """A job did not get as far as was waited for."""
+
+
+class ApiError(ClientError):
+    """The service answered with an error; ``problem`` is what it said (RFC 9457)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem, self.status = problem, problem.status
+        lines = [f"{problem.title} ({problem.status}): {problem.detail}"]
+        lines += [f"  {_where(error)}: {error.expected} (got {error.got!r})" for error in problem.errors]
+        super().__init__("\n".join(lines))
+
+
+def _where(error: FieldError) -> str:
+    """``/objectives/0/name`` as people write it: ``objectives.0.name``."""
+    return error.path.strip("/").replace("/", ".") or "body"

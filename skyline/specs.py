@@ -1,0 +1,92 @@
+"""Job files: JSON or YAML in, with single fields set from the command line."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from skyline.errors import InvalidSpecError
+
+
+def load(source: str | Path) -> dict[str, Any]:
+    """The job in a file, ``-`` for standard input; JSON is YAML too. Raises InvalidSpecError."""
+    name = "standard input" if str(source) == "-" else str(source)
+    try:
+        text = sys.stdin.read() if str(source) == "-" else Path(source).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidSpecError(name, f"it cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSpecError(name, "it is not UTF-8 text") from error
+    return parse(text, name)
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """The job in a text; ``name`` stands for it in messages. Raises InvalidSpecError."""
+    document = _yaml(text, name)
+    if not isinstance(document, dict):
+        raise InvalidSpecError(name, f"it holds a {type(document).__name__}; a mapping such as 'space: ...' is needed")
+    return {str(key): value for key, value in document.items()}
+
+
+def override(spec: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The spec with ``path.to.field=value`` applied in turn; values are YAML. Raises InvalidSpecError."""
+    spec = copy.deepcopy(spec)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not all(path.split(".")):
+            raise InvalidSpecError(f"--set {setting}", "write it as field.of.the.job=value")
+        *parents, last = path.split(".")
+        place: Any = spec
+        for depth, part in enumerate(parents):
+            place = _step(place, part, setting, ".".join(parents[:depth]), {})
+        value = _yaml(text, f"--set {setting}")
+        if isinstance(place, list):
+            _step(place, last, setting, ".".join(parents), None)  # says so when there is no such place
+            place[int(last)] = value
+        elif isinstance(place, dict):
+            place[last] = value
+        else:
+            raise InvalidSpecError(f"--set {setting}", f"'{'.'.join(parents)}' is {place!r}, which has no fields")
+    return spec
+
+
+def _step(place: Any, part: str, setting: str, where: str, default: Any) -> Any:
+    """One level down, made where it is missing."""
+    if isinstance(place, list):
+        if not part.isdigit() or int(part) >= len(place):
+            raise InvalidSpecError(f"--set {setting}", f"'{where}' is a list of {len(place)}; '{part}' is none of them")
+        return place[int(part)]
+    if not isinstance(place, dict):
+        raise InvalidSpecError(f"--set {setting}", f"'{where}' is {place!r}, which has no fields")
+    return place.setdefault(part, default)
+
+
+def _yaml(text: str, name: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=_loader())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+        raise InvalidSpecError(name, f"{line}{getattr(error, 'problem', None) or error}") from error
+
+
+def _loader() -> Any:
+    """PyYAML's safe loader, but ``1e-3`` is a number and ``2026-01-31`` is text, as JSON would have them."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    number = re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return Loader
