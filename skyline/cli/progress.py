@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -31,17 +31,20 @@ TOLD = ("warning", "attempt")
 Show = Callable[["Job", str], None]
 
 
-def follow(client: Client, job_id: UUID, console: Console) -> Job:
-    """Shows a job's way until it has ended and returns it as it is then."""
+def follow(client: Client, job_id: UUID, console: Console, events: Iterable[Event | None] | None = None) -> Job:
+    """Shows a job's way until its events end and returns it as it is then.
+
+    ``events``: by default all of the job's, live; None among them just means that time has passed.
+    """
     job = client.job(job_id)
     best = Best(client, job_id)
     looked = time.monotonic()
     with _bar(console) if console.is_terminal else _lines(console) as show:
         show(job, best.text(job))
-        for event in client.watch(job_id):
-            if event.type in TOLD and (line := told(event)):
+        for event in client.watch(job_id) if events is None else events:
+            if event is not None and event.type in TOLD and (line := told(event)):
                 console.print(Text(line))
-            if event.type == "phase" or time.monotonic() - looked >= REFRESH_SECONDS:
+            if (event is not None and event.type == "phase") or time.monotonic() - looked >= REFRESH_SECONDS:
                 job = client.job(job_id)
                 show(job, best.text(job))
                 looked = time.monotonic()

@@ -1,0 +1,28 @@
+"""``skyline worker``: a worker of the service that the environment names; becomes ``python -m worker``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def worker(
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads.", show_default="all cores")] = None,
+    name: Annotated[str | None, typer.Option(help="Unique among all workers.", show_default="host and device")] = None,
+    queues: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="all for the device")] = None,
+) -> None:
+    """Run one more worker, for the database and broker that SKYLINE_* settings name."""
+    given = {"--device": device, "--threads": threads, "--name": name, "--queues": queues}
+    options = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    root = str(Path(__file__).resolve().parent.parent)
+    # -P: a folder 'worker' where the user happens to stand is not ours; so where ours is must be said
+    env = {**os.environ, "PYTHONSAFEPATH": "1"}
+    if Path(root).name != "site-packages":
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "worker", *options], env)
