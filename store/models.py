@@ -6,11 +6,11 @@ through :func:`store.session.now`.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, MetaData, Text, TypeDecorator, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -32,12 +32,12 @@ class Utc(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is not None and value.tzinfo is None:
             raise ValueError("times are stored with their zone; use datetime.now(UTC)")
-        return value
+        return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        from datetime import UTC
-
-        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
@@ -77,6 +77,7 @@ class Task(Base):
         UniqueConstraint("job_id", "kind", "candidate_id"),
         Index(None, "status", "lease_expires"),
         Index(None, "job_id", "status"),
+        Index(None, "candidate_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -173,7 +174,7 @@ class FrontMember(Base):
     """Membership over versions ``entered <= v < left``, so that old versions need no copies."""
 
     __tablename__ = "front_members"
-    __table_args__ = (Index(None, "front_id", "left_version"),)
+    __table_args__ = (Index(None, "front_id", "left_version"), Index(None, "candidate_id"))
 
     front_id: Mapped[UUID] = mapped_column(ForeignKey("fronts.id", ondelete="CASCADE"), primary_key=True)
     candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"), primary_key=True)
@@ -197,7 +198,7 @@ class Artefact(Base):
     """A file of a candidate, kept under the data folder."""
 
     __tablename__ = "artefacts"
-    __table_args__ = (UniqueConstraint("candidate_id", "format"),)
+    __table_args__ = (UniqueConstraint("candidate_id", "format"), Index(None, "job_id"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"))
@@ -207,7 +208,7 @@ class Artefact(Base):
     path: Mapped[str]
     """Relative to the artefact folder."""
     sha256: Mapped[str]
-    bytes: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
 
 
@@ -215,7 +216,7 @@ class Outbox(Base):
     """Messages that a committed transaction still owes the broker."""
 
     __tablename__ = "outbox"
-    __table_args__ = (Index(None, "sent_at", "id"),)
+    __table_args__ = (Index(None, "sent_at", "id"), Index(None, "task_id"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))

@@ -1,0 +1,1 @@
+"""The tables' history (Alembic). ``store.session.migrate`` and ``python -m store.migrate`` apply it."""

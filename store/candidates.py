@@ -1,0 +1,360 @@
+"""Candidates of a job and their values, written in bulk and idempotently: a replay after a crash adds nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy import Table, func, insert, literal, select, tuple_, update
+from sqlalchemy.orm import Session
+from sqlalchemy.types import Uuid
+
+from store import cursors, jobs
+from store.clock import now
+from store.errors import InvalidCursorError, NotFoundError
+from store.models import Artefact, Candidate, Evaluation
+
+Stage = Literal["search", "final"]
+Documents = dict[str, dict[str, Any]]
+"""Values as on the wire, by objective key."""
+CHUNK = 10_000
+"""Ids in one statement; both databases allow more."""
+CANDIDATES = cast(Table, Candidate.__table__)
+EVALUATIONS = cast(Table, Evaluation.__table__)
+
+
+@dataclass(frozen=True, slots=True)
+class NewCandidate:
+    """An architecture as the search tried it."""
+
+    hash: str
+    architecture: dict[str, Any]
+    target: int
+    values: Documents
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A candidate with its values of one stage."""
+
+    candidate_id: UUID
+    hash: str
+    target: int
+    status: str
+    architecture: dict[str, Any]
+    values: Documents
+
+
+def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCandidate]) -> list[tuple[UUID, bool]]:
+    """Stores candidates with their values, in order; what is stored already stays as it is.
+
+    Returns for each its id and whether it brought something new (a candidate or a value). A candidate with a value
+    that is not finite is stored as failed, without values.
+    """
+    jobs.lock(session, job_id)
+    at = now(session)
+    known = dict(
+        session.execute(
+            select(Candidate.hash, Candidate.id).where(
+                Candidate.job_id == job_id, Candidate.hash.in_({item.hash for item in items})
+            )
+        )
+        .tuples()
+        .all()
+    )
+    stored = _stored_keys(session, list(known.values()), stage)
+    number = session.execute(select(func.max(Candidate.number)).where(Candidate.job_id == job_id)).scalar() or 0
+    rows: list[dict[str, Any]] = []
+    values: list[dict[str, Any]] = []
+    verified: list[UUID] = []
+    results: list[tuple[UUID, bool]] = []
+    for item in items:
+        failure = item.failure if item.failure is not None else _not_finite(item.values)
+        candidate_id = known.get(item.hash)
+        new = candidate_id is None
+        if candidate_id is None:
+            candidate_id = known[item.hash] = uuid4()
+            number += 1
+            rows.append(
+                {
+                    "id": candidate_id,
+                    "job_id": job_id,
+                    "number": number,
+                    "target": item.target,
+                    "hash": item.hash,
+                    "architecture": item.architecture,
+                    "status": "failed" if failure is not None else _status(stage),
+                    "failure": failure,
+                    "created_at": at,
+                }
+            )
+        if failure is None:
+            taken = stored.setdefault(candidate_id, set())
+            fresh = {key: value for key, value in item.values.items() if key not in taken}
+            taken.update(fresh)
+            values += _rows(job_id, candidate_id, stage, fresh)
+            if fresh and not new:
+                verified.append(candidate_id)
+            new = new or bool(fresh)
+        results.append((candidate_id, new))
+    if rows:
+        session.execute(insert(CANDIDATES), rows)
+    if values:
+        session.execute(insert(EVALUATIONS), values)
+    _evaluated(session, verified, stage)
+    return results
+
+
+def set_final(session: Session, candidate_id: UUID, values: Documents) -> bool:
+    """Stores what verification found, once; False when all of it was there. A value not finite fails the candidate."""
+    job_id = _lock(session, candidate_id)
+    failure = _not_finite(values)
+    if failure is not None:
+        fail(session, candidate_id, failure)
+        return True
+    taken = _stored_keys(session, [candidate_id], "final").get(candidate_id, set())
+    rows = _rows(job_id, candidate_id, "final", {key: value for key, value in values.items() if key not in taken})
+    if rows:
+        session.execute(insert(EVALUATIONS), rows)
+    _evaluated(session, [candidate_id], "final")
+    return bool(rows)
+
+
+def fail(session: Session, candidate_id: UUID, failure: str) -> None:
+    """Marks a candidate as failed, with the reason."""
+    _lock(session, candidate_id)
+    _update(session, candidate_id, status="failed", failure=failure)
+
+
+def set_test(session: Session, candidate_id: UUID, result: Mapping[str, float]) -> None:
+    """Stores ``{"error", "sd", "n"}`` on the test split; nothing sorts, filters or chooses by it."""
+    _lock(session, candidate_id)
+    _update(session, candidate_id, test=dict(result))
+
+
+def get(session: Session, candidate_id: UUID) -> Candidate:
+    """One candidate; raises NotFoundError."""
+    candidate = session.get(Candidate, candidate_id, populate_existing=True)
+    if candidate is None:
+        raise NotFoundError("candidate", candidate_id)
+    return candidate
+
+
+def many(session: Session, candidate_ids: Sequence[UUID]) -> list[Candidate]:
+    """Candidates in the order of their ids; those that are gone are left out."""
+    found: dict[UUID, Candidate] = {}
+    for part in _chunks(candidate_ids):
+        query = select(Candidate).where(Candidate.id.in_(part)).execution_options(populate_existing=True)
+        found.update((candidate.id, candidate) for candidate in session.scalars(query))
+    return [found[candidate_id] for candidate_id in candidate_ids if candidate_id in found]
+
+
+def page(
+    session: Session,
+    job_id: UUID,
+    *,
+    sort: str = "number",
+    descending: bool = False,
+    status: str | None = None,
+    cursor: str | None = None,
+    limit: int = 100,
+    stage: Stage = "search",
+) -> tuple[list[Candidate], str | None]:
+    """Candidates of a job by number or by an objective's value, and the cursor of the next page.
+
+    Values are those of ``stage``; candidates without one come last, by number.
+    """
+    if sort == "number":
+        return _page_by_number(session, job_id, descending, status, cursor, limit)
+    return _page_by_value(session, job_id, sort, stage, descending, status, cursor, limit)
+
+
+def values(session: Session, candidate_ids: Sequence[UUID], stage: Stage) -> dict[UUID, Documents]:
+    """The values of a stage by candidate, for each id given."""
+    found: dict[UUID, Documents] = {candidate_id: {} for candidate_id in candidate_ids}
+    columns = (Evaluation.candidate_id, Evaluation.key, Evaluation.document)
+    for part in _chunks(candidate_ids):
+        query = select(*columns).where(Evaluation.candidate_id.in_(part), Evaluation.stage == stage)
+        for candidate_id, key, document in session.execute(query):
+            found[candidate_id][key] = document
+    return found
+
+
+def all_values(session: Session, job_id: UUID, stage: Stage) -> list[Row]:
+    """All candidates of a job by number, with their values of a stage: to resume from and to choose from."""
+    documents: dict[UUID, Documents] = {}
+    query = select(Evaluation.candidate_id, Evaluation.key, Evaluation.document)
+    for candidate_id, key, document in session.execute(
+        query.where(Evaluation.job_id == job_id, Evaluation.stage == stage)
+    ):
+        documents.setdefault(candidate_id, {})[key] = document
+    columns = (Candidate.id, Candidate.hash, Candidate.target, Candidate.status, Candidate.architecture)
+    found = session.execute(select(*columns).where(Candidate.job_id == job_id).order_by(Candidate.number))
+    return [Row(row.id, row.hash, row.target, row.status, row.architecture, documents.get(row.id, {})) for row in found]
+
+
+def artefacts_of(session: Session, candidate_ids: Sequence[UUID]) -> dict[UUID, list[Artefact]]:
+    """The files of candidates, for each id given."""
+    found: dict[UUID, list[Artefact]] = {candidate_id: [] for candidate_id in candidate_ids}
+    for part in _chunks(candidate_ids):
+        query = select(Artefact).where(Artefact.candidate_id.in_(part)).order_by(Artefact.format)
+        for artefact in session.scalars(query):
+            found[artefact.candidate_id].append(artefact)
+    return found
+
+
+def add_artefact(
+    session: Session, candidate_id: UUID, job_id: UUID, format: str, path: str, sha256: str, bytes: int
+) -> Artefact:
+    """Registers a file under the artefact folder; a second one of the same format replaces the first."""
+    jobs.lock(session, job_id)
+    query = select(Artefact).where(Artefact.candidate_id == candidate_id, Artefact.format == format)
+    artefact = session.scalars(query).one_or_none()
+    if artefact is None:
+        artefact = Artefact(id=uuid4(), candidate_id=candidate_id, job_id=job_id, format=format)
+        session.add(artefact)
+    artefact.path, artefact.sha256, artefact.bytes, artefact.created_at = path, sha256, bytes, now(session)
+    session.flush()
+    return artefact
+
+
+def _page_by_number(
+    session: Session, job_id: UUID, descending: bool, status: str | None, cursor: str | None, limit: int
+) -> tuple[list[Candidate], str | None]:
+    query = select(Candidate).where(Candidate.job_id == job_id)
+    if status is not None:
+        query = query.where(Candidate.status == status)
+    if cursor is not None:
+        (after,) = cursors.unpack(cursor, 1)
+        if not isinstance(after, int):
+            raise InvalidCursorError(cursor)
+        query = query.where(Candidate.number < after if descending else Candidate.number > after)
+    order = Candidate.number.desc() if descending else Candidate.number
+    found = list(session.scalars(query.order_by(order).limit(limit + 1)))
+    return found[:limit], cursors.pack(found[limit - 1].number) if len(found) > limit else None
+
+
+def _page_by_value(
+    session: Session,
+    job_id: UUID,
+    key: str,
+    stage: Stage,
+    descending: bool,
+    status: str | None,
+    cursor: str | None,
+    limit: int,
+) -> tuple[list[Candidate], str | None]:
+    """First those with a value, in the order of the index; then those without, by number."""
+    value, after = cursors.unpack(cursor, 2) if cursor is not None else cursors.START
+    in_values = cursor is None or value is not None
+    found: list[tuple[Candidate, float | None]] = []
+    if in_values:
+        place = tuple_(Evaluation.value, Evaluation.candidate_id)
+        query = (
+            select(Candidate, Evaluation.value)
+            .join(Evaluation, Evaluation.candidate_id == Candidate.id)
+            .where(Evaluation.job_id == job_id, Evaluation.stage == stage, Evaluation.key == key)
+        )
+        if status is not None:
+            query = query.where(Candidate.status == status)
+        if cursor is not None:
+            try:
+                position = tuple_(literal(float(value)), literal(UUID(after), Uuid()))
+            except (TypeError, ValueError, AttributeError) as error:
+                raise InvalidCursorError(cursor) from error
+            query = query.where(place < position if descending else place > position)
+        order = (Evaluation.value, Evaluation.candidate_id)
+        query = query.order_by(*(column.desc() if descending else column for column in order)).limit(limit + 1)
+        found += [(candidate, number) for candidate, number in session.execute(query)]
+    if len(found) <= limit:
+        has_value = select(Evaluation.candidate_id).where(
+            Evaluation.candidate_id == Candidate.id, Evaluation.stage == stage, Evaluation.key == key
+        )
+        rest = select(Candidate).where(Candidate.job_id == job_id, ~has_value.exists())
+        if status is not None:
+            rest = rest.where(Candidate.status == status)
+        if not in_values:
+            if not isinstance(after, int):
+                raise InvalidCursorError(cursor or "")
+            rest = rest.where(Candidate.number > after)
+        rest = rest.order_by(Candidate.number).limit(limit + 1 - len(found))
+        found += [(candidate, None) for candidate in session.scalars(rest)]
+    page = [candidate for candidate, _ in found[:limit]]
+    if len(found) <= limit:
+        return page, None
+    last, last_value = found[limit - 1]
+    if last_value is None:
+        return page, cursors.pack(None, last.number)
+    return page, cursors.pack(last_value, str(last.id))
+
+
+def _status(stage: Stage) -> str:
+    return "verified" if stage == "final" else "evaluated"
+
+
+def _evaluated(session: Session, candidate_ids: Sequence[UUID], stage: Stage) -> None:
+    """A value raises a candidate's status, and never lowers it: failed stays failed, verified stays verified."""
+    below = ("proposed",) if stage == "search" else ("proposed", "evaluated")
+    if candidate_ids:
+        session.execute(
+            update(Candidate)
+            .where(Candidate.id.in_(candidate_ids), Candidate.status.in_(below))
+            .values(status=_status(stage))
+            .execution_options(synchronize_session=False)
+        )
+
+
+def _stored_keys(session: Session, candidate_ids: Sequence[UUID], stage: Stage) -> dict[UUID, set[str]]:
+    keys: dict[UUID, set[str]] = {}
+    for part in _chunks(candidate_ids):
+        query = select(Evaluation.candidate_id, Evaluation.key)
+        for candidate_id, key in session.execute(
+            query.where(Evaluation.candidate_id.in_(part), Evaluation.stage == stage)
+        ):
+            keys.setdefault(candidate_id, set()).add(key)
+    return keys
+
+
+def _rows(job_id: UUID, candidate_id: UUID, stage: Stage, documents: Documents) -> list[dict[str, Any]]:
+    return [
+        {
+            "candidate_id": candidate_id,
+            "stage": stage,
+            "key": key,
+            "job_id": job_id,
+            "value": float(document["value"]),
+            "document": document,
+        }
+        for key, document in documents.items()
+    ]
+
+
+def _not_finite(documents: Documents) -> str | None:
+    """Names the first number that is not finite: JSON has no word for it, and nothing is better or worse than it."""
+    for key, document in documents.items():
+        for field, number in document.items():
+            if isinstance(number, float) and not math.isfinite(number):
+                return f"{key}: {field} is {number}, not a finite number"
+    return None
+
+
+def _lock(session: Session, candidate_id: UUID) -> UUID:
+    job_id = session.execute(select(Candidate.job_id).where(Candidate.id == candidate_id)).scalar_one_or_none()
+    if job_id is None:
+        raise NotFoundError("candidate", candidate_id)
+    jobs.lock(session, job_id)
+    return job_id
+
+
+def _update(session: Session, candidate_id: UUID, **columns: Any) -> None:
+    statement = update(Candidate).where(Candidate.id == candidate_id).values(columns)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def _chunks(candidate_ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    for start in range(0, len(candidate_ids), CHUNK):
+        yield candidate_ids[start : start + CHUNK]

@@ -1,0 +1,126 @@
+"""What workers can run and which of them live. Workers write it, so that the API never imports what it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, cast
+
+from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from store.clock import now
+from store.errors import SeveralHostsError
+from store.models import CatalogRow, Job, Task, Worker
+
+LIVE_SECONDS = 15
+"""A worker unseen for longer counts as gone."""
+CATALOG = cast(Table, CatalogRow.__table__)
+
+
+def publish(session: Session, worker: Mapping[str, Any], publication: Mapping[str, Any]) -> None:
+    """Registers a worker with all that it can run; what it published before and no longer has goes.
+
+    ``worker`` has ``name``, ``host``, ``queues``; ``publication`` has ``entries`` (catalog entries), ``device``,
+    ``threads``, ``memory_gb``, ``versions``. Raises SeveralHostsError where SQLite cannot serve it.
+    """
+    at = now(session)
+    name, host = worker["name"], worker["host"]
+    if session.get_bind().dialect.name == "sqlite":
+        query = select(Worker.host).where(Worker.host != host, Worker.seen_at >= at - timedelta(seconds=LIVE_SECONDS))
+        other = session.scalars(query.limit(1)).first()
+        if other is not None:
+            raise SeveralHostsError(host, other)
+    row = {
+        "name": name,
+        "host": host,
+        "queues": list(worker["queues"]),
+        "device": publication["device"],
+        "threads": publication["threads"],
+        "memory_gb": publication["memory_gb"],
+        "versions": dict(publication["versions"]),
+        "draining": False,
+        "started_at": at,
+        "seen_at": at,
+    }
+    session.merge(Worker(**row))
+    session.execute(delete(CatalogRow).where(CatalogRow.worker == name))
+    rows = [
+        {
+            "kind": entry["kind"],
+            "name": entry["name"],
+            "worker": name,
+            "entry": {**entry, "workers": {name: {}, **(entry.get("workers") or {})}},
+            "published_at": at,
+        }
+        for entry in publication["entries"]
+    ]
+    if rows:
+        session.execute(insert(CATALOG), rows)
+
+
+def seen(session: Session, name: str) -> bool:
+    """The worker's own heartbeat; False when it is not registered and has to publish again."""
+    return _set(session, name, seen_at=now(session))
+
+
+def drain(session: Session, name: str) -> bool:
+    """Asks a worker to put back what it runs and to take no more."""
+    return _set(session, name, draining=True)
+
+
+def is_draining(session: Session, name: str) -> bool:
+    """Whether the worker was asked to stop."""
+    return bool(session.execute(select(Worker.draining).where(Worker.name == name)).scalar_one_or_none())
+
+
+def retire(session: Session, name: str) -> None:
+    """Strikes a worker that shut down cleanly off the list; what it published stays."""
+    session.execute(delete(Worker).where(Worker.name == name).execution_options(synchronize_session=False))
+
+
+def workers(session: Session) -> list[tuple[Worker, bool]]:
+    """All workers by name, each with whether it lives."""
+    since = now(session) - timedelta(seconds=LIVE_SECONDS)
+    query = select(Worker).order_by(Worker.name).execution_options(populate_existing=True)
+    return [(worker, worker.seen_at >= since) for worker in session.scalars(query)]
+
+
+def entries(session: Session, kind: str | None = None) -> list[dict[str, Any]]:
+    """Catalog entries by kind and name: the newest description, with the parts of all workers united."""
+    query = select(CatalogRow.entry).order_by(CatalogRow.kind, CatalogRow.name, CatalogRow.published_at)
+    if kind is not None:
+        query = query.where(CatalogRow.kind == kind)
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for entry in session.scalars(query):
+        key = (entry["kind"], entry["name"])
+        before = merged[key]["workers"] if key in merged else {}
+        merged[key] = {**entry, "workers": {**before, **entry["workers"]}}
+    return list(merged.values())
+
+
+def waiting_for(session: Session, job: Job) -> str | None:
+    """What keeps a job's next task from running: what a worker would need that no live one has, or None."""
+    waiting = select(Task.queue).where(Task.job_id == job.id, Task.status == "queued").order_by(Task.created_at)
+    queue = session.scalars(waiting.limit(1)).first()
+    if queue is None:
+        return None
+    needed = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
+    live = [worker for worker, lives in workers(session) if lives and not worker.draining]
+    on_queue = [worker for worker in live if queue in worker.queues]
+    if any(worker.memory_gb >= needed for worker in on_queue):
+        return None
+    device = queue.rpartition(".")[2]
+    if on_queue:
+        largest = max(worker.memory_gb for worker in on_queue)
+        return f"a worker on queue {queue} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
+    return f"a worker on queue {queue}, device {device} (`skyline worker --device {device}`); live: {_named(live)}"
+
+
+def _named(live: Iterable[Worker]) -> str:
+    return ", ".join(f"{worker.name} ({worker.device})" for worker in live) or "none"
+
+
+def _set(session: Session, name: str, **values: Any) -> bool:
+    statement = update(Worker).where(Worker.name == name).values(values).returning(Worker.name)
+    return session.execute(statement.execution_options(synchronize_session=False)).first() is not None

@@ -1,0 +1,64 @@
+"""What can go wrong in the store. These errors know no HTTP; every message says what came and what next."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class StoreError(Exception):
+    """Base of all errors raised on purpose by the store."""
+
+
+class NotFoundError(StoreError):
+    """Nothing is stored under this id."""
+
+    def __init__(self, what: str, id: UUID | str) -> None:
+        self.what, self.id = what, id
+        super().__init__(f"no {what} '{id}'")
+
+
+class IllegalTransitionError(StoreError):
+    """A job was asked for something that its status does not allow."""
+
+    def __init__(self, job_id: UUID, status: str, wanted: str) -> None:
+        self.job_id, self.status, self.wanted = job_id, status, wanted
+        super().__init__(f"job {job_id} is {status} and cannot be {wanted}")
+
+
+class LeaseLostError(StoreError):
+    """The task has gone to another worker, or is over: the writer must stop, and nothing of it was written."""
+
+    def __init__(self, task_id: UUID, fence: int) -> None:
+        self.task_id, self.fence = task_id, fence
+        super().__init__(f"task {task_id} is no longer held under fence {fence}; stop quietly")
+
+
+class SchemaMismatchError(StoreError):
+    """The tables are not those that this version of Skyline needs."""
+
+    def __init__(self, found: str | None, wanted: str, url: str, *, newer: bool = False) -> None:
+        self.found, self.wanted, self.url = found, wanted, url
+        if newer:
+            after = "it was made by a newer Skyline: upgrade this installation"
+        else:
+            after = "run `python -m store.migrate` (`skyline serve` does so by itself)"
+        super().__init__(f"database {url} has schema {found or 'none'}, this version needs {wanted}; {after}")
+
+
+class InvalidCursorError(StoreError):
+    """A page cursor that this list did not hand out."""
+
+    def __init__(self, cursor: str) -> None:
+        self.cursor = cursor
+        super().__init__(f"cursor '{cursor}' is not one of this list; pass 'next' of the page before, or none")
+
+
+class SeveralHostsError(StoreError):
+    """SQLite serves the workers of one host only."""
+
+    def __init__(self, host: str, other: str) -> None:
+        self.host, self.other = host, other
+        super().__init__(
+            f"a worker on host '{host}' met live workers on host '{other}', but the database is SQLite, "
+            "which serves one host; set SKYLINE_DATABASE_URL to a PostgreSQL database on all hosts"
+        )

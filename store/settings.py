@@ -1,0 +1,52 @@
+"""Settings of the store, read from the environment (prefix ``SKYLINE_``); seconds where a name says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _below_data_dir(template: str) -> Any:
+    """A default that lies in the data folder; ``{}`` stands for it."""
+    return Field(default_factory=lambda data: template.format(data["data_dir"]), validate_default=True)
+
+
+class Settings(BaseSettings):
+    """Where things lie and how patient the store is. What is not set lies in ``data_dir``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SKYLINE_", env_ignore_empty=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
+
+    data_dir: Path = Path("~/.local/share/skyline")
+    """Folder of everything that the embedded service writes."""
+    database_url: str = _below_data_dir("sqlite:///{}/skyline.db")
+    """``sqlite:///FILE`` or ``postgresql://user:password@host/database``."""
+    broker_url: str = _below_data_dir("redis+socket://{}/broker.sock")
+    """``redis://host:port/0`` or ``redis+socket:///path/of/socket``."""
+    data_root: Path = _below_data_dir("{}/datasets")
+    """Folder below which data sets are looked for."""
+    artefact_dir: Path = _below_data_dir("{}/artefacts")
+    checkpoint_dir: Path = _below_data_dir("{}/checkpoints")
+    log_dir: Path = _below_data_dir("{}/logs")
+    lease_seconds: float = Field(default=30.0, gt=0)
+    """A task whose worker is silent for so long is given to another."""
+    heartbeat_seconds: float = Field(default=2.0, gt=0)
+    """How often a worker renews its lease and looks whether someone asked to stop."""
+    max_attempts: int = Field(default=3, ge=1)
+    """A task that dies so often is given up."""
+    relay_seconds: float = Field(default=2.0, gt=0)
+    """How often a worker sends what is unsent and looks for lost tasks."""
+
+    @field_validator("data_dir", "data_root", "artefact_dir", "checkpoint_dir", "log_dir", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+
+def settings() -> Settings:
+    """The settings as the environment has them now."""
+    return Settings()

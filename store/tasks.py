@@ -1,0 +1,355 @@
+"""Tasks: claimed by compare-and-set under a lease, written under a fence, reaped when their worker died.
+
+Every claim raises the task's fence. Whatever a worker writes starts with :func:`hold`, so that one that was given up
+for dead and comes back changes nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from store import candidates, events, jobs, queue
+from store.clock import now
+from store.errors import LeaseLostError, NotFoundError
+from store.jobs import NO_SYNC, OPEN_TASKS
+from store.models import Attempt, Job, Outbox, Task, Worker
+from store.settings import settings
+
+LOST_SECONDS = 30
+"""A message unheard for so long is sent again, unless the broker still has it."""
+KEEP_SENT_SECONDS = 3600
+"""How long sent messages of tasks that are over are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that is ours until the lease runs out."""
+
+    task_id: UUID
+    job_id: UUID
+    kind: str
+    candidate_id: UUID | None
+    fence: int
+    attempt: int
+    spec: dict[str, Any]
+    """The job's."""
+    status: str
+    """The job's."""
+
+
+def claim(
+    session: Session,
+    task_id: UUID,
+    owner: str,
+    device: str,
+    threads: int,
+    lease_seconds: float,
+    max_attempts: int,
+) -> Claim | None:
+    """Takes a task that waits or whose lease has run out; None when there is nothing to take.
+
+    Opens an attempt, closes the one before as "died" and moves the job on. A task whose attempts are used up ends
+    here, see :func:`exhausted`.
+    """
+    job_id = session.execute(select(Task.job_id).where(Task.id == task_id)).scalar_one_or_none()
+    if job_id is None:
+        return None
+    status = jobs.lock(session, job_id)
+    if status in jobs.ENDED:
+        return None
+    if status == "cancelling":
+        jobs.settle_cancelled(session, job_id)
+        return None
+    job = jobs.get(session, job_id)
+    if not _suits(session, owner, job):
+        return None  # the message is spent; reap() sends another, which a fitting worker may get
+    at = now(session)
+    taken = session.execute(
+        update(Task)
+        .where(Task.id == task_id, _free(at), Task.attempt < max_attempts)
+        .values(
+            status="running",
+            lease_owner=owner,
+            lease_expires=at + timedelta(seconds=lease_seconds),
+            attempt=Task.attempt + 1,
+            fence=Task.fence + 1,
+        )
+        .returning(Task.kind, Task.candidate_id, Task.fence, Task.attempt)
+        .execution_options(**NO_SYNC)
+    ).one_or_none()
+    if taken is None:
+        spent = session.scalars(
+            select(Task)
+            .where(Task.id == task_id, _free(at), Task.attempt >= max_attempts)
+            .execution_options(populate_existing=True)
+        ).one_or_none()
+        if spent is not None:
+            exhausted(session, spent)
+        return None
+    _close_attempts(session, task_id, at, "died")
+    started = {"number": taken.fence, "worker": owner, "device": device, "threads": threads}
+    session.add(Attempt(task_id=task_id, job_id=job_id, started_at=at, **started))
+    session.flush()
+    _tell(session, job_id, task_id, taken.kind, **started)
+    if job.started_at is None:
+        session.execute(update(Job).where(Job.id == job_id).values(started_at=at).execution_options(**NO_SYNC))
+    status = "searching" if taken.kind == "search" else "verifying"
+    if job.status != status:
+        jobs.set_phase(session, job_id, status=status, phase=status)
+    return Claim(
+        task_id=task_id,
+        job_id=job_id,
+        kind=taken.kind,
+        candidate_id=taken.candidate_id,
+        fence=taken.fence,
+        attempt=taken.attempt,
+        spec=job.spec,
+        status=status,
+    )
+
+
+def heartbeat(session: Session, task_id: UUID, fence: int, lease_seconds: float) -> Literal["ok", "cancel", "lost"]:
+    """Renews the lease. "cancel": someone asked to stop; "lost": the task is no longer ours, stop quietly."""
+    job_id = session.execute(
+        update(Task)
+        .where(_held(task_id, fence))
+        .values(lease_expires=now(session) + timedelta(seconds=lease_seconds))
+        .returning(Task.job_id)
+        .execution_options(**NO_SYNC)
+    ).scalar_one_or_none()
+    if job_id is None:
+        return "lost"
+    asked = session.execute(select(Job.cancel_requested_at).where(Job.id == job_id)).scalar_one()
+    return "ok" if asked is None else "cancel"
+
+
+def hold(session: Session, task_id: UUID, fence: int) -> None:
+    """First statement of each recording transaction: keeps job and task ours until its end.
+
+    Raises LeaseLostError, and then nothing of the transaction may be committed.
+    """
+    job_id = session.execute(select(Task.job_id).where(Task.id == task_id)).scalar_one_or_none()
+    if job_id is None:
+        raise LeaseLostError(task_id, fence)
+    try:
+        jobs.lock(session, job_id)
+    except NotFoundError as error:  # deleted between the two statements
+        raise LeaseLostError(task_id, fence) from error
+    if session.execute(select(Task.id).where(_held(task_id, fence))).first() is None:
+        raise LeaseLostError(task_id, fence)
+
+
+def end(
+    session: Session,
+    task_id: UUID,
+    fence: int,
+    *,
+    status: Literal["done", "failed", "queued", "cancelled"],
+    end: str,
+    exit_signal: int | None = None,
+    cpu_seconds: float | None = None,
+    gpu_seconds: float | None = None,
+    peak_memory_mb: float | None = None,
+    detail: str | None = None,
+) -> bool:
+    """Gives a task back, with what its attempt took; False when it was no longer ours.
+
+    ``queued`` puts it back for another attempt. An attempt that ended as "drained" does not count; any other does, and
+    with the last one used up the task ends as in :func:`exhausted` (``detail``, such as the log's tail, goes into the
+    reason). ``failed`` and ``cancelled`` end the task alone: what becomes of the job or candidate is the caller's to
+    say. In a job that is being cancelled nothing is put back, and the last task to end closes the job.
+    """
+    try:
+        hold(session, task_id, fence)
+    except LeaseLostError:
+        return False
+    task = session.get_one(Task, task_id, populate_existing=True)
+    at = now(session)
+    counted = task.attempt - (1 if status == "queued" and end == "drained" else 0)
+    cancelling = jobs.get(session, task.job_id).status == "cancelling"
+    stored = "cancelled" if cancelling and status in ("queued", "failed") else status
+    _set(session, task_id, status=stored, attempt=counted, lease_owner=None, lease_expires=None)
+    used = {"cpu_seconds": cpu_seconds, "gpu_seconds": gpu_seconds, "peak_memory_mb": peak_memory_mb}
+    _close_attempts(session, task_id, at, end, exit_signal=exit_signal, **used)
+    _tell(session, task.job_id, task_id, task.kind, number=fence, end=end, exit_signal=exit_signal, **used)
+    session.refresh(task)
+    if cancelling:
+        jobs.settle_cancelled(session, task.job_id)
+    elif stored == "queued" and task.attempt >= settings().max_attempts:
+        exhausted(session, task, detail)
+    elif stored == "queued":
+        queue.enqueue(session, task)
+    elif task.kind == "verify":
+        _conclude_when_verified(session, task.job_id)
+    return True
+
+
+def add(session: Session, job_id: UUID, kind: str, candidate_id: UUID | None = None, device: str = "cpu") -> Task:
+    """A new task of a job and the message that wakes a worker; the one that is there, where there is one."""
+    jobs.lock(session, job_id)
+    same = and_(Task.job_id == job_id, Task.kind == kind, Task.candidate_id == candidate_id)
+    found = session.scalars(select(Task).where(same).execution_options(populate_existing=True)).one_or_none()
+    if found is not None:
+        return found
+    task = Task(
+        id=uuid4(),
+        job_id=job_id,
+        kind=kind,
+        candidate_id=candidate_id,
+        queue=queue.queue_for(kind, device),
+        created_at=now(session),
+    )
+    session.add(task)
+    session.flush()
+    queue.enqueue(session, task)
+    return task
+
+
+def open_count(session: Session, job_id: UUID, kind: str) -> int:
+    """How many tasks of this kind have not ended."""
+    query = select(func.count()).where(Task.job_id == job_id, Task.kind == kind, Task.status.in_(OPEN_TASKS))
+    return session.execute(query).scalar_one()
+
+
+def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
+    """Ends a task whose attempts are used up: a search or conclusion fails its job, a verification its candidate.
+
+    The caller holds the job's lock.
+    """
+    at = now(session)
+    _close_attempts(session, task.id, at, "died")
+    _set(session, task.id, status="failed", lease_owner=None, lease_expires=None)
+    last = session.scalars(select(Attempt).where(Attempt.task_id == task.id).order_by(Attempt.number.desc()).limit(1))
+    reason = _reason(task, last.first())
+    reason = f"{reason}\n{detail}" if detail else reason
+    if task.candidate_id is None:
+        jobs.finish(session, task.job_id, "failed", reason)
+        return
+    candidates.fail(session, task.candidate_id, reason)
+    warning = {"text": reason, "task": str(task.id), "candidate": str(task.candidate_id)}
+    events.append(session, task.job_id, [("warning", warning)])
+    _conclude_when_verified(session, task.job_id)
+
+
+def reap(session: Session) -> int:
+    """Wakes workers for tasks whose worker died or whose message was lost; returns how many tasks it dealt with.
+
+    Jobs that another transaction is writing to are left for the next round.
+    """
+    waiting_at_broker = queue.depths()  # before the first statement, so that no lock is held while the broker answers
+    at = now(session)
+    dealt = 0
+    for job_id in _jobs_to_reap(session, at):
+        if not jobs.try_lock(session, job_id):
+            continue
+        expired = session.scalars(
+            select(Task)
+            .where(Task.job_id == job_id, Task.status == "running", Task.lease_expires < at)
+            .execution_options(populate_existing=True)
+        ).all()
+        dealt += len(expired)
+        if jobs.get(session, job_id).status == "cancelling":
+            jobs.settle_cancelled(session, job_id)
+            continue
+        for task in expired:
+            _close_attempts(session, task.id, at, "died")
+            _tell(session, job_id, task.id, task.kind, number=task.fence, end="died")
+            if task.attempt >= settings().max_attempts:
+                exhausted(session, task)
+            else:
+                _set(session, task.id, status="queued", lease_owner=None, lease_expires=None)
+                queue.enqueue(session, task)
+    dealt += _send_again(session, at, waiting_at_broker or {})
+    _forget_sent(session, at)
+    return dealt
+
+
+def _jobs_to_reap(session: Session, at: datetime) -> list[UUID]:
+    expired = select(Task.job_id).where(Task.status == "running", Task.lease_expires < at)
+    # In the order of their ids, like every transaction that locks several jobs.
+    return list(session.scalars(expired.distinct().order_by(Task.job_id)))
+
+
+def _send_again(session: Session, at: datetime, waiting_at_broker: dict[str, int]) -> int:
+    """New messages for waiting tasks that were sent long ago, as many as the broker is short of."""
+    last_sent = select(Outbox.task_id, func.max(Outbox.created_at).label("at")).group_by(Outbox.task_id).subquery()
+    unsent = select(Outbox.task_id).where(Outbox.sent_at.is_(None))
+    waiting = session.execute(
+        select(Task, last_sent.c.at)
+        .outerjoin(last_sent, last_sent.c.task_id == Task.id)
+        .where(Task.status == "queued", Task.id.not_in(unsent))
+        .order_by(Task.created_at, Task.id)
+        .with_for_update(of=Task, skip_locked=True)
+    ).all()
+    short = {name: -depth for name, depth in waiting_at_broker.items()}
+    for task, _ in waiting:
+        short[task.queue] = short.get(task.queue, 0) + 1
+    again = 0
+    for task, sent_at in waiting:
+        stale = sent_at is None or sent_at < at - timedelta(seconds=LOST_SECONDS)
+        if stale and short[task.queue] > 0:
+            short[task.queue] -= 1
+            queue.enqueue(session, task)
+            again += 1
+    return again
+
+
+def _forget_sent(session: Session, at: datetime) -> None:
+    over = select(Task.id).where(Task.status.not_in(OPEN_TASKS))
+    old = Outbox.sent_at < at - timedelta(seconds=KEEP_SENT_SECONDS)
+    session.execute(delete(Outbox).where(old, Outbox.task_id.in_(over)).execution_options(**NO_SYNC))
+
+
+def _suits(session: Session, owner: str, job: Job) -> bool:
+    """Whether the worker, where it is known, takes work and has the memory that the job asks for."""
+    worker = session.execute(select(Worker.draining, Worker.memory_gb).where(Worker.name == owner)).one_or_none()
+    needed: float = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
+    return worker is None or (not worker.draining and worker.memory_gb >= needed)
+
+
+def _conclude_when_verified(session: Session, job_id: UUID) -> None:
+    """The last verification to end, however it ended, brings the conclusion."""
+    if open_count(session, job_id, "verify") == 0 and open_count(session, job_id, "search") == 0:
+        add(session, job_id, "conclude", device=jobs.device_of(jobs.get(session, job_id).spec))
+
+
+def _reason(task: Task, last: Attempt | None) -> str:
+    times = "once" if task.attempt == 1 else f"{task.attempt} times"
+    what = {"search": "the search", "verify": "the verification", "conclude": "the conclusion"}[task.kind]
+    if last is None:
+        return f"{what} died {times}, the most that is allowed"
+    how = signal.Signals(last.exit_signal).name if last.exit_signal else last.end
+    return f"{what} died {times}, the most that is allowed; the last time on worker {last.worker}: {how}"
+
+
+def _free(at: datetime) -> ColumnElement[bool]:
+    return or_(Task.status == "queued", and_(Task.status == "running", Task.lease_expires < at))
+
+
+def _held(task_id: UUID, fence: int) -> ColumnElement[bool]:
+    return and_(Task.id == task_id, Task.fence == fence, Task.status == "running")
+
+
+def _set(session: Session, task_id: UUID, **values: Any) -> None:
+    session.execute(update(Task).where(Task.id == task_id).values(values).execution_options(**NO_SYNC))
+
+
+def _close_attempts(session: Session, task_id: UUID, at: datetime, how: str, **used: Any) -> None:
+    """Closes the task's open attempt; there is never more than one."""
+    session.execute(
+        update(Attempt)
+        .where(Attempt.task_id == task_id, Attempt.ended_at.is_(None))
+        .values(ended_at=at, end=how, **used)
+        .execution_options(**NO_SYNC)
+    )
+
+
+def _tell(session: Session, job_id: UUID, task_id: UUID, kind: str, **facts: Any) -> None:
+    events.append(session, job_id, [("attempt", {"task": str(task_id), "kind": kind, **facts})])
