@@ -1,0 +1,166 @@
+"""A small real HTTP server that answers by script: for what a healthy service never does."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+JOB_ID = "11111111-2222-4333-8444-555555555555"
+OTHER_ID = "11199999-2222-4333-8444-555555555555"
+CANDIDATE_ID = "aaaaaaaa-2222-4333-8444-555555555555"
+SPEC = {"space": {"name": "darts"}, "dataset": {"name": "digits"}, "objectives": ["error"], "algorithm": {"name": "random"}}
+
+
+@dataclass
+class Reply:
+    """One answer; ``body`` that is no text goes out as JSON. ``cut``: the connection breaks after the body."""
+
+    body: Any = ""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+
+    @property
+    def content(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
+        return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: str
+
+
+class Script:
+    """Answers by (method, path), in turn; the last one of each stands for ever."""
+
+    def __init__(self) -> None:
+        self.replies: dict[tuple[str, str], deque[Reply]] = {}
+        self.asked: list[Asked] = []
+        self.url = ""
+
+    def on(self, method: str, path: str, *replies: Reply) -> None:
+        self.replies[method, path] = deque(replies)
+
+    def answer(self, asked: Asked) -> Reply:
+        self.asked.append(asked)
+        waiting = self.replies.get((asked.method, asked.path))
+        if not waiting:
+            return Reply({"title": "Not found", "status": 404, "detail": f"no {asked.path}"}, 404)
+        return waiting.popleft() if len(waiting) > 1 else waiting[0]
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[Script]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            split = urlsplit(self.path)
+            length = int(self.headers.get("Content-Length") or 0)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(length).decode()
+            asked = Asked(self.command, split.path, dict(parse_qsl(split.query)), headers, body)
+            reply = script.answer(asked)
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            # A length that is never reached is what a client sees when a server dies within an answer.
+            self.send_header("Content-Length", str(len(reply.content) + (1000 if reply.cut else 0)))
+            self.end_headers()
+            self.wfile.write(reply.content)
+            self.close_connection = reply.cut
+
+        do_GET = do_POST = do_DELETE = handle_any
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    script.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield script
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def job(status: str = "searching", **changes: Any) -> dict[str, Any]:
+    """A job as the service answers it."""
+    return {
+        "id": JOB_ID,
+        "name": "",
+        "status": status,
+        "phase": status,
+        "progress": 0.5,
+        "spec": SPEC,
+        "created_at": "2026-01-01T00:00:00Z",
+        "started_at": None,
+        "ended_at": None,
+        "reason": None,
+        "waiting_for": None,
+        "attempts": [],
+        "front": {"search": 0, "final": 0},
+        "labels": {},
+    } | changes
+
+
+def event(seq: int, type: str = "progress", **data: Any) -> dict[str, Any]:
+    return {"seq": seq, "at": "2026-01-01T00:00:00Z", "type": type, "data": data}
+
+
+def stream(*events: dict[str, Any]) -> str:
+    """Events as they go over the wire."""
+    return "".join(f"id: {e['seq']}\nevent: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
+
+
+def candidate(identifier: str = CANDIDATE_ID, **values: float) -> dict[str, Any]:
+    units = {"error": "fraction", "params": "params", "latency_ms": "ms"}
+    wire = {key: {"value": value, "unit": units[key], "kind": "trained"} for key, value in values.items()}
+    return {
+        "id": identifier,
+        "job": JOB_ID,
+        "hash": "0" * 64,
+        "architecture": {},
+        "values": wire,
+        "search_values": {},
+        "test": None,
+        "status": "verified",
+        "failure": None,
+        "artefacts": ["json"],
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+
+
+def front(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "job": JOB_ID,
+        "kind": "final",
+        "version": 1,
+        "objectives": [
+            {"key": "error", "unit": "fraction", "direction": "minimize", "kind": "trained"},
+            {"key": "params", "unit": "params", "direction": "minimize", "kind": "exact"},
+        ],
+        "reference_point": {"error": 0.9},
+        "hypervolume": 0.5,
+        "knee": None,
+        "members": list(members),
+        "next": None,
+        "infeasible": None,
+    } | changes
