@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.skyline.scripted import Script, serving
 
 from skyline.client import Client
+from tests.skyline.scripted import Script, serving
 
 
 @pytest.fixture

@@ -15,7 +15,12 @@ from urllib.parse import parse_qsl, urlsplit
 JOB_ID = "11111111-2222-4333-8444-555555555555"
 OTHER_ID = "11199999-2222-4333-8444-555555555555"
 CANDIDATE_ID = "aaaaaaaa-2222-4333-8444-555555555555"
-SPEC = {"space": {"name": "darts"}, "dataset": {"name": "digits"}, "objectives": ["error"], "algorithm": {"name": "random"}}
+SPEC = {
+    "space": {"name": "darts"},
+    "dataset": {"name": "digits"},
+    "objectives": ["error"],
+    "algorithm": {"name": "random"},
+}
 
 
 @dataclass

@@ -8,6 +8,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+
+from skyline import client as module
+from skyline.client import Client
+from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, WaitTimeoutError
+from skyline.schemas import JobSpec
 from tests.skyline.scripted import (
     CANDIDATE_ID,
     JOB_ID,
@@ -21,11 +26,6 @@ from tests.skyline.scripted import (
     job,
     stream,
 )
-
-from skyline import client as module
-from skyline.client import Client
-from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, WaitTimeoutError
-from skyline.schemas import JobSpec
 
 EVENTS = f"/v1/jobs/{JOB_ID}/events"
 JOB = f"/v1/jobs/{JOB_ID}"

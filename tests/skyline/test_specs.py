@@ -67,7 +67,9 @@ def test_override_sets_one_field(setting: str, expected: dict[str, Any]) -> None
     assert spec == {"objectives": ["error"]}
 
 
-@pytest.mark.parametrize("setting", ["budget", "=1", "a..b=1", "objectives.7=error", "objectives.x=1", "name.a.b=1", "a=[1"])
+@pytest.mark.parametrize(
+    "setting", ["budget", "=1", "a..b=1", "objectives.7=error", "objectives.x=1", "name.a.b=1", "a=[1"]
+)
 def test_override_refuses_what_it_cannot_place(setting: str) -> None:
     with pytest.raises(InvalidSpecError, match="--set"):
         override({"objectives": ["error"], "name": "digits"}, [setting])

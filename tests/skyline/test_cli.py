@@ -1,0 +1,289 @@
+"""The command: what it prints, what it asks for, how it exits."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from skyline.cli import COMMANDS, build
+from skyline.cli.progress import follow
+from skyline.client import Client
+from tests.skyline.scripted import (
+    CANDIDATE_ID,
+    JOB_ID,
+    OTHER_ID,
+    SPEC,
+    Reply,
+    Script,
+    candidate,
+    event,
+    front,
+    job,
+    stream,
+)
+
+JOB = f"/v1/jobs/{JOB_ID}"
+SMALL = "bbbbbbbb-2222-4333-8444-555555555555"
+
+
+def run(script: Script, *arguments: str, input: str | None = None) -> Result:
+    environment = {"SKYLINE_URL": script.url, "COLUMNS": "160"}
+    return CliRunner().invoke(build(), arguments, input=input, env=environment, prog_name="skyline")
+
+
+@pytest.fixture
+def jobs(script: Script) -> Script:
+    """A service with two jobs; the newest one is JOB_ID."""
+    listed = [job("succeeded", front={"search": 3, "final": 2}), job("searching", id=OTHER_ID)]
+    script.on("GET", "/v1/jobs", Reply({"items": listed, "next": None}))
+    script.on("GET", JOB, Reply(listed[0]))
+    final = front(
+        candidate(error=0.021, params=41322.0), candidate(SMALL, error=0.05, params=9000.0), knee=CANDIDATE_ID
+    )
+    final["members"][0]["test"] = {"error": 0.031, "sd": 0.008, "n": 360}
+    script.on("GET", f"{JOB}/front", Reply(final, headers={"ETag": '"v1"'}))
+    return script
+
+
+# --- exits ----------------------------------------------------------------------------------------------------
+
+
+def test_no_service_is_exit_3() -> None:
+    done = CliRunner().invoke(build(), ["jobs", "--url", "http://127.0.0.1:9"], prog_name="skyline")
+    assert done.exit_code == 3
+    assert "skyline serve" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["front"],
+        ["nonsense"],
+        ["jobs", "--limit", "0"],
+        ["submit", "missing.yaml"],
+        ["front", "last", "--max", "latency_ms"],
+    ],
+)
+def test_bad_usage_is_exit_2(jobs: Script, arguments: list[str]) -> None:
+    done = run(jobs, *arguments)
+    assert done.exit_code == 2
+    assert done.stderr and done.stdout == ""
+
+
+def test_a_refused_job_is_exit_2_with_its_fields(script: Script) -> None:
+    problem = {
+        "title": "Invalid",
+        "status": 422,
+        "detail": "no",
+        "errors": [{"path": "/seed", "got": -1, "expected": ">= 0"}],
+    }
+    script.on("POST", "/v1/jobs", Reply(problem, 422))
+    done = run(script, "submit", "-", "--json", input=json.dumps(SPEC))
+    assert done.exit_code == 2
+    assert "seed: >= 0 (got -1)" in done.stderr and done.stdout == ""
+
+
+def test_a_service_in_trouble_is_exit_3(script: Script) -> None:
+    script.on(
+        "GET", "/v1/catalog", Reply({"title": "No worker", "status": 503, "detail": "no worker has registered"}, 503)
+    )
+    done = run(script, "catalog")
+    assert done.exit_code == 3
+    assert "no worker has registered" in done.stderr
+
+
+# --- ids ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["last", "11111", JOB_ID, JOB_ID.upper()])
+def test_a_job_is_found_by_what_a_user_types(jobs: Script, text: str) -> None:
+    done = run(jobs, "job", text, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == JOB_ID
+
+
+@pytest.mark.parametrize(("text", "message"), [("111", "stands for 2 jobs"), ("fff", "'skyline jobs' lists them")])
+def test_an_id_that_is_not_one_job_is_exit_2(jobs: Script, text: str, message: str) -> None:
+    done = run(jobs, "job", text)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
+def test_last_without_a_job_says_how_to_post_one(script: Script) -> None:
+    script.on("GET", "/v1/jobs", Reply({"items": [], "next": None}))
+    done = run(script, "front", "last")
+    assert done.exit_code == 2
+    assert "skyline submit" in done.stderr
+
+
+# --- submit and watch -----------------------------------------------------------------------------------------
+
+
+def test_submit_sends_the_file_with_its_overrides(script: Script, tmp_path: Path) -> None:
+    script.on("POST", "/v1/jobs", Reply(job("queued"), 201))
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps(SPEC))
+    done = run(script, "submit", str(file), "--set", "budget.evaluations=20", "--set", "name=mine", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "queued"
+    assert json.loads(script.asked[0].body) == {**SPEC, "budget": {"evaluations": 20}, "name": "mine"}
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
+def test_watch_ends_with_the_job(jobs: Script, status: str, code: int) -> None:
+    ended = job(status, reason="the worker ran out of memory", front={"search": 3, "final": 2})
+    jobs.on("GET", JOB, Reply(job("searching")), Reply(ended))
+    jobs.on("GET", f"{JOB}/events", Reply(stream(event(1), event(2, "phase"))), Reply({"items": [], "next": 2}))
+    done = run(jobs, "watch", JOB_ID)
+    assert done.exit_code == code, done.stderr
+    assert " 50 %  searching" in done.stdout
+    assert f"{status}  front 2, best error 2.10 %" in done.stdout
+    assert "41,322" in done.stdout
+    assert f"11111111 {status}: the worker ran out of memory" in done.stdout
+
+
+def test_watch_as_json_is_one_event_a_line(jobs: Script) -> None:
+    jobs.on("GET", f"{JOB}/events", Reply(stream(event(1), event(2, loss=0.5))), Reply({"items": [], "next": 2}))
+    done = run(jobs, "watch", "last", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [1, 2]
+
+
+def test_submit_and_watch_as_json_is_one_document(jobs: Script) -> None:
+    jobs.on("POST", "/v1/jobs", Reply(job("queued"), 201))
+    jobs.on("GET", f"{JOB}/events", Reply(stream(event(1))), Reply({"items": [], "next": 1}))
+    done = run(jobs, "submit", "-", "--watch", "--json", input=json.dumps(SPEC))
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "succeeded"
+    assert "100 %" in done.stderr or "50 %" in done.stderr
+
+
+def test_a_terminal_gets_a_bar_that_moves(script: Script) -> None:
+    states = [job("searching", progress=done / 4, front={"search": 1 + done, "final": 0}) for done in range(4)]
+    script.on("GET", JOB, *(Reply(state) for state in states), Reply(job("succeeded", progress=1.0)))
+    script.on("GET", f"{JOB}/front", Reply(front(candidate(error=0.25), kind="search")))
+    screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    with Client(script.url) as client:
+        ended = follow(client, UUID(JOB_ID), screen, [parse(event(n, "phase")) for n in range(1, 4)])
+    written = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert ended.status == "succeeded"
+    assert "best error 25.00 %" in written and "100%" in written
+
+
+def test_warnings_and_dead_attempts_are_told(script: Script) -> None:
+    script.on("GET", JOB, Reply(job("searching")))
+    screen = Console(file=io.StringIO(), width=120)
+    told = [
+        parse(event(1, "warning", message="latency did not settle")),
+        parse(event(2, "attempt", end="died", number=1)),
+    ]
+    with Client(script.url) as client:
+        follow(client, UUID(JOB_ID), screen, [*told, parse(event(3, "attempt", end="done")), None])
+    lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "warning: latency did not settle" in lines
+    assert [line for line in lines if "attempt" in line] == ["attempt ended: end died, number 1"]
+
+
+def parse(raw: dict[str, Any]) -> Any:
+    from skyline.schemas import Event
+
+    return Event.model_validate_json(json.dumps(raw))
+
+
+# --- tables and files -----------------------------------------------------------------------------------------
+
+
+def test_the_front_is_a_table_sorted_by_the_first_cost(jobs: Script) -> None:
+    done = run(jobs, "front", "last", "--max", "params=50000", "--min", "error=0")
+    assert done.exit_code == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if "aaaaaaaa" in line or "bbbbbbbb" in line]
+    assert "bbbbbbbb" in rows[0] and "aaaaaaaa" in rows[1]
+    assert "2.10 %" in rows[1] and "41,322" in rows[1] and "3.10 ±0.80 %" in rows[1] and "knee" in rows[1]
+    assert "knee" not in rows[0]
+    assert "hypervolume 0.5 up to error 0.9" in done.stdout
+    assert jobs.asked[-1].query == {"kind": "final", "max.params": "50000.0", "min.error": "0.0"}
+
+
+def test_an_empty_front_says_so(jobs: Script) -> None:
+    jobs.on("GET", f"{JOB}/front", Reply(front(hypervolume=None)))
+    assert "no network yet" in run(jobs, "front", "last").stdout
+
+
+def test_a_front_that_meets_no_bound_names_the_nearest(jobs: Script) -> None:
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible={"nearest": ["aaaa"], "violations": {"params": 12.0}})))
+    assert "no network meets the bounds" in run(jobs, "front", "last").stdout
+
+
+def test_a_spread_is_shown_beside_its_value(jobs: Script) -> None:
+    member = candidate(error=0.1)
+    member["values"]["latency_ms"] = {"value": 3.21, "unit": "ms", "kind": "measured", "iqr": 0.14}
+    objectives = [{"key": "latency_ms", "unit": "ms", "direction": "minimize", "kind": "measured"}]
+    jobs.on("GET", f"{JOB}/front", Reply(front(member, objectives=objectives)))
+    printed = run(jobs, "front", "last").stdout
+    assert "3.21 ±0.07" in printed and "latency_ms [ms]" in printed and "measured" in printed
+
+
+@pytest.mark.parametrize("name", ["aaaaaaaa", CANDIDATE_ID])
+def test_pull_takes_the_short_id_of_the_table(jobs: Script, tmp_path: Path, name: str) -> None:
+    jobs.on("GET", f"/v1/candidates/{CANDIDATE_ID}/model", Reply(b"weights"))
+    target = tmp_path / "network.safetensors"
+    done = run(jobs, "pull", name, "--format", "safetensors", "-o", str(target), "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "candidate": CANDIDATE_ID,
+        "format": "safetensors",
+        "path": str(target),
+        "bytes": 7,
+    }
+    assert target.read_bytes() == b"weights"
+    assert jobs.asked[-1].query == {"format": "safetensors"}
+
+
+def test_pull_to_standard_output_is_the_file_alone(jobs: Script) -> None:
+    jobs.on("GET", f"/v1/candidates/{CANDIDATE_ID}/model", Reply(b'{"genotype": 1}'))
+    assert run(jobs, "pull", CANDIDATE_ID, "-o", "-").stdout_bytes == b'{"genotype": 1}'
+
+
+def test_pull_where_nothing_can_be_written_is_exit_2(jobs: Script, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    jobs.on("GET", f"/v1/candidates/{CANDIDATE_ID}/model", Reply(b"weights"))
+    done = run(jobs, "pull", CANDIDATE_ID, "-o", str(tmp_path / "file" / "network.json"))
+    assert done.exit_code == 2
+    assert "cannot be written" in done.stderr
+
+
+def test_candidates_list_values_and_failures(jobs: Script) -> None:
+    failed = {**candidate(SMALL), "status": "failed", "failure": "out of memory [at epoch 3]", "values": {}}
+    jobs.on("GET", f"{JOB}/candidates", Reply({"items": [candidate(error=0.1), failed], "next": None}))
+    done = run(jobs, "candidates", "last", "--sort", "error", "--descending", "--status", "failed")
+    assert done.exit_code == 0, done.stderr
+    assert "10.00 % trained" in done.stdout and "out of memory [at epoch 3]" in done.stdout
+    query = next(asked.query for asked in jobs.asked if asked.path.endswith("/candidates"))
+    assert query == {"sort": "error", "descending": "true", "status": "failed", "limit": "50"}
+
+
+def test_jobs_show_what_keeps_them_waiting(script: Script) -> None:
+    waiting = job("queued", waiting_for="no live worker has a cuda device")
+    script.on("GET", "/v1/jobs", Reply({"items": [waiting], "next": None}))
+    assert "no live worker has a cuda device" in run(script, "jobs").stdout
+
+
+def test_cancel_and_delete(jobs: Script) -> None:
+    jobs.on("POST", f"{JOB}/cancel", Reply(job("cancelling")))
+    jobs.on("DELETE", JOB, Reply("", 204))
+    assert "is cancelling" in run(jobs, "cancel", "last").stdout
+    assert json.loads(run(jobs, "delete", "last", "--json").stdout) == {"id": JOB_ID, "deleted": True}
+
+
+def test_every_command_has_json_and_says_what_it_does() -> None:
+    for command in COMMANDS:
+        shown = CliRunner().invoke(build(), [command.__name__, "--help"], env={"COLUMNS": "120"})
+        assert shown.exit_code == 0
+        assert "--json" in shown.stdout and (command.__doc__ or "").split(";")[0][:30] in shown.stdout
