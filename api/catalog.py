@@ -1,0 +1,50 @@
+"""What live workers can run, as they published it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy.orm import Session
+
+from api import examples, views
+from api.deps import Reading
+from api.errors import unavailable
+from api.openapi import answers, problems
+from api.validation import Known
+from skyline.schemas import Catalog, CatalogEntry
+from store import catalog
+
+router = APIRouter(prefix="/v1", tags=["catalog"])
+
+
+@router.get(
+    "/catalog",
+    summary="Spaces, algorithms, objectives, data sets and workers",
+    responses={**answers(examples.CATALOG), **problems()},
+)
+def read_catalog(session: Reading) -> Catalog:
+    """Each entry has the JSON Schema of its settings. Entries outlive their workers; `live` says which work now.
+
+    503 while no worker has ever registered.
+    """
+    entries = [CatalogEntry.model_validate(entry) for entry in catalog.entries(session)]
+    if not entries:
+        raise unavailable("No worker", "no worker has registered; start one with 'skyline worker' and ask again")
+    workers = [views.worker(row, live) for row, live in catalog.workers(session)]
+
+    def of(kind: str) -> list[CatalogEntry]:
+        return [entry for entry in entries if entry.kind == kind]
+
+    return Catalog(
+        spaces=of("space"),
+        algorithms=of("algorithm"),
+        objectives=of("objective"),
+        datasets=of("dataset"),
+        workers=workers,
+    )
+
+
+def known(session: Session) -> Known:
+    """What a job can ask for now."""
+    entries = [CatalogEntry.model_validate(entry) for entry in catalog.entries(session)]
+    live = frozenset(row.name for row, alive in catalog.workers(session) if alive)
+    return Known(entries, live)

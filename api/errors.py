@@ -1,0 +1,182 @@
+"""Every error leaves as ``application/problem+json`` (RFC 9457): what came, what would do and what next.
+
+Our own sixty lines rather than a package: ``docs/decisions/0003-problem-details.md`` says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from skyline.schemas import FieldError, Problem
+from store import errors as store_errors
+from store.errors import StoreError
+
+PROBLEM_JSON = "application/problem+json"
+RETRY_SECONDS = 2
+"""What a client is told to wait before it asks again, seconds."""
+ECHO_CHARACTERS = 200
+"""How much of a refused value is sent back."""
+
+log = logging.getLogger(__name__)
+
+STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
+    store_errors.NotFoundError: (HTTPStatus.NOT_FOUND, "Not found"),
+    store_errors.IllegalTransitionError: (HTTPStatus.CONFLICT, "Not possible in this state"),
+    store_errors.LeaseLostError: (HTTPStatus.CONFLICT, "Lease lost"),
+    store_errors.InvalidCursorError: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid cursor"),
+    store_errors.SeveralHostsError: (HTTPStatus.CONFLICT, "SQLite serves one host"),
+    store_errors.SchemaMismatchError: (HTTPStatus.SERVICE_UNAVAILABLE, "Database schema does not match"),
+}
+"""Status and title of each error of the store; a test finds every subclass here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request."""
+
+    title: str
+    detail: str
+    path: str
+    """JSON pointer into the request."""
+    got: Any
+    expected: str
+
+    def field(self) -> FieldError:
+        return FieldError(path=self.path, got=echo(self.got), expected=self.expected)
+
+
+class ProblemError(Exception):
+    """Raised by the API itself where no error of a lower room says it."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        title: str,
+        detail: str,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.problem = Problem(title=title, status=status, detail=detail, errors=list(errors))
+        self.headers = dict(headers or {})
+
+
+def refusal(faults: Sequence[Fault], title: str = "Invalid request") -> ProblemError:
+    """422 for all that is wrong with a request, not just the first thing; a single fault gives its own title."""
+    if len({fault.title for fault in faults}) == 1:
+        title = faults[0].title
+    detail = "; ".join(dict.fromkeys(fault.detail for fault in faults))
+    return ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, title, detail, [fault.field() for fault in faults])
+
+
+def unavailable(title: str, detail: str) -> ProblemError:
+    return ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, title, detail, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def pointer(parts: Iterable[object]) -> str:
+    """RFC 6901: ``("objectives", 0)`` -> ``/objectives/0``."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def echo(value: Any) -> Any:
+    """A refused value fit to be sent back: JSON has no NaN, and nobody wants their megabyte returned."""
+    if isinstance(value, bool | None):
+        return value
+    if isinstance(value, int | float):
+        finite = not isinstance(value, float) or math.isfinite(value)
+        return value if finite and abs(value) < 2**63 else str(value)[:ECHO_CHARACTERS]
+    if isinstance(value, str):
+        text = value.encode("utf-8", "backslashreplace").decode()
+        return text if len(text) <= ECHO_CHARACTERS else text[:ECHO_CHARACTERS] + "..."
+    text = repr(value) if isinstance(value, dict | list | tuple) else type(value).__name__
+    return text if len(text) <= ECHO_CHARACTERS else text[:ECHO_CHARACTERS] + "..."
+
+
+def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    located = problem.model_copy(update={"instance": request.url.path})
+    return Response(located.model_dump_json(), problem.status, dict(headers or {}), PROBLEM_JSON)
+
+
+def _own(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return answer(request, error.problem, error.headers)
+
+
+def _store(request: Request, error: Exception) -> Response:
+    status, title = STATUSES[type(error)] if isinstance(error, StoreError) else (HTTPStatus.CONFLICT, "Conflict")
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return answer(request, Problem(title=title, status=status, detail=str(error)), headers)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    """Unknown routes and wrong methods, as the framework raises them."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    detail = str(error.detail)
+    if status == HTTPStatus.NOT_FOUND:
+        detail = f"there is nothing at {request.url.path}; /docs lists what there is"
+    elif status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not possible at {request.url.path}; it takes {allowed or 'other methods'}"
+    return answer(request, Problem(title=status.phrase, status=status, detail=detail), error.headers)
+
+
+def _parameters(request: Request, error: Exception) -> Response:
+    """Path, query and header parameters that do not fit (bodies are read by api.bodies)."""
+    assert isinstance(error, RequestValidationError)
+    faults = []
+    for item in error.errors():
+        place, *rest = item["loc"]
+        name = ".".join(str(part) for part in rest)
+        wanted = expectation(item)
+        detail = f"{place} parameter '{name}': got {echo(item.get('input'))!r}; expected {wanted}"
+        faults.append(Fault("Invalid parameter", detail, pointer(item["loc"]), item.get("input"), wanted))
+    refused = refusal(faults, "Invalid parameters")
+    return answer(request, refused.problem)
+
+
+def expectation(item: Mapping[str, Any]) -> str:
+    """What would do, out of one pydantic error."""
+    kind, message = str(item["type"]), str(item["msg"])
+    if kind == "missing":
+        return "a value: it is required"
+    if kind == "extra_forbidden":
+        return "nothing: there is no such field"
+    for opening in ("Input should be ", "Value error, ", "Assertion failed, "):
+        message = message.removeprefix(opening)
+    return message
+
+
+def _database(request: Request, error: Exception) -> Response:
+    log.error("database unavailable at %s", request.url.path, exc_info=error)
+    detail = "the database did not answer in time; nothing was changed, ask again"
+    refused = unavailable("Database unavailable", detail)
+    return answer(request, refused.problem, refused.headers)
+
+
+def _internal(request: Request, error: Exception) -> Response:
+    """The cause goes to the log (the server writes it): its text may hold paths, queries or secrets."""
+    detail = "the service failed on this request; its log has the cause"
+    return answer(request, Problem(title="Internal error", status=HTTPStatus.INTERNAL_SERVER_ERROR, detail=detail))
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ProblemError, _own)
+    app.add_exception_handler(StoreError, _store)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _parameters)
+    app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(PoolTimeoutError, _database)
+    app.add_exception_handler(Exception, _internal)

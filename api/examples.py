@@ -1,0 +1,141 @@
+"""Answers as examples in the OpenAPI document; a test holds them against the schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skyline.schemas import JobSpec
+
+JOB_ID = "0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11"
+CANDIDATE_ID = "5d0a4a53-31b5-4f0e-8a53-0a6f2a1f7d10"
+AT = "2026-01-31T12:00:00Z"
+
+SPEC: dict[str, Any] = JobSpec.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index, assignment]
+
+JOB: dict[str, Any] = {
+    "id": JOB_ID,
+    "name": "digits-edge",
+    "status": "verifying",
+    "phase": "verifying",
+    "progress": 0.62,
+    "spec": SPEC,
+    "created_at": AT,
+    "started_at": AT,
+    "ended_at": None,
+    "reason": None,
+    "waiting_for": None,
+    "attempts": [
+        {
+            "task": "7a4d53d5-1fd0-4e8c-a3e6-9a3d7c1c1f6e",
+            "kind": "search",
+            "number": 1,
+            "worker": "worker-1",
+            "device": "cpu",
+            "threads": 2,
+            "started_at": AT,
+            "ended_at": AT,
+            "end": "done",
+            "exit_signal": None,
+            "cpu_seconds": 61.5,
+            "gpu_seconds": None,
+            "peak_memory_mb": 512.0,
+        }
+    ],
+    "front": {"search": 12, "final": 3},
+    "labels": {"team": "vision"},
+}
+JOBS: dict[str, Any] = {"items": [JOB], "next": None}
+
+_CELL: dict[str, Any] = {
+    "inputs": 2,
+    "nodes": 1,
+    "reduction": False,
+    "combine": "concat",
+    "concat": [2],
+    "pre": ["conv_1x1", "conv_1x1"],
+    "pool_norm": False,
+    "width": None,
+    "edges": [
+        {"target": 2, "source": 0, "op": "sep_conv_3x3"},
+        {"target": 2, "source": 1, "op": "skip_connect"},
+    ],
+}
+ARCHITECTURE: dict[str, Any] = {
+    "genotype": {"space": "darts", "types": {"normal": _CELL, "reduce": {**_CELL, "reduction": True}}, "masks": None},
+    "skeleton": {
+        "cells": ["normal", "reduce", "normal"],
+        "channels": 8,
+        "stem": "cifar",
+        "input": [1, 8, 8],
+        "classes": 10,
+    },
+}
+_TRAINED = {"value": 0.031, "unit": "", "kind": "trained", "epochs": 20, "seeds": 1}
+_SUPERNET = {"value": 0.094, "unit": "", "kind": "supernet"}
+_PARAMS = {"value": 23456.0, "unit": "", "kind": "exact"}
+CANDIDATE: dict[str, Any] = {
+    "id": CANDIDATE_ID,
+    "job": JOB_ID,
+    "hash": "9f2c1d0e5b7a48c3a1f06e2d4b8c9a7755e3f1d2c4b6a8907f1e2d3c4b5a6978",
+    "architecture": ARCHITECTURE,
+    "values": {"error": _TRAINED, "params": _PARAMS},
+    "search_values": {"error": _SUPERNET, "params": _PARAMS},
+    "test": {"error": 0.035, "sd": 0.0097, "n": 360},
+    "status": "verified",
+    "failure": None,
+    "artefacts": ["json", "safetensors"],
+    "created_at": AT,
+}
+CANDIDATES: dict[str, Any] = {"items": [CANDIDATE], "next": None}
+FRONT: dict[str, Any] = {
+    "job": JOB_ID,
+    "kind": "final",
+    "version": 3,
+    "objectives": [
+        {"key": "error", "unit": "", "direction": "minimize", "kind": "trained"},
+        {"key": "params", "unit": "", "direction": "minimize", "kind": "exact"},
+    ],
+    "reference_point": {"error": 0.9, "params": 60000.0},
+    "hypervolume": 31755.2,
+    "knee": CANDIDATE_ID,
+    "members": [CANDIDATE],
+    "next": None,
+    "infeasible": None,
+}
+EVENTS: dict[str, Any] = {
+    "items": [
+        {"seq": 1, "at": AT, "type": "phase", "data": {"status": "queued", "phase": "queued"}},
+        {"seq": 2, "at": AT, "type": "progress", "data": {"progress": 0.1, "epoch": 1}},
+    ],
+    "next": 2,
+}
+STREAM = 'id: 2\nevent: progress\ndata: {"seq":2,"at":"2026-01-31T12:00:00Z","type":"progress","data":{"epoch":1}}\n\n'
+CATALOG: dict[str, Any] = {
+    "spaces": [],
+    "algorithms": [
+        {
+            "kind": "algorithm",
+            "name": "random",
+            "summary": "Uniform samples of the space.",
+            "settings": {"type": "object", "properties": {}, "additionalProperties": False},
+            "facts": {"spaces": ["darts"]},
+            "workers": {},
+        }
+    ],
+    "objectives": [],
+    "datasets": [],
+    "workers": [
+        {
+            "name": "worker-1",
+            "host": "desk",
+            "device": "cpu",
+            "queues": ["search.cpu", "verify.cpu", "measure.cpu"],
+            "threads": 2,
+            "memory_gb": 8.0,
+            "versions": {"torch": "2.13.0"},
+            "started_at": AT,
+            "seen_at": AT,
+            "live": True,
+        }
+    ],
+}

@@ -1,0 +1,257 @@
+"""A job's Pareto front, read as it is stored: a thousand members are put together from text, unparsed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
+from sqlalchemy.orm import Session
+
+from api import examples, views
+from api.conditional import unchanged
+from api.deps import JobId, Reading
+from api.errors import Fault, refusal
+from api.openapi import answers, problems
+from nas_core.objectives import objectives
+from skyline.schemas import Front, FrontObjective, JobSpec, ObjectiveSpec
+from skyline.schemas.answers import FrontKind
+from store import catalog, cursors, fronts, jobs, members, models
+from store.errors import InvalidCursorError, NotFoundError
+
+router = APIRouter(prefix="/v1/jobs", tags=["results"])
+
+NEAREST = 3
+"""Candidates named when none meets the bounds."""
+
+
+class FrontQuery(BaseModel):
+    """Which front, and which of its members; also `max.<key>` and `min.<key>`, in the objective's unit."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    kind: FrontKind = "final"
+    """`final`: verified networks. `search`: what the search saw, supernet or briefly trained errors."""
+    version: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    """An older version; default: the newest."""
+    cursor: Annotated[str, Field(max_length=500)] | None = None
+    """`next` of the page before; stays with that page's version."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 1000
+
+
+_BOUNDS = [
+    {
+        "name": f"{side}.params",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "number"},
+        "description": f"`{side}.<key>`: {word} an objective may have; any key of the job's objectives.",
+    }
+    for side, word in (("max", "the most"), ("min", "the least"))
+]
+
+
+@router.get(
+    "/{job_id}/front",
+    summary="The Pareto front",
+    response_model=Front,
+    openapi_extra={"parameters": _BOUNDS},
+    responses={
+        **answers(examples.FRONT),
+        304: {"description": "The client has it (`If-None-Match`)."},
+        **problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Reading, request: Request) -> Response:
+    """Members in order of arrival, with all values and where they come from.
+
+    `kind` is `final` by default, also while it is empty: the two fronts hold errors that do not compare, so none
+    stands in for the other. A front never mixes fidelities: in the search front `values` are those of the search.
+    The `ETag` changes with membership and status, not with a member's `status` or `artefacts`. When bounds leave the
+    front empty, `infeasible` says which candidates come nearest and what they have.
+    """
+    job = jobs.get(session, job_id)
+    spec = JobSpec.model_validate(job.spec)
+    asked = _bounds(query, spec)
+    front = fronts.state(session, job_id, query.kind)
+    newest = front.version if front is not None else 0
+    version, after = _position(query, newest)
+    tag = f'W/"{query.kind}.{version}.{job.status}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    if unchanged(request, tag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    found: list[members.Member] = []
+    if front is not None and version > 0:
+        found = members.page(session, front, version=version, bounds=asked, after=after, limit=query.limit + 1)
+    shown = found[: query.limit]
+    following = cursors.pack(version, shown[-1].number) if len(found) > query.limit else None
+    current = front is not None and version == newest
+    infeasible = None
+    if spec.constraints and version == newest and (front is None or front.size == 0):
+        infeasible = _infeasible(session, job, spec, query.kind)
+    head = {
+        "job": str(job_id),
+        "kind": query.kind,
+        "version": version,
+        "objectives": _objectives(session, spec, query.kind, shown),
+        "reference_point": job.reference_point,
+        "hypervolume": front.hypervolume if front is not None and current else None,
+        "knee": str(front.knee) if front is not None and current and front.knee else None,
+        "next": following,
+        "infeasible": infeasible,
+    }
+    listed = ",".join(_member(member, job_id, query.kind) for member in shown)
+    content = f'{json.dumps(head)[:-1]},"members":[{listed}]}}'
+    return Response(content, media_type="application/json", headers=headers)
+
+
+def _position(query: FrontQuery, newest: int) -> tuple[int, int]:
+    """(version, number of the last candidate seen)."""
+    version, after = query.version, 0
+    if query.cursor is not None:
+        at, after = cursors.unpack(query.cursor, 2)
+        if not (_counts(at) and _counts(after)) or version not in (None, at):
+            raise InvalidCursorError(query.cursor)
+        version = at
+    if version is None:
+        return newest, after
+    if version > newest:
+        raise NotFoundError(f"version (newest: {newest}) of the {query.kind} front", str(version))
+    return version, after
+
+
+def _counts(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def _bounds(query: FrontQuery, spec: JobSpec) -> dict[str, members.Limits]:
+    """``max.latency_ms=5``; raises ProblemError (422) for anything else."""
+    sides: dict[str, dict[str, float]] = {}
+    faults = []
+    for name, text in (query.model_extra or {}).items():
+        side, _, key = name.partition(".")
+        number = _number(text)
+        if side not in ("max", "min") or not key:
+            known = "kind, version, cursor, limit, max.<objective>, min.<objective>"
+            detail = f"unknown parameter '{name:.100}'; known: {known}"
+            faults.append(Fault("Unknown parameter", detail, f"/query/{name}", text, f"one of {known}"))
+        elif key not in spec.keys:
+            detail = f"'{name:.100}' bounds no objective of this job; its objectives: {', '.join(spec.keys)}"
+            expected = f"one of {', '.join(f'{side}.{key}' for key in spec.keys)}"
+            faults.append(Fault("Unknown objective", detail, f"/query/{name}", text, expected))
+        elif number is None:
+            detail = f"{name}: got '{text!s:.100}'; expected a number"
+            faults.append(Fault("Invalid parameter", detail, f"/query/{name}", text, "a number"))
+        else:
+            sides.setdefault(key, {})[side] = number
+    if faults:
+        raise refusal(faults, "Invalid parameters")
+    return {key: members.Limits(_stage(spec, key, query.kind), **limits) for key, limits in sides.items()}
+
+
+def _number(text: object) -> float | None:
+    try:
+        number = float(str(text))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _stage(spec: JobSpec, key: str, kind: FrontKind) -> members.Stage:
+    """Where an objective's value stands: exact costs are counted once, by the search."""
+    objective = next(item for item in spec.objectives if item.effective_key == key)
+    return "search" if getattr(objectives.get(objective.name), "source", None) == "exact" else kind
+
+
+def _infeasible(session: Session, job: models.Job, spec: JobSpec, kind: FrontKind) -> dict[str, Any] | None:
+    """What comes nearest when no candidate meets the job's bounds; None while nothing was evaluated."""
+    bounds = {
+        key: members.Limits(_stage(spec, key, kind), bound.min, bound.max) for key, bound in spec.constraints.items()
+    }
+    near = [item for item in members.nearest(session, job.id, bounds, NEAREST) if item.violation > 0]
+    if not near:
+        return None
+    violations = {
+        key: {"min": limits.min, "max": limits.max, "nearest": near[0].values[key]}
+        for key, limits in bounds.items()
+        if not _meets(near[0].values[key], limits)
+    }
+    return {"nearest": [str(item.id) for item in near], "violations": violations}
+
+
+def _meets(value: float, limits: members.Limits) -> bool:
+    return (limits.min is None or value >= limits.min) and (limits.max is None or value <= limits.max)
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _objectives(
+    session: Session, spec: JobSpec, kind: FrontKind, shown: Sequence[members.Member]
+) -> list[dict[str, Any]]:
+    first = _merged(shown[0], kind) if shown else {}
+    listed = []
+    for objective in spec.objectives:
+        key = objective.effective_key
+        unit, direction = _described(session, objective)
+        value = json.loads(first[key]) if key in first else {}
+        listed.append(FrontObjective(key=key, unit=unit, direction=direction, kind=value.get("kind")).model_dump())
+    return listed
+
+
+def _described(session: Session, objective: ObjectiveSpec) -> tuple[str, Any]:
+    """(unit, direction): our own are known here, those of plug-ins by the catalog."""
+    known = objectives.get(objective.name)
+    if known is not None:
+        return known.unit, known.direction
+    for entry in catalog.entries(session, "objective"):
+        if entry["name"] == objective.name:
+            return entry["facts"].get("unit", ""), entry["facts"].get("direction", "minimize")
+    return "", "minimize"
+
+
+def _merged(member: members.Member, kind: FrontKind) -> Mapping[str, str]:
+    """As views.verified, on text."""
+    searched, final = member.values["search"], member.values["final"]
+    if kind == "search" or not final:
+        return searched
+    exact = {key: text for key, text in searched.items() if key not in final and json.loads(text)["kind"] == "exact"}
+    return {**exact, **final}
+
+
+def _member(member: members.Member, job_id: object, kind: FrontKind) -> str:
+    """A Candidate as JSON; what is text in the database goes as it is."""
+    parts: Iterator[tuple[str, str]] = iter(
+        (
+            ("id", f'"{member.id}"'),
+            ("job", f'"{job_id}"'),
+            ("hash", f'"{member.hash}"'),
+            ("architecture", member.architecture),
+            ("values", _object(_merged(member, kind))),
+            ("search_values", _object(member.values["search"])),
+            ("test", member.test or "null"),
+            ("status", f'"{member.status}"'),
+            ("failure", json.dumps(member.failure)),
+            ("artefacts", json.dumps(views.formats(member.formats))),
+            ("created_at", to_json(member.created_at).decode()),
+        )
+    )
+    return "{" + ",".join(f'"{name}":{text}' for name, text in parts) + "}"
+
+
+def _object(documents: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{_quoted(key)}:{documents[key]}" for key in sorted(documents)) + "}"
+
+
+@lru_cache(maxsize=1024)
+def _quoted(key: str) -> str:
+    return json.dumps(key)

@@ -1,0 +1,113 @@
+"""What the OpenAPI document says beyond the signatures: problems, bodies, examples."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from api.errors import PROBLEM_JSON
+from skyline.schemas import Problem
+
+DESCRIPTION = """
+Neural-architecture search as a service: post a job, get a Pareto front of networks that were really trained and
+really measured.
+
+Errors are problem details (RFC 9457) with `errors: [{path, got, expected}]`; `path` is a JSON pointer into the
+request. Lists are paged by `cursor` and `limit`. Live workers publish what can be asked for at `/v1/catalog`.
+"""
+
+TAGS = [
+    {"name": "jobs", "description": "Search jobs: post, list, stop, delete."},
+    {"name": "results", "description": "Fronts, candidates and the networks themselves."},
+    {"name": "events", "description": "What happens in a job, live or as pages."},
+    {"name": "catalog", "description": "What live workers can run."},
+    {"name": "health", "description": "Liveness and readiness."},
+]
+
+PROBLEMS: dict[int, tuple[str, dict[str, Any]]] = {
+    404: (
+        "There is no such thing.",
+        {"title": "Not found", "detail": "no job '0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11'"},
+    ),
+    409: (
+        "Not possible in this state.",
+        {
+            "title": "Not possible in this state",
+            "detail": "job 0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11 is succeeded and cannot be cancelled",
+        },
+    ),
+    413: (
+        "The body is too large.",
+        {"title": "Body too large", "detail": "the body is larger than 262144 bytes, the most that is taken"},
+    ),
+    415: (
+        "The body is neither JSON nor YAML.",
+        {
+            "title": "Unsupported media type",
+            "detail": "got content type 'text/plain'; send application/json or application/yaml",
+        },
+    ),
+    422: (
+        "Something asked for does not fit; `errors` says what came and what would do.",
+        {
+            "title": "Unknown algorithm",
+            "detail": "unknown algorithm 'nsga3'; known: darts, nsga2, random",
+            "errors": [{"path": "/algorithm/name", "got": "nsga3", "expected": "one of darts, nsga2, random"}],
+        },
+    ),
+    500: (
+        "The service failed; its log has the cause.",
+        {"title": "Internal error", "detail": "the service failed on this request; its log has the cause"},
+    ),
+    503: (
+        "Something the service needs is away; ask again after `Retry-After` seconds.",
+        {"title": "No worker", "detail": "no worker has registered; start one with 'skyline worker' and ask again"},
+    ),
+}
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*statuses: int) -> Responses:
+    """Documents the errors of an operation; 500 and 503 can always happen."""
+    documented: Responses = {}
+    for status in sorted({*statuses, 500, 503}):
+        description, example = PROBLEMS[status]
+        body = {"type": "about:blank", "status": status, "instance": "/v1/jobs", "errors": [], **example}
+        content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}, "example": body}}
+        documented[status] = {"description": description, "content": content}
+    return documented
+
+
+def answers(example: Any, status: HTTPStatus = HTTPStatus.OK) -> Responses:
+    """Documents an operation's answer by an example."""
+    return {int(status): {"content": {"application/json": {"example": example}}}}
+
+
+def job_body(example: Any) -> dict[str, Any]:
+    """The JobSpec as a body in either language (api.bodies reads it, so the framework cannot know)."""
+    schema = {"$ref": "#/components/schemas/JobSpec"}
+    media = {"application/json": {"schema": schema, "example": example}, "application/yaml": {"schema": schema}}
+    return {"requestBody": {"required": True, "content": media}}
+
+
+def operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def install(app: FastAPI) -> None:
+    """Adds the shape of problems to the document that the framework makes."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas = document["components"]["schemas"]
+        schemas.update(schema.pop("$defs"))
+        schemas["Problem"] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,208 @@
+"""A posted job against what live workers can run: every fault found, or the job as it is stored.
+
+In order: the shape of the document, the names, the settings, what fits what, the images, the skeletons, the bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from api import forms, imagesets, ranges
+from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
+from nas_core.architecture import Skeleton
+from nas_core.errors import InvalidSettingsError
+from nas_core.search import SearchSpace
+from nas_core.settings import parse
+from nas_core.spaces import spaces
+from skyline.schemas import CatalogEntry, JobSpec
+from skyline.schemas.catalog import CatalogKind
+
+TITLE = "Invalid job"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What can be asked for now."""
+
+    entries: Sequence[CatalogEntry]
+    live: frozenset[str]
+    """Names of the workers that were seen lately."""
+
+    def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
+        return {entry.name: entry for entry in self.entries if entry.kind == kind}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A plug-in named in a job, with its settings."""
+
+    kind: CatalogKind
+    name: str
+    settings: Mapping[str, Any]
+    path: tuple[object, ...]
+
+    @property
+    def what(self) -> str:
+        return f"{_called(self.kind)} '{self.name}'"
+
+
+def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
+    """The job normalised for the database: defaults filled in, aliases resolved, keys explicit.
+
+    Raises ProblemError: 422 with all faults, 503 while no worker has registered.
+    """
+    spec = _shape(document)
+    if not known.entries:
+        detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
+        raise unavailable("No worker", detail)
+    parts = list(_parts(spec))
+    faults = list(_unknown(parts, known))
+    if faults:
+        raise refusal(faults, TITLE)
+    entries = {part.path: known.of(part.kind)[part.name] for part in parts}
+    for part in parts:
+        faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
+    faults += _fit(spec, entries["algorithm",])
+    if not faults:
+        faults += _possible(spec, known, entries)
+    if faults:
+        raise refusal(faults, TITLE)
+    return _normalised(spec, parts, entries)
+
+
+# --- shape ------------------------------------------------------------------------------------------------------------
+
+
+def _shape(document: Mapping[str, Any]) -> JobSpec:
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise refusal(_merged(_shape_faults(error, document)), TITLE) from error
+
+
+def _shape_faults(error: ValidationError, document: Mapping[str, Any]) -> Iterator[Fault]:
+    for item in error.errors(include_url=False):
+        path, got = _place(item["loc"], document, missing=item["type"] == "missing")
+        expected = expectation(item)
+        if item["type"] == "extra_forbidden":
+            expected = f"one of {', '.join(_fields(item['loc'][:-1]))}"
+            detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
+            yield Fault("Unknown field", detail, pointer(path), got, expected)
+        elif item["type"] == "value_error":  # a rule over several fields, in words of its own
+            yield Fault(TITLE, expected, pointer(path), got, expected)
+        else:
+            where = ".".join(map(str, path)) or "the job"
+            detail = f"{where}: got {echo(got)!r}; expected {expected}"
+            yield Fault("Invalid field", detail, pointer(path), got, expected)
+
+
+def _place(location: Sequence[int | str], document: Any, missing: bool) -> tuple[list[int | str], Any]:
+    """Where an error lies in what was sent (locations also name the branches of unions), and what is there."""
+    path: list[int | str] = []
+    for part in location:
+        inside = isinstance(document, dict) and part in document
+        if inside or (isinstance(document, list) and isinstance(part, int) and part < len(document)):
+            document = document[part]
+            path.append(part)
+    if missing:
+        return [*path, location[-1]], None
+    return path, document
+
+
+def _merged(faults: Iterator[Fault]) -> list[Fault]:
+    """One fault for each place: the branches of a union each report their own."""
+    by_path: dict[str, Fault] = {}
+    for fault in faults:
+        before = by_path.get(fault.path)
+        if before is None:
+            by_path[fault.path] = fault
+        elif fault.expected not in before.expected:
+            detail, expected = f"{before.detail} or {fault.expected}", f"{before.expected} or {fault.expected}"
+            by_path[fault.path] = Fault(before.title, detail, before.path, before.got, expected)
+    return list(by_path.values())
+
+
+def _fields(location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the part of a job at ``location``."""
+    model: type[BaseModel] = JobSpec
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field is not None else None
+        candidates = [annotation, *get_args(annotation)]
+        model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), model)
+    return sorted(model.model_fields)
+
+
+# --- names and settings -----------------------------------------------------------------------------------------------
+
+
+def _parts(spec: JobSpec) -> Iterator[_Part]:
+    yield _Part("space", spec.space.name, spec.space.settings, ("space",))
+    yield _Part("algorithm", spec.algorithm.name, spec.algorithm.settings, ("algorithm",))
+    yield _Part("dataset", spec.dataset.name, spec.dataset.settings, ("dataset",))
+    for index, objective in enumerate(spec.objectives):
+        yield _Part("objective", objective.name, objective.settings, ("objectives", index))
+
+
+def _called(kind: CatalogKind) -> str:
+    return "data set" if kind == "dataset" else kind
+
+
+def _unknown(parts: Sequence[_Part], known: Known) -> Iterator[Fault]:
+    for part in parts:
+        names = sorted(known.of(part.kind))
+        if part.name not in names:
+            listed = ", ".join(names) or "none"
+            title = f"Unknown {_called(part.kind)}"
+            detail = f"unknown {_called(part.kind)} '{part.name}'; known: {listed}"
+            yield Fault(title, detail, pointer((*part.path, "name")), part.name, f"one of {listed}")
+
+
+def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
+    fitting = algorithm.facts.get("spaces")
+    if fitting is not None and spec.space.name not in fitting:
+        listed = ", ".join(sorted(fitting)) or "none"
+        detail = f"algorithm '{algorithm.name}' cannot search space '{spec.space.name}'; it searches: {listed}"
+        yield Fault("Space and algorithm do not fit", detail, "/space/name", spec.space.name, f"one of {listed}")
+
+
+# --- what can be built and met ----------------------------------------------------------------------------------------
+
+
+def _possible(spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], CatalogEntry]) -> list[Fault]:
+    widths = spec.target.widths
+    if widths is not None and len(set(widths)) < len(widths):
+        detail = f"target.channels: got {widths}; each width makes candidates of its own and stands once"
+        return [Fault("Invalid field", detail, "/target/channels", widths, "widths that differ")]
+    images = imagesets.find(entries["dataset",], spec.dataset.settings, known.live)
+    if isinstance(images, Fault):
+        return [images]
+    space: SearchSpace | None = None
+    skeletons: list[Skeleton] = []
+    if spec.space.name in spaces:  # a plug-in of a worker's own is counted there
+        try:
+            space = parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
+        except InvalidSettingsError as error:
+            got = dict(spec.space.settings)
+            return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
+        skeletons, faults = ranges.targets(spec, space, images)
+        if faults:
+            return faults
+    by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
+    return list(ranges.faults(spec, by_key, space, skeletons))
+
+
+def _normalised(
+    spec: JobSpec, parts: Sequence[_Part], entries: Mapping[tuple[object, ...], CatalogEntry]
+) -> dict[str, Any]:
+    stored = spec.model_dump(mode="json")
+    complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
+    for name in ("space", "algorithm", "dataset"):
+        stored[name] |= complete[name,]
+    for index, objective in enumerate(spec.objectives):
+        stored["objectives"][index] |= {**complete["objectives", index], "key": objective.effective_key}
+    return stored

@@ -1,0 +1,92 @@
+"""Rows as answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from skyline.schemas import Attempt, Candidate, Event, FrontCounts, Job, JobSpec, TestResult, Value, WorkerInfo
+from store import candidates, jobs, models
+
+Documents = Mapping[str, Mapping[str, Any]]
+MADE_FROM_ROW = "json"
+"""The format that needs no file."""
+
+
+def job(session: Session, row: models.Job) -> Job:
+    return job_list(session, [row])[0]
+
+
+def job_list(session: Session, rows: Sequence[models.Job]) -> list[Job]:
+    """Jobs with their attempts and fronts, in a few queries for all."""
+    ids = [row.id for row in rows]
+    attempts, counts = jobs.attempts_of(session, ids), jobs.front_counts(session, ids)
+    return [
+        Job(
+            id=row.id,
+            name=row.name,
+            status=row.status,  # type: ignore[arg-type]  # text in the table, checked here
+            phase=row.phase,
+            progress=row.progress,
+            spec=JobSpec.model_validate(row.spec),
+            created_at=row.created_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            reason=row.reason,
+            waiting_for=None if row.status in jobs.ENDED else jobs.waiting_for(session, row),
+            attempts=[Attempt.model_validate(attempt, from_attributes=True) for attempt in attempts[row.id]],
+            front=FrontCounts(**counts[row.id]),
+            labels=row.labels,
+        )
+        for row in rows
+    ]
+
+
+def candidate_list(session: Session, rows: Sequence[models.Candidate]) -> list[Candidate]:
+    """Candidates with their values and files, in three queries for all."""
+    ids = [row.id for row in rows]
+    searched, final = candidates.values(session, ids, "search"), candidates.values(session, ids, "final")
+    files = candidates.artefacts_of(session, ids)
+    return [
+        Candidate(
+            id=row.id,
+            job=row.job_id,
+            hash=row.hash,
+            architecture=row.architecture,
+            values=_values(verified(searched[row.id], final[row.id])),
+            search_values=_values(searched[row.id]),
+            test=TestResult(**row.test) if row.test else None,
+            status=row.status,  # type: ignore[arg-type]
+            failure=row.failure,
+            artefacts=formats([file.format for file in files[row.id]]),
+            created_at=row.created_at,
+        )
+        for row in rows
+    ]
+
+
+def verified(searched: Documents, final: Documents) -> Documents:
+    """The values that count: of a verified candidate what verification found, with exact costs, which do not change."""
+    if not final:
+        return searched
+    exact = {key: document for key, document in searched.items() if document["kind"] == "exact"}
+    return {**exact, **final}
+
+
+def formats(files: Sequence[str]) -> list[str]:
+    return sorted({MADE_FROM_ROW, *files})
+
+
+def _values(documents: Documents) -> dict[str, Value]:
+    return {key: Value.model_validate(document) for key, document in sorted(documents.items())}
+
+
+def event(row: models.Event) -> Event:
+    return Event.model_validate(row, from_attributes=True)
+
+
+def worker(row: models.Worker, live: bool) -> WorkerInfo:
+    fields = {name: getattr(row, name) for name in WorkerInfo.model_fields if name != "live"}
+    return WorkerInfo(**fields, live=live)
