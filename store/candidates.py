@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Table, func, insert, literal, select, tuple_, update
+from sqlalchemy import Table, bindparam, func, literal, select, tuple_, update
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
 from store import cursors, jobs
+from store.bulk import insert_rows
 from store.clock import now
 from store.errors import InvalidCursorError, NotFoundError
 from store.models import Artefact, Candidate, Evaluation
@@ -24,6 +25,13 @@ CHUNK = 10_000
 """Ids in one statement; both databases allow more."""
 CANDIDATES = cast(Table, Candidate.__table__)
 EVALUATIONS = cast(Table, Evaluation.__table__)
+CANDIDATE_COLUMNS = ("id", "job_id", "number", "target", "hash", "architecture", "status", "failure", "created_at")
+EVALUATION_COLUMNS = ("candidate_id", "stage", "key", "job_id", "value", "document")
+
+# Made once: building a statement costs more than running it.
+_OF_JOB = Candidate.job_id == bindparam("job_id")
+_KNOWN = select(Candidate.hash, Candidate.id).where(_OF_JOB, Candidate.hash.in_(bindparam("hashes", expanding=True)))
+_LAST_NUMBER = select(func.max(Candidate.number)).where(_OF_JOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +63,14 @@ def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCand
     Returns for each its id and whether it brought something new (a candidate or a value). A candidate with a value
     that is not finite is stored as failed, without values.
     """
-    jobs.lock(session, job_id)
+    jobs.ensure_locked(session, job_id)
     at = now(session)
-    known = dict(
-        session.execute(
-            select(Candidate.hash, Candidate.id).where(
-                Candidate.job_id == job_id, Candidate.hash.in_({item.hash for item in items})
-            )
-        )
-        .tuples()
-        .all()
-    )
+    hashes = {"job_id": job_id, "hashes": list({item.hash for item in items})}
+    known = dict(session.execute(_KNOWN, hashes).tuples().all())
     stored = _stored_keys(session, list(known.values()), stage)
-    number = session.execute(select(func.max(Candidate.number)).where(Candidate.job_id == job_id)).scalar() or 0
-    rows: list[dict[str, Any]] = []
-    values: list[dict[str, Any]] = []
+    number = session.execute(_LAST_NUMBER, {"job_id": job_id}).scalar() or 0
+    rows: list[tuple[Any, ...]] = []
+    values: list[tuple[Any, ...]] = []
     verified: list[UUID] = []
     results: list[tuple[UUID, bool]] = []
     for item in items:
@@ -79,19 +80,8 @@ def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCand
         if candidate_id is None:
             candidate_id = known[item.hash] = uuid4()
             number += 1
-            rows.append(
-                {
-                    "id": candidate_id,
-                    "job_id": job_id,
-                    "number": number,
-                    "target": item.target,
-                    "hash": item.hash,
-                    "architecture": item.architecture,
-                    "status": "failed" if failure is not None else _status(stage),
-                    "failure": failure,
-                    "created_at": at,
-                }
-            )
+            status = "failed" if failure is not None else _status(stage)
+            rows.append((candidate_id, job_id, number, item.target, item.hash, item.architecture, status, failure, at))
         if failure is None:
             taken = stored.setdefault(candidate_id, set())
             fresh = {key: value for key, value in item.values.items() if key not in taken}
@@ -101,10 +91,8 @@ def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCand
                 verified.append(candidate_id)
             new = new or bool(fresh)
         results.append((candidate_id, new))
-    if rows:
-        session.execute(insert(CANDIDATES), rows)
-    if values:
-        session.execute(insert(EVALUATIONS), values)
+    insert_rows(session, CANDIDATES, CANDIDATE_COLUMNS, rows)
+    insert_rows(session, EVALUATIONS, EVALUATION_COLUMNS, values)
     _evaluated(session, verified, stage)
     return results
 
@@ -118,8 +106,7 @@ def set_final(session: Session, candidate_id: UUID, values: Documents) -> bool:
         return True
     taken = _stored_keys(session, [candidate_id], "final").get(candidate_id, set())
     rows = _rows(job_id, candidate_id, "final", {key: value for key, value in values.items() if key not in taken})
-    if rows:
-        session.execute(insert(EVALUATIONS), rows)
+    insert_rows(session, EVALUATIONS, EVALUATION_COLUMNS, rows)
     _evaluated(session, [candidate_id], "final")
     return bool(rows)
 
@@ -211,7 +198,7 @@ def add_artefact(
     session: Session, candidate_id: UUID, job_id: UUID, format: str, path: str, sha256: str, bytes: int
 ) -> Artefact:
     """Registers a file under the artefact folder; a second one of the same format replaces the first."""
-    jobs.lock(session, job_id)
+    jobs.ensure_locked(session, job_id)
     query = select(Artefact).where(Artefact.candidate_id == candidate_id, Artefact.format == format)
     artefact = session.scalars(query).one_or_none()
     if artefact is None:
@@ -319,17 +306,9 @@ def _stored_keys(session: Session, candidate_ids: Sequence[UUID], stage: Stage) 
     return keys
 
 
-def _rows(job_id: UUID, candidate_id: UUID, stage: Stage, documents: Documents) -> list[dict[str, Any]]:
+def _rows(job_id: UUID, candidate_id: UUID, stage: Stage, documents: Documents) -> list[tuple[Any, ...]]:
     return [
-        {
-            "candidate_id": candidate_id,
-            "stage": stage,
-            "key": key,
-            "job_id": job_id,
-            "value": float(document["value"]),
-            "document": document,
-        }
-        for key, document in documents.items()
+        (candidate_id, stage, key, job_id, float(document["value"]), document) for key, document in documents.items()
     ]
 
 
@@ -346,7 +325,7 @@ def _lock(session: Session, candidate_id: UUID) -> UUID:
     job_id = session.execute(select(Candidate.job_id).where(Candidate.id == candidate_id)).scalar_one_or_none()
     if job_id is None:
         raise NotFoundError("candidate", candidate_id)
-    jobs.lock(session, job_id)
+    jobs.ensure_locked(session, job_id)
     return job_id
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def dispose() -> None:
 
 def build(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine:
     """A new engine. ``foreign_keys=False`` is for migrations, where SQLite rebuilds tables by dropping them."""
-    serializer = partial(json.dumps, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    serializer = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True, json_serializer=serializer, **options)
     if url.database:

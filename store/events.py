@@ -6,14 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
+from store.bulk import insert_rows
 from store.clock import now
 from store.errors import NotFoundError
 from store.models import Event, Job
 
 EVENTS = cast(Table, Event.__table__)
+_JOBS = cast(Table, Job.__table__)
+_COUNT = (
+    update(_JOBS)
+    .where(_JOBS.c.id == bindparam("job_id"))
+    .values(last_seq=_JOBS.c.last_seq + bindparam("n"))
+    .returning(_JOBS.c.last_seq)
+)
 
 
 def append(session: Session, job_id: UUID, items: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
@@ -22,23 +30,13 @@ def append(session: Session, job_id: UUID, items: Sequence[tuple[str, Mapping[st
     The job's counter is locked until the commit, so that numbers are committed in order and without a gap: whoever
     has read up to a number has missed nothing below it.
     """
-    last = session.execute(
-        update(Job)
-        .where(Job.id == job_id)
-        .values(last_seq=Job.last_seq + len(items))
-        .returning(Job.last_seq)
-        .execution_options(synchronize_session=False)
-    ).scalar_one_or_none()
+    last: int | None = session.execute(_COUNT, {"job_id": job_id, "n": len(items)}).scalar_one_or_none()
     if last is None:
         raise NotFoundError("job", job_id)
     at = now(session)
     first = last - len(items) + 1
-    rows = [
-        {"job_id": job_id, "seq": first + index, "at": at, "type": kind, "data": dict(data)}
-        for index, (kind, data) in enumerate(items)
-    ]
-    if rows:
-        session.execute(insert(EVENTS), rows)
+    rows = [(job_id, first + index, at, kind, data) for index, (kind, data) in enumerate(items)]
+    insert_rows(session, EVENTS, ("job_id", "seq", "at", "type", "data"), rows)
     return last
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Literal, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Table, insert, or_, select, update
+from sqlalchemy import Table, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import events, jobs
+from store.bulk import insert_rows
 from store.models import Candidate, Front, FrontMember
 
 Kind = Literal["search", "final"]
@@ -44,7 +45,7 @@ def replace(
     knee: UUID | None,
 ) -> int | None:
     """Makes the front consist of ``members``: a new version and its event, or None when nothing changed."""
-    jobs.lock(session, job_id)
+    jobs.ensure_locked(session, job_id)
     front = state(session, job_id, kind)
     before = set(member_ids(session, front)) if front is not None else set()
     after = set(members)
@@ -67,12 +68,8 @@ def replace(
         .values(left_version=front.version)
         .execution_options(synchronize_session=False)
     )
-    entered = [
-        {"front_id": front.id, "candidate_id": candidate_id, "entered_version": front.version}
-        for candidate_id in after - before
-    ]
-    if entered:
-        session.execute(insert(MEMBERS), entered)
+    entered = [(front.id, candidate_id, front.version) for candidate_id in after - before]
+    insert_rows(session, MEMBERS, ("front_id", "candidate_id", "entered_version"), entered)
     data = {"kind": kind, "version": front.version, "size": front.size, "hypervolume": hypervolume}
     events.append(session, job_id, [("front", data)])
     return front.version

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy import bindparam, exists, func, literal, select, tuple_, update
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import exists, func, literal, select, tuple_, update
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
@@ -34,6 +34,7 @@ from store.models import (
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 OPEN_TASKS = ("queued", "running")
 CANCELLED_REASON = "cancelled on request"
+_LOCK = select(Job.status).where(Job.id == bindparam("job_id")).with_for_update(key_share=True)
 NO_SYNC = {"synchronize_session": False}
 """Rows are changed by statements under a lock; objects that were loaded before are read again where it matters."""
 
@@ -99,11 +100,22 @@ def lock(session: Session, job_id: UUID) -> str:
 
     Whoever changes a job's tasks or candidates takes this lock first: one order for all, so no deadlock.
     """
-    query = select(Job.status).where(Job.id == job_id).with_for_update(key_share=True)
-    status = session.execute(query).scalar_one_or_none()
+    status = session.execute(_LOCK, {"job_id": job_id}).scalar_one_or_none()
     if status is None:
         raise NotFoundError("job", job_id)
+    mark_locked(session, job_id)
     return status
+
+
+def ensure_locked(session: Session, job_id: UUID) -> None:
+    """As :func:`lock`, but free of charge where this transaction has the lock already."""
+    if session.info.get("locked") != (session.get_transaction(), job_id):
+        lock(session, job_id)
+
+
+def mark_locked(session: Session, job_id: UUID) -> None:
+    """Notes that this transaction has the job's lock."""
+    session.info["locked"] = (session.get_transaction(), job_id)
 
 
 def try_lock(session: Session, job_id: UUID) -> bool:

@@ -88,7 +88,7 @@ def page(
         if limits.max is not None:
             value = value.where(Evaluation.value <= limits.max)
         query = query.where(value.exists())
-    members = {row[0]: Member(*row) for row in session.execute(query).tuples()}
+    members = {row[0]: Member(*row) for row in session.execute(query)}
     _complete(session, members)
     return list(members.values())
 
@@ -131,7 +131,7 @@ def nearest(session: Session, job_id: UUID, bounds: Mapping[str, Limits], count:
         .order_by(total, Evaluation.candidate_id)
         .limit(count)
     )
-    found = session.execute(query).tuples().all()
+    found = session.execute(query).all()
     values = _values(session, [candidate_id for candidate_id, _ in found], chosen)
     return [Near(candidate_id, violation, values[candidate_id]) for candidate_id, violation in found]
 

@@ -189,4 +189,4 @@ def _client() -> Redis:
 
 def _shown_url() -> str:
     url = urlsplit(settings().broker_url)
-    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"

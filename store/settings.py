@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,5 +50,10 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """The settings as the environment has them now."""
+    """The settings as the environment has them now; built anew only when it has changed."""
+    return _settings(tuple(item for item in os.environ.items() if item[0].startswith("SKYLINE_") or item[0] == "HOME"))
+
+
+@lru_cache(maxsize=8)
+def _settings(environment: tuple[tuple[str, str], ...]) -> Settings:
     return Settings()

@@ -12,12 +12,12 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import candidates, events, jobs, queue
 from store.clock import now
-from store.errors import LeaseLostError, NotFoundError
+from store.errors import LeaseLostError
 from store.jobs import NO_SYNC, OPEN_TASKS
 from store.models import Attempt, Job, Outbox, Task, Worker
 from store.settings import settings
@@ -26,6 +26,11 @@ LOST_SECONDS = 30
 """A message unheard for so long is sent again, unless the broker still has it."""
 KEEP_SENT_SECONDS = 3600
 """How long sent messages of tasks that are over are kept."""
+
+_THE_TASK = Task.id == bindparam("task_id")
+_JOB_OF_TASK = select(Task.job_id).where(_THE_TASK).scalar_subquery()
+_LOCK_JOB_OF_TASK = select(Job.id).where(Job.id == _JOB_OF_TASK).with_for_update(key_share=True)
+_HOLDS = select(Task.id).where(_THE_TASK, Task.fence == bindparam("fence"), Task.status == "running")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +140,11 @@ def hold(session: Session, task_id: UUID, fence: int) -> None:
 
     Raises LeaseLostError, and then nothing of the transaction may be committed.
     """
-    job_id = session.execute(select(Task.job_id).where(Task.id == task_id)).scalar_one_or_none()
-    if job_id is None:
+    job_id = session.execute(_LOCK_JOB_OF_TASK, {"task_id": task_id}).scalar_one_or_none()
+    # Only now, behind the lock, does the task's row tell who holds it.
+    if job_id is None or session.execute(_HOLDS, {"task_id": task_id, "fence": fence}).first() is None:
         raise LeaseLostError(task_id, fence)
-    try:
-        jobs.lock(session, job_id)
-    except NotFoundError as error:  # deleted between the two statements
-        raise LeaseLostError(task_id, fence) from error
-    if session.execute(select(Task.id).where(_held(task_id, fence))).first() is None:
-        raise LeaseLostError(task_id, fence)
+    jobs.mark_locked(session, job_id)
 
 
 def end(
