@@ -24,6 +24,7 @@ SOCKET_BYTES = 100
 START_SECONDS = 15.0
 OLDEST = (6, 2)
 """Celery's transport uses commands that came with this version."""
+STOP_SECONDS = 10.0
 PROBE_SECONDS = 2.0
 
 
@@ -105,23 +106,34 @@ def stop_orphan(data_dir: Path) -> bool:
     if facts is None:
         socket.unlink(missing_ok=True)  # a dead server's; a new one could not bind to it
         return False
+    client = _client(socket)
     try:
-        process = psutil.Process(int(facts["process_id"]))
-        process.terminate()  # it writes what it holds, then ends
-        try:
-            process.wait(PROBE_SECONDS * 2)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(PROBE_SECONDS)
-    except psutil.NoSuchProcess:
-        pass
+        client.shutdown()  # it writes what it holds, then ends
+    except redis.ConnectionError:
+        pass  # it ended before it could answer
+    finally:
+        client.close()
+    pid, deadline = int(facts["process_id"]), time.monotonic() + STOP_SECONDS
+    while _facts(socket) is not None or _is_server(pid):
+        if time.monotonic() > deadline:
+            raise ServeError(f"the broker of an earlier service (process {pid}) does not end; end it, then start again")
+        time.sleep(POLL_SECONDS)
     socket.unlink(missing_ok=True)
     return True
 
 
+def _is_server(pid: int) -> bool:
+    """Whether a process is a broker that runs; in another container the number may be anybody's, or nobody's."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.name().startswith(("valkey", "redis"))
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _facts(socket: Path) -> dict[str, Any] | None:
     """What a server says about itself; None when nobody answers there or it is still loading."""
-    client = redis.Redis(unix_socket_path=str(socket), socket_timeout=PROBE_SECONDS, retry=Retry(NoBackoff(), 0))
+    client = _client(socket)
     try:
         client.ping()
         facts: dict[str, Any] = client.info("server")
@@ -130,3 +142,8 @@ def _facts(socket: Path) -> dict[str, Any] | None:
         return None
     finally:
         client.close()
+
+
+def _client(socket: Path) -> redis.Redis:
+    """One that does not try again, as redis-py does for seconds by default."""
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=PROBE_SECONDS, retry=Retry(NoBackoff(), 0))

@@ -26,6 +26,7 @@ from store.settings import Settings
 
 READY_SECONDS = 120.0
 """A worker imports and looks at its device before it says what it can run; slow disks take their time."""
+LOOK_SECONDS = 0.2
 WORKER_GRACE = 30.0
 """Seconds a worker has to checkpoint and put its task back."""
 GRACE = 5.0
@@ -265,7 +266,7 @@ class Embedded:
         deadline, said = time.monotonic() + READY_SECONDS, ""
         with Client(self.url) as client:
             while time.monotonic() < deadline:
-                if self.halt.wait(0.1):
+                if self.halt.wait(LOOK_SECONDS):
                     raise StoppedError("stopped while starting")
                 for child in self.children:
                     if child.code is not None:
