@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import Table, bindparam, func, literal, select, tuple_, update
+from sqlalchemy import Table, bindparam, delete, func, literal, select, tuple_, update
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
@@ -32,6 +32,9 @@ EVALUATION_COLUMNS = ("candidate_id", "stage", "key", "job_id", "value", "docume
 _OF_JOB = Candidate.job_id == bindparam("job_id")
 _KNOWN = select(Candidate.hash, Candidate.id).where(_OF_JOB, Candidate.hash.in_(bindparam("hashes", expanding=True)))
 _LAST_NUMBER = select(func.max(Candidate.number)).where(_OF_JOB)
+_REMOVE = delete(EVALUATIONS).where(
+    *(EVALUATIONS.c[name] == bindparam(name) for name in ("candidate_id", "stage", "key"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +60,25 @@ class Row:
     values: Documents
 
 
-def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCandidate]) -> list[tuple[UUID, bool]]:
+def record(
+    session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCandidate], *, revise: bool = False
+) -> list[tuple[UUID, bool]]:
     """Stores candidates with their values, in order; what is stored already stays as it is.
 
     Returns for each its id and whether it brought something new (a candidate or a value). A candidate with a value
-    that is not finite is stored as failed, without values.
+    that is not finite is stored as failed, without values. With ``revise`` a value that differs from the stored one
+    takes its place.
     """
     jobs.ensure_locked(session, job_id)
     at = now(session)
     hashes = {"job_id": job_id, "hashes": list({item.hash for item in items})}
     known = dict(session.execute(_KNOWN, hashes).tuples().all())
-    stored = _stored_keys(session, list(known.values()), stage)
+    stored = values(session, list(known.values()), stage) if known else {}
     number = session.execute(_LAST_NUMBER, {"job_id": job_id}).scalar() or 0
     rows: list[tuple[Any, ...]] = []
-    values: list[tuple[Any, ...]] = []
-    verified: list[UUID] = []
+    fresh: dict[tuple[UUID, str], dict[str, Any]] = {}
+    outdated: set[tuple[UUID, str]] = set()
+    raised: list[UUID] = []
     results: list[tuple[UUID, bool]] = []
     for item in items:
         failure = item.failure if item.failure is not None else _not_finite(item.values)
@@ -83,29 +90,36 @@ def record(session: Session, job_id: UUID, stage: Stage, items: Sequence[NewCand
             status = "failed" if failure is not None else _status(stage)
             rows.append((candidate_id, job_id, number, item.target, item.hash, item.architecture, status, failure, at))
         if failure is None:
-            taken = stored.setdefault(candidate_id, set())
-            fresh = {key: value for key, value in item.values.items() if key not in taken}
-            taken.update(fresh)
-            values += _rows(job_id, candidate_id, stage, fresh)
-            if fresh and not new:
-                verified.append(candidate_id)
-            new = new or bool(fresh)
+            present = stored.setdefault(candidate_id, {})
+            for key, document in item.values.items():
+                if key in present and not (revise and present[key] != document):
+                    continue
+                if key in present and (candidate_id, key) not in fresh:
+                    outdated.add((candidate_id, key))
+                present[key] = fresh[candidate_id, key] = document
+                new = True
+            raised.append(candidate_id)
         results.append((candidate_id, new))
+    for candidate_id, key in outdated:
+        session.execute(_REMOVE, {"candidate_id": candidate_id, "stage": stage, "key": key})
     insert_rows(session, CANDIDATES, CANDIDATE_COLUMNS, rows)
-    insert_rows(session, EVALUATIONS, EVALUATION_COLUMNS, values)
-    _evaluated(session, verified, stage)
+    insert_rows(session, EVALUATIONS, EVALUATION_COLUMNS, _rows(job_id, stage, fresh))
+    if len(rows) < len(known):  # some were there before
+        _evaluated(session, raised, stage)
     return results
 
 
-def set_final(session: Session, candidate_id: UUID, values: Documents) -> bool:
+def set_final(session: Session, candidate_id: UUID, documents: Documents) -> bool:
     """Stores what verification found, once; False when all of it was there. A value not finite fails the candidate."""
     job_id = _lock(session, candidate_id)
-    failure = _not_finite(values)
+    failure = _not_finite(documents)
     if failure is not None:
         fail(session, candidate_id, failure)
         return True
-    taken = _stored_keys(session, [candidate_id], "final").get(candidate_id, set())
-    rows = _rows(job_id, candidate_id, "final", {key: value for key, value in values.items() if key not in taken})
+    present = values(session, [candidate_id], "final")[candidate_id]
+    rows = _rows(
+        job_id, "final", {(candidate_id, key): value for key, value in documents.items() if key not in present}
+    )
     insert_rows(session, EVALUATIONS, EVALUATION_COLUMNS, rows)
     _evaluated(session, [candidate_id], "final")
     return bool(rows)
@@ -295,20 +309,10 @@ def _evaluated(session: Session, candidate_ids: Sequence[UUID], stage: Stage) ->
         )
 
 
-def _stored_keys(session: Session, candidate_ids: Sequence[UUID], stage: Stage) -> dict[UUID, set[str]]:
-    keys: dict[UUID, set[str]] = {}
-    for part in _chunks(candidate_ids):
-        query = select(Evaluation.candidate_id, Evaluation.key)
-        for candidate_id, key in session.execute(
-            query.where(Evaluation.candidate_id.in_(part), Evaluation.stage == stage)
-        ):
-            keys.setdefault(candidate_id, set()).add(key)
-    return keys
-
-
-def _rows(job_id: UUID, candidate_id: UUID, stage: Stage, documents: Documents) -> list[tuple[Any, ...]]:
+def _rows(job_id: UUID, stage: Stage, documents: Mapping[tuple[UUID, str], dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [
-        (candidate_id, stage, key, job_id, float(document["value"]), document) for key, document in documents.items()
+        (candidate_id, stage, key, job_id, float(document["value"]), document)
+        for (candidate_id, key), document in documents.items()
     ]
 
 

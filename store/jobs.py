@@ -221,6 +221,10 @@ def set_phase(
 
     A job that is being cancelled keeps that status.
     """
+    if status is None and phase is None:
+        ongoing = update(Job).where(Job.id == job_id, Job.status.not_in(ENDED)).values(progress=progress)
+        session.execute(ongoing.execution_options(**NO_SYNC))
+        return
     current = lock(session, job_id)
     if current in ENDED:
         return
@@ -280,10 +284,11 @@ def settle_cancelled(session: Session, job_id: UUID) -> bool:
     return finish(session, job_id, "cancelled", CANCELLED_REASON)
 
 
-def finish(session: Session, job_id: UUID, status: str, reason: str | None = None) -> bool:
+def finish(session: Session, job_id: UUID, status: str, reason: str | None = None, by: UUID | None = None) -> bool:
     """Ends a job that has not ended (compare-and-set); False when it had.
 
-    Tasks that are still open are cancelled, their attempts closed, and the phase event sent. A job that is being
+    Tasks that are still open are cancelled, their attempts closed, and the phase event sent; the task ``by`` whose
+    attempt this is called stays open for :func:`store.tasks.end`. A job that is being
     cancelled and would fail ends as cancelled: stopping it is what made it fail.
     """
     if status not in ENDED:
@@ -306,13 +311,13 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
         return False
     session.execute(
         update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+        .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None), Attempt.task_id.is_distinct_from(by))
         .values(ended_at=at, end="cancelled")
         .execution_options(**NO_SYNC)
     )
     session.execute(
         update(Task)
-        .where(Task.job_id == job_id, Task.status.in_(OPEN_TASKS))
+        .where(Task.job_id == job_id, Task.status.in_(OPEN_TASKS), Task.id.is_distinct_from(by))
         .values(status="cancelled", lease_owner=None, lease_expires=None)
         .execution_options(**NO_SYNC)
     )

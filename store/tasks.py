@@ -105,8 +105,8 @@ def claim(
     _tell(session, job_id, task_id, taken.kind, **started)
     if job.started_at is None:
         session.execute(update(Job).where(Job.id == job_id).values(started_at=at).execution_options(**NO_SYNC))
-    status = "searching" if taken.kind == "search" else "verifying"
-    if job.status != status:
+    status, before = ("searching", ("queued",)) if taken.kind == "search" else ("verifying", ("queued", "searching"))
+    if job.status in before:
         jobs.set_phase(session, job_id, status=status, phase=status)
     return Claim(
         task_id=task_id,
@@ -116,7 +116,7 @@ def claim(
         fence=taken.fence,
         attempt=taken.attempt,
         spec=job.spec,
-        status=status,
+        status=jobs.get(session, job_id).status,
     )
 
 
@@ -165,7 +165,8 @@ def end(
     ``queued`` puts it back for another attempt. An attempt that ended as "drained" does not count; any other does, and
     with the last one used up the task ends as in :func:`exhausted` (``detail``, such as the log's tail, goes into the
     reason). ``failed`` and ``cancelled`` end the task alone: what becomes of the job or candidate is the caller's to
-    say. In a job that is being cancelled nothing is put back, and the last task to end closes the job.
+    say. The last search or verification to end brings the task that concludes the job. In a job that is being cancelled
+    nothing is put back, and the last task to end closes the job.
     """
     try:
         hold(session, task_id, fence)
@@ -187,7 +188,7 @@ def end(
         exhausted(session, task, detail)
     elif stored == "queued":
         queue.enqueue(session, task)
-    elif task.kind == "verify":
+    elif task.kind == "verify" or (task.kind == "search" and stored == "done"):
         _conclude_when_verified(session, task.job_id)
     return True
 
@@ -217,6 +218,12 @@ def open_count(session: Session, job_id: UUID, kind: str) -> int:
     """How many tasks of this kind have not ended."""
     query = select(func.count()).where(Task.job_id == job_id, Task.kind == kind, Task.status.in_(OPEN_TASKS))
     return session.execute(query).scalar_one()
+
+
+def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:
+    """How many tasks of this kind have each status; a status that none has is left out."""
+    query = select(Task.status, func.count()).where(Task.job_id == job_id, Task.kind == kind).group_by(Task.status)
+    return dict(session.execute(query).tuples().all())
 
 
 def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
@@ -256,17 +263,19 @@ def reap(session: Session) -> int:
             .execution_options(populate_existing=True)
         ).all()
         dealt += len(expired)
-        if jobs.get(session, job_id).status == "cancelling":
-            jobs.settle_cancelled(session, job_id)
-            continue
+        status = jobs.get(session, job_id).status
         for task in expired:
             _close_attempts(session, task.id, at, "died")
             _tell(session, job_id, task.id, task.kind, number=task.fence, end="died")
-            if task.attempt >= settings().max_attempts:
+            if status in jobs.ENDED or status == "cancelling":
+                _set(session, task.id, status="cancelled", lease_owner=None, lease_expires=None)
+            elif task.attempt >= settings().max_attempts:
                 exhausted(session, task)
             else:
                 _set(session, task.id, status="queued", lease_owner=None, lease_expires=None)
                 queue.enqueue(session, task)
+        if status == "cancelling":
+            jobs.settle_cancelled(session, job_id)
     dealt += _send_again(session, at, waiting_at_broker or {})
     _forget_sent(session, at)
     return dealt
@@ -316,9 +325,11 @@ def _suits(session: Session, owner: str, job: Job) -> bool:
 
 
 def _conclude_when_verified(session: Session, job_id: UUID) -> None:
-    """The last verification to end, however it ended, brings the conclusion."""
-    if open_count(session, job_id, "verify") == 0 and open_count(session, job_id, "search") == 0:
-        add(session, job_id, "conclude", device=jobs.device_of(jobs.get(session, job_id).spec))
+    """The end of the search or verification that ends last, however it ended, brings the conclusion."""
+    job = jobs.get(session, job_id)
+    if job.status in jobs.ENDED or any(open_count(session, job_id, kind) for kind in ("search", "verify")):
+        return
+    add(session, job_id, "conclude", device=jobs.device_of(job.spec))
 
 
 def _reason(task: Task, last: Attempt | None) -> str:
