@@ -36,8 +36,14 @@ def _filled(settings: Mapping[str, Any], form: Form, root: Form) -> dict[str, An
             if "default" in part:
                 complete[name] = copy.deepcopy(part["default"])
         elif isinstance(complete[name], dict):
-            complete[name] = _filled(complete[name], _resolve(part, root), root)
+            complete[name] = _filled(complete[name], _branch(complete[name], part, root), root)
     return complete
+
+
+def _branch(value: Any, part: Form, root: Form) -> Form:
+    """The form that a value fills: of several, the first that takes it."""
+    branches = [_resolve(branch, root) for branch in part.get("anyOf") or part.get("oneOf") or [part]]
+    return next((one for one in branches if _validator()({**one, "$defs": root.get("$defs", {})}).is_valid(value)), {})
 
 
 def _resolve(part: Form, root: Form) -> Form:
@@ -62,6 +68,11 @@ def _validator() -> type[Validator]:
 
 
 def _explain(error: ValidationError, what: str, path: tuple[object, ...]) -> Iterator[Fault]:
+    branch = _best_branch(error)
+    if branch:
+        for inner in branch:
+            yield from _explain(inner, what, path)
+        return
     where = (*path, *error.absolute_path)
     within = ".".join(str(part) for part in error.absolute_path)
     got: Any = error.instance
@@ -81,6 +92,31 @@ def _explain(error: ValidationError, what: str, path: tuple[object, ...]) -> Ite
         expected = _expected(error)
         detail = f"setting '{within}' of {what}: got {echo(got)!r}; expected {expected}"
         yield Fault("Invalid setting", detail, pointer(where), got, expected)
+
+
+def _best_branch(error: ValidationError) -> list[ValidationError]:
+    """Of the forms that a mapping could have filled, the faults in the one it comes nearest to."""
+    if error.validator not in ("anyOf", "oneOf") or not isinstance(error.instance, dict):
+        return []
+    branches: dict[object, list[ValidationError]] = {}
+    for inner in error.context or ():
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    fitting = [
+        branch for branch in branches.values() if all(inner.validator != "type" or inner.path for inner in branch)
+    ]
+    return min(fitting, key=_misfits, default=[])
+
+
+def _misfits(branch: list[ValidationError]) -> tuple[int, int]:
+    """How many fields of a mapping are unknown or missing, and how many wrong."""
+    foreign = 0
+    for error in branch:
+        schema, got = error.schema, error.instance
+        if error.validator == "additionalProperties" and isinstance(schema, Mapping) and isinstance(got, dict):
+            foreign += len(set(got) - set(schema.get("properties", {})))
+        elif error.validator == "required":
+            foreign += 1
+    return foreign, len(branch)
 
 
 def _expected(error: ValidationError) -> str:
@@ -105,9 +141,7 @@ def _expected(error: ValidationError) -> str:
         case "enum":
             return f"one of {', '.join(map(str, wanted))}"
         case "anyOf" | "oneOf":
-            deepest = max((len(inner.path) for inner in error.context or ()), default=0)
-            inner = [_expected(item) for item in error.context or () if len(item.path) == deepest]
-            return " or ".join(dict.fromkeys(inner)) or "another value"
+            return " or ".join(dict.fromkeys(_expected(inner) for inner in error.context or ())) or "another value"
         case _:
             return phrases.get(str(error.validator), error.message[:200])
 

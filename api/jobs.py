@@ -53,15 +53,19 @@ class JobQuery(BaseModel):
         ),
     },
 )
-def create_job(document: Document, session: Writing, response: Response) -> Job:
+def create_job(document: Document, response: Response) -> Job:
     """Checks the job against the catalog (names, settings, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered.
     """
-    spec = accept(document, known(session))
-    row = jobs.create(session, spec, spec["name"], spec["labels"])
+    with reading() as session:  # counting networks takes a while, and a writer makes the others wait
+        catalog = known(session)
+    spec = accept(document, catalog)
+    with unit_of_work() as session:
+        row = jobs.create(session, spec, spec["name"], spec["labels"])
+        created = views.job(session, row)
     response.headers["Location"] = f"/v1/jobs/{row.id}"
-    return views.job(session, row)
+    return created
 
 
 @router.get(

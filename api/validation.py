@@ -114,7 +114,7 @@ def _place(location: Sequence[int | str], document: Any, missing: bool) -> tuple
 
 
 def _merged(faults: Iterator[Fault]) -> list[Fault]:
-    """One fault for each place: the branches of a union each report their own."""
+    """One fault for each place, the deepest: the branches of a union each report their own."""
     by_path: dict[str, Fault] = {}
     for fault in faults:
         before = by_path.get(fault.path)
@@ -123,7 +123,7 @@ def _merged(faults: Iterator[Fault]) -> list[Fault]:
         elif fault.expected not in before.expected:
             detail, expected = f"{before.detail} or {fault.expected}", f"{before.expected} or {fault.expected}"
             by_path[fault.path] = Fault(before.title, detail, before.path, before.got, expected)
-    return list(by_path.values())
+    return [fault for path, fault in by_path.items() if not any(other.startswith(f"{path}/") for other in by_path)]
 
 
 def _fields(location: Sequence[int | str]) -> list[str]:

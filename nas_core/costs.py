@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import Literal
 
@@ -261,8 +262,14 @@ def cell_constant(site: Site, cell: CellType) -> Cost:
 
 
 def edge_cost(site: Site, cell: CellType, edge: Edge) -> Cost:
-    layers = op_layers(edge, site.channels, site.stride(cell, edge.source), cell.pool_norm)
-    return count_layers(layers, site.size_of(cell, edge.source))
+    stride, size = site.stride(cell, edge.source), site.size_of(cell, edge.source)
+    return _op_cost(edge.op, edge.width, site.channels, stride, cell.pool_norm, size)
+
+
+@lru_cache(maxsize=65536)
+def _op_cost(op: str, width: int | None, channels: int, stride: int, pool_norm: bool, size: Size) -> Cost:
+    """Few of an op's costs differ over the edges and positions of a deep network."""
+    return count_layers(op_layers(Edge(1, 0, op, width), channels, stride, pool_norm), size)
 
 
 def skeleton_constant(skeleton: Skeleton, last: Site) -> Cost:
@@ -312,12 +319,14 @@ def cost_table(
     entries = {
         name: np.zeros((len(edges), len(ops)), dtype=np.int64) for name, (edges, ops) in choices.items()
     }
+    alike: dict[tuple[str, int, Size, Size], list[Site]] = {}  # a deep stack has few kinds of place
     for site in where:
-        cell = types[site.type]
-        constant += getattr(cell_constant(site, cell), resource)
-        edges, ops = choices[site.type]
+        constant += getattr(cell_constant(site, types[site.type]), resource)
+        alike.setdefault((site.type, site.channels, site.size_in, site.size_out), []).append(site)
+    for (name, *_), places in alike.items():
+        edges, ops = choices[name]
         for row, (target, source) in enumerate(edges):
             for column, op in enumerate(ops):
-                cost = edge_cost(site, cell, Edge(target, source, op))
-                entries[site.type][row, column] += getattr(cost, resource)
+                cost = edge_cost(places[0], types[name], Edge(target, source, op))
+                entries[name][row, column] += len(places) * getattr(cost, resource)
     return CostTable(constant, entries)

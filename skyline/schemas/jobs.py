@@ -52,7 +52,11 @@ class TargetSpec(BaseModel):
 
     cells: Annotated[int, Field(ge=1, le=100)] | None = None
     """Cells of the network; default: as searched."""
-    channels: list[Annotated[int, Field(ge=2, le=1024)]] | Annotated[int, Field(ge=2, le=1024)] | None = None
+    channels: (
+        Annotated[list[Annotated[int, Field(ge=2, le=1024)]], Field(min_length=1, max_length=16)]
+        | Annotated[int, Field(ge=2, le=1024)]
+        | None
+    ) = None
     """Channels of the first cell, one or several widths; default: as searched."""
     stem: Literal["auto", "cifar", "imagenet"] | None = None
     """auto = imagenet from 64 pixels; default: as searched."""
@@ -192,6 +196,22 @@ class JobSpec(BaseModel):
     labels: Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)] = Field(
         default_factory=dict
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _aliases(cls, document: Any) -> Any:
+        """``constraints: {latency: ...}`` means the objective written as ``latency``."""
+        if not isinstance(document, dict) or not isinstance(document.get("objectives"), list):
+            return document
+        objectives = [each for each in document["objectives"] if isinstance(each, dict)]
+        own = [key for key in (each.get("key") for each in objectives) if isinstance(key, str)]
+        resolved = dict(document)
+        for part in ("constraints", "reference_point"):
+            given = document.get(part)
+            if isinstance(given, dict):
+                renamed = {old: new for old, new in ALIASES.items() if old not in own and new not in given}
+                resolved[part] = {renamed.get(key, key): value for key, value in given.items()}
+        return resolved
 
     @model_validator(mode="after")
     def _keys(self) -> Self:

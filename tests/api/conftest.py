@@ -1,0 +1,82 @@
+"""The API over HTTP on a real migrated database; the broker is dead unless a test asks for a live one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from api.app import app
+from store import catalog
+from store.session import unit_of_work
+from tests.api.publications import publication
+
+QUEUES = ["search.cpu", "verify.cpu", "measure.cpu"]
+
+
+@pytest.fixture
+def folder(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder; the settings name it, its database and a broker that is not there."""
+    monkeypatch.setenv("SKYLINE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SKYLINE_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """Address of a real server in a thread. It reads the settings with every request, so each test has its own data."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    running.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def empty(folder: Path, server: str) -> Iterator[httpx.Client]:
+    """A service that no worker has met."""
+    with httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(folder: Path) -> str:
+    """Name of a live worker that has published its catalog."""
+    publish("worker-1")
+    return "worker-1"
+
+
+@pytest.fixture
+def client(empty: httpx.Client, worker: str) -> httpx.Client:
+    """A service with one live worker."""
+    return empty
+
+
+@pytest.fixture
+def spec() -> dict[str, Any]:
+    """A job that is accepted."""
+    return {
+        "name": "digits-edge",
+        "space": {"name": "darts", "cells": 5, "channels": 8},
+        "dataset": {"name": "digits"},
+        "objectives": ["error", "params", "latency"],
+        "constraints": {"params": {"max": 60000}},
+        "algorithm": {"name": "nsga2", "population": 8},
+        "labels": {"team": "vision"},
+    }
+
+
+def publish(name: str, **changes: Any) -> None:
+    with unit_of_work() as session:
+        worker = {"name": name, "host": "desk", "queues": QUEUES}
+        catalog.publish(session, worker, {**publication(name), **changes})

@@ -1,0 +1,105 @@
+"""A catalog as a worker publishes it: the real forms where they import without torch, small ones of our own elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from nas_core.objectives import objectives
+from nas_core.settings import form, settings
+from nas_core.spaces import spaces
+
+
+@settings
+class Short:
+    epochs: Annotated[int, Ge(1)] = 2
+    subset: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] = 0.05
+
+
+@settings
+class Shared:
+    supernet_epochs: Annotated[int, Ge(1)]
+    lr: Annotated[float, Gt(0)] = 0.05
+
+
+@settings
+class Evolution:
+    population: Annotated[int, Ge(4)] = 20
+    crossover: Annotated[float, Ge(0), Le(1)] = 0.9
+    evaluate: Short | Shared = Short()
+
+
+@settings
+class Sampling:
+    batch: Annotated[int, Ge(1)] = 10
+
+
+@settings
+class Energy:
+    device: Literal["this-worker"] = "this-worker"
+
+
+@settings
+class Nothing:
+    pass
+
+
+@settings
+class Downloaded:
+    download: bool = True
+
+
+@settings
+class File:
+    path: str
+
+
+def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
+    """What a worker with digits and one npz file publishes; Fashion-MNIST would have to be fetched."""
+    found: list[dict[str, Any]] = []
+
+    def add(kind: str, name: str, cls: type[Any], facts: dict[str, Any], **part: Any) -> None:
+        found.append(
+            {
+                "kind": kind,
+                "name": name,
+                "summary": name,
+                "settings": form(cls),
+                "facts": facts,
+                "workers": {worker: part} if part else {},
+            }
+        )
+
+    add("space", "darts", spaces["darts"], {})
+    add("space", "team-space", Nothing, {})
+    add("algorithm", "nsga2", Evolution, {"spaces": ["darts", "team-space"]})
+    add("algorithm", "random", Sampling, {"spaces": ["darts", "team-space"]})
+    add("algorithm", "darts", Sampling, {"spaces": ["darts"]})
+    for name, cls in objectives.items():
+        add("objective", name, cls, {"unit": cls.unit, "direction": cls.direction, "source": cls.source})
+    add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})
+    there = {"present": True, "searched": [], "hint": "shipped with Skyline", "files": {}, "downloadable": False}
+    digits, fashion = {"input": [1, 8, 8], "classes": 10}, {"input": [1, 28, 28], "classes": 10}
+    add("dataset", "digits", Nothing, digits, **there)
+    add(
+        "dataset",
+        "fashion-mnist",
+        Downloaded,
+        fashion,
+        present=False,
+        searched=["/data/fashion-mnist", "/usr/share/datasets/fashion-mnist"],
+        hint="apt-get install dataset-fashion-mnist",
+        files={},
+        downloadable=True,
+    )
+    files = {"mine/birds.npz": {"input": [3, 32, 32], "classes": 5}}
+    hint = "put an .npz file with x_train, y_train, x_test, y_test there"
+    add("dataset", "npz", File, {}, present=True, searched=["/data"], hint=hint, files=files, downloadable=False)
+    return found
+
+
+def publication(worker: str = "worker-1") -> dict[str, Any]:
+    versions = {"torch": "2.13.0"}
+    return {"entries": entries(worker), "device": "cpu", "threads": 2, "memory_gb": 8.0, "versions": versions}

@@ -1,0 +1,297 @@
+"""Jobs that are refused: each answer names the field, what came and what would do."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import httpx
+import pytest
+
+from api import ranges
+from nas_core.architecture import Architecture
+from nas_core.costs import count
+from nas_core.settings import parse
+from nas_core.spaces import spaces
+from skyline.schemas import Problem
+from store import catalog
+from store.models import Worker
+from store.session import unit_of_work
+from tests.api.conftest import publish
+from tests.api.problems import paths, problem
+
+
+def changed(spec: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(spec), **changes}
+
+
+def refused(client: httpx.Client, spec: dict[str, Any]) -> Problem:
+    return problem(client.post("/v1/jobs", json=spec), 422)
+
+
+def test_no_worker_has_registered(empty: httpx.Client, spec: dict[str, Any]) -> None:
+    response = empty.post("/v1/jobs", json=spec)
+    assert "no worker has registered" in problem(response, 503).detail
+    assert int(response.headers["retry-after"]) > 0
+    # What is wrong anyway is said first.
+    assert paths(problem(empty.post("/v1/jobs", json=changed(spec, seed=-1)), 422)) == ["/seed"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "path", "detail"),
+    [
+        ("algorithm", {"name": "nsga3"}, "/algorithm/name", "unknown algorithm 'nsga3'; known: darts, nsga2, random"),
+        ("space", {"name": "cubes"}, "/space/name", "unknown space 'cubes'; known: darts, team-space"),
+        (
+            "dataset",
+            {"name": "zebras"},
+            "/dataset/name",
+            "unknown data set 'zebras'; known: digits, fashion-mnist, npz",
+        ),
+        ("objectives", ["error", "beauty"], "/objectives/1/name", "unknown objective 'beauty'; known: accuracy"),
+    ],
+)
+def test_unknown_names_list_the_known(
+    client: httpx.Client, spec: dict[str, Any], part: str, value: Any, path: str, detail: str
+) -> None:
+    found = refused(client, changed(spec, **{part: value}, constraints={}))
+    assert found.detail.startswith(detail)
+    assert found.title.startswith("Unknown")
+    assert paths(found) == [path]
+    assert found.errors[0].expected.startswith("one of ")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "path", "got", "expected"),
+    [
+        ({"population": 3}, "/algorithm/population", 3, "at least 4"),
+        ({"population": 8.0}, "/algorithm/population", 8.0, "an integer"),
+        ({"population": True}, "/algorithm/population", True, "an integer"),
+        ({"population": None}, "/algorithm/population", None, "an integer"),
+        ({"crossover": 1.5}, "/algorithm/crossover", 1.5, "at most 1"),
+        ({"mutation": 1}, "/algorithm/mutation", 1, "one of crossover, evaluate, population"),
+        ({"evaluate": 3}, "/algorithm/evaluate", 3, "a mapping"),
+        ({"evaluate": {"epochs": 0}}, "/algorithm/evaluate/epochs", 0, "at least 1"),
+        ({"evaluate": {"lr": 0}}, "/algorithm/evaluate/lr", 0, "more than 0"),
+        ({"evaluate": {"subset": "x"}}, "/algorithm/evaluate/subset", "x", "an integer or null"),
+        ({"evaluate": {"epochs": 1, "speed": 1}}, "/algorithm/evaluate/speed", 1, "one of epochs, lr, subset"),
+        ({"evaluate": {"supernet_epochs": 0}}, "/algorithm/evaluate/supernet_epochs", 0, "at least 1"),
+    ],
+)
+def test_settings_are_held_against_the_published_form(
+    client: httpx.Client, spec: dict[str, Any], algorithm: dict[str, Any], path: str, got: Any, expected: str
+) -> None:
+    found = refused(client, changed(spec, algorithm={"name": "nsga2", **algorithm}))
+    assert [(error.path, error.got, error.expected) for error in found.errors] == [(path, got, expected)]
+    assert "algorithm 'nsga2'" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "expected"),
+    [
+        ({"budget": {"evaluations": -5}}, "/budget/evaluations", "greater than or equal to 1"),
+        ({"budget": {"evaluations": True}}, "/budget/evaluations", "a valid integer"),
+        ({"budget": {"evaluations": "48"}}, "/budget/evaluations", "a valid integer"),
+        ({"budget": {"minutes": 3}}, "/budget/minutes", "one of epochs, evaluations, max_seconds"),
+        ({"color": 1}, "/color", "one of algorithm, budget, constraints, dataset"),
+        ({"objectives": []}, "/objectives", "at least 1 item"),
+        ({"objectives": ["params"], "constraints": {}}, "", "objectives need 'error' or 'accuracy'"),
+        ({"objectives": ["error", "error"], "constraints": {}}, "", "'error' stands twice"),
+        ({"constraints": {"macs": {"max": 1}}}, "", "constraints names 'macs', which is no objective"),
+        ({"constraints": {"params": {}}}, "/constraints/params", "min, max or both"),
+        ({"constraints": {"params": {"min": 2, "max": 1}}}, "/constraints/params", "above max"),
+        ({"space": {"cells": 3}}, "/space/name", "a value: it is required"),
+        ({"space": "darts"}, "/space", "a valid dictionary"),
+        ({"target": {"channels": [8, 1]}}, "/target/channels/1", "greater than or equal to 2"),
+        ({"target": {"channels": []}}, "/target/channels", "at least 1 item"),
+        ({"target": {"channels": [8, 8]}}, "/target/channels", "widths that differ"),
+        ({"labels": {"a": 1}}, "/labels/a", "a valid string"),
+    ],
+)
+def test_the_shape_of_a_job(
+    client: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str, expected: str
+) -> None:
+    found = refused(client, changed(spec, **changes))
+    assert paths(found) == [path]
+    assert expected in found.errors[0].expected
+
+
+def test_all_faults_are_told_at_once(client: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(client, changed(spec, seed=-1, budget={"evaluations": 0}, verify={"top": 0}))
+    assert sorted(paths(found)) == ["/budget/evaluations", "/seed", "/verify/top"]
+    bad = changed(spec, algorithm={"name": "nsga2", "population": 1}, space={"name": "darts", "cells": 0})
+    assert sorted(paths(refused(client, bad))) == ["/algorithm/population", "/space/cells"]
+
+
+def test_settings_that_do_not_fit_together(client: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(client, changed(spec, space={"name": "darts", "normal_ops": ["sep_conv_9x9"]}))
+    assert paths(found) == ["/space"]
+    assert "unknown op 'sep_conv_9x9'" in found.detail
+
+
+def test_space_and_algorithm_that_do_not_fit(client: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(client, changed(spec, space={"name": "team-space"}, algorithm={"name": "darts"}))
+    assert found.detail == "algorithm 'darts' cannot search space 'team-space'; it searches: darts"
+    assert paths(found) == ["/space/name"]
+
+
+def test_a_space_that_only_workers_know_is_taken_uncounted(client: httpx.Client, spec: dict[str, Any]) -> None:
+    spec = changed(spec, space={"name": "team-space"}, constraints={"params": {"max": 1}})
+    assert client.post("/v1/jobs", json=spec).status_code == 201
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_data_set_says_where_it_was_looked_for_and_how_to_get_it(
+    client: httpx.Client, spec: dict[str, Any]
+) -> None:
+    found = refused(client, changed(spec, dataset={"name": "fashion-mnist", "download": False}))
+    assert "worker worker-1 looked in /data/fashion-mnist, /usr/share/datasets/fashion-mnist" in found.detail
+    assert "apt-get install dataset-fashion-mnist" in found.detail
+    assert paths(found) == ["/dataset/name"]
+    response = client.post("/v1/jobs", json=changed(spec, dataset={"name": "fashion-mnist"}, constraints={}))
+    assert response.status_code == 201  # it is fetched at its first use
+
+
+def test_a_file_is_asked_for_by_the_name_that_a_worker_knows(client: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(client, changed(spec, dataset={"name": "npz", "path": "other.npz"}))
+    assert "known files: mine/birds.npz" in found.detail
+    assert "looked in /data" in found.detail
+    assert paths(found) == ["/dataset/path"]
+    good = changed(spec, dataset={"name": "npz", "path": "mine/birds.npz"}, constraints={})
+    assert client.post("/v1/jobs", json=good).status_code == 201
+    assert paths(refused(client, changed(spec, dataset={"name": "npz"}))) == ["/dataset/path"]
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../mine.npz", "a/../../b", "", "a\\b", "c:/x", "~\\..\\x"])
+def test_paths_cannot_leave_the_data_folder(client: httpx.Client, spec: dict[str, Any], path: str) -> None:
+    found = refused(client, changed(spec, dataset={"name": "npz", "path": path}))
+    assert (found.title, paths(found)) == ("Unsafe path", ["/dataset/path"])
+
+
+def test_data_of_a_worker_that_is_gone_counts_only_when_no_other_lives(
+    client: httpx.Client, spec: dict[str, Any]
+) -> None:
+    lacking = [
+        {**entry, "workers": {"worker-2": {"present": False, "searched": ["/b"], "hint": "", "files": {}}}}
+        for entry in (item for item in _entries("worker-2") if item["kind"] == "dataset")
+    ]
+    others = [item for item in _entries("worker-2") if item["kind"] != "dataset"]
+    publish("worker-2", entries=others + lacking)
+    assert client.post("/v1/jobs", json=spec).status_code == 201
+    with unit_of_work() as session:
+        catalog.retire(session, "worker-1")
+    assert "worker worker-2 looked in /b" in refused(client, spec).detail
+    with unit_of_work() as session:
+        session.delete(session.get_one(Worker, "worker-2"))
+    assert client.post("/v1/jobs", json=spec).status_code == 201  # it waits
+
+
+def _entries(worker: str) -> list[dict[str, Any]]:
+    from tests.api.publications import entries
+
+    return entries(worker)
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+def exact(resource: str, channels: int = 8, cells: int = 5) -> tuple[int, int]:
+    """Floor and ceiling by the space itself, at digits' images."""
+    space = parse(spaces["darts"], {"cells": cells, "channels": channels}, "space")
+    skeleton = space.skeleton((1, 8, 8), 10)
+    low, high = (
+        getattr(count(Architecture(space.extreme(skeleton, resource, highest), skeleton)), resource)
+        for highest in (False, True)
+    )
+    return low, high
+
+
+@pytest.mark.parametrize(
+    ("objective", "resource", "times"), [("params", "params", 1), ("macs", "macs", 1), ("flops", "macs", 2)]
+)
+def test_bounds_outside_the_exact_range_name_floor_and_ceiling(
+    client: httpx.Client, spec: dict[str, Any], objective: str, resource: str, times: int
+) -> None:
+    floor, ceiling = (times * number for number in exact(resource))
+
+    def bounded(**bound: float) -> dict[str, Any]:
+        return changed(spec, objectives=["error", objective], constraints={objective: bound})
+
+    for side, number in (("max", floor - 1), ("min", ceiling + 1)):
+        found = refused(client, bounded(**{side: number}))
+        assert str(floor) in found.errors[0].expected
+        assert str(ceiling) in found.errors[0].expected
+        assert (paths(found), found.errors[0].got) == ([f"/constraints/{objective}/{side}"], number)
+    for bound in ({"max": floor}, {"min": ceiling}, {"min": floor, "max": ceiling}, {"max": 100 * ceiling}):
+        assert client.post("/v1/jobs", json=bounded(**bound)).status_code == 201
+
+
+def test_several_widths_are_bounded_by_the_union_of_their_ranges(client: httpx.Client, spec: dict[str, Any]) -> None:
+    narrow, wide = exact("params", 4), exact("params", 64)
+    assert narrow[1] < wide[0]
+
+    def bounded(**bound: float) -> dict[str, Any]:
+        return changed(spec, target={"channels": [4, 64]}, constraints={"params": bound})
+
+    for fine in ({"max": narrow[1]}, {"min": wide[0]}, {"max": narrow[0]}, {"min": wide[1]}):
+        assert client.post("/v1/jobs", json=bounded(**fine)).status_code == 201
+    for bad in ({"max": narrow[0] - 1}, {"min": wide[1] + 1}, {"min": narrow[1] + 1, "max": wide[0] - 1}):
+        found = refused(client, bounded(**bad))
+        assert f"{narrow[0]} to {narrow[1]}" in found.detail
+        assert f"{wide[0]} to {wide[1]}" in found.detail
+
+
+def test_bounds_hold_at_the_target_not_at_the_searched_skeleton(client: httpx.Client, spec: dict[str, Any]) -> None:
+    floor = exact("params", channels=16, cells=8)[0]
+    target = {"cells": 8, "channels": 16}
+    assert exact("params")[0] < floor - 1
+    refused(client, changed(spec, target=target, constraints={"params": {"max": floor - 1}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"constraints": {"error": {"max": 8}}}, "/constraints/error/max"),
+        ({"constraints": {"error": {"min": -0.1}}}, "/constraints/error/min"),
+        ({"constraints": {"latency_ms": {"max": 0}}}, "/constraints/latency_ms/max"),
+        ({"reference_point": {"error": 0}}, "/reference_point/error"),
+        ({"reference_point": {"error": 1.5}}, "/reference_point/error"),
+        ({"reference_point": {"params": 10}}, "/reference_point/params"),
+        ({"reference_point": {"latency_ms": 0}}, "/reference_point/latency_ms"),
+        ({"objectives": ["accuracy", "params"], "reference_point": {"accuracy": 1}}, "/reference_point/accuracy"),
+    ],
+)
+def test_bounds_and_reference_points_that_cannot_be(
+    client: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str
+) -> None:
+    assert paths(refused(client, changed(spec, constraints={}) | changes)) == [path]
+
+
+def test_good_reference_points(client: httpx.Client, spec: dict[str, Any]) -> None:
+    good = changed(spec, objectives=["accuracy", "params"], reference_point={"accuracy": 0, "params": 1e6})
+    assert client.post("/v1/jobs", json=good).status_code == 201
+
+
+def test_a_network_that_cannot_be_built(
+    client: httpx.Client, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nas_core.errors import InvalidGenotypeError
+
+    def impossible(architecture: Architecture) -> Any:
+        raise InvalidGenotypeError(f"maps shrink to nothing at {len(architecture.skeleton.cells)} cells")
+
+    monkeypatch.setattr(ranges, "count", impossible)
+    ranges._exact_range.cache_clear()
+    found = refused(client, changed(spec, target={"cells": 9}))
+    assert paths(found) == ["/space", "/target"]
+    assert "maps shrink to nothing at 9 cells" in found.detail
+
+
+def test_the_largest_space_is_counted_in_reasonable_time(client: httpx.Client, spec: dict[str, Any]) -> None:
+    space = {"name": "darts", "cells": 100, "nodes": 8}
+    largest = changed(spec, space=space, target={"channels": list(range(4, 20))}, constraints={"params": {"max": 1}})
+    response = client.post("/v1/jobs", json=largest)
+    assert "expected" in problem(response, 422).detail
+    assert response.elapsed.total_seconds() < 15
