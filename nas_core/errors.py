@@ -43,3 +43,7 @@ class DatasetError(NasCoreError):
 
 class DivergedError(NasCoreError):
     """Training produced a loss that is not finite."""
+
+
+class DeviceError(NasCoreError):
+    """A device that is not here, or that cannot do what is asked of it."""
