@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas_core.architecture import Genotype
+from nas_core.architecture import Genotype, genotype_from_json, genotype_to_json
 from nas_core.recipe import ShortTraining
 from nas_core.values import Value
 
@@ -64,3 +64,17 @@ class Checkpoint:
 
 
 Event = Propose | Evaluated | Progress | Checkpoint
+
+
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """For checkpoints."""
+    return {
+        "genotype": genotype_to_json(evaluation.genotype),
+        "values": [{key: value.to_json() for key, value in values.items()} for values in evaluation.values],
+        "failure": evaluation.failure,
+    }
+
+
+def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
+    values = tuple({key: Value.from_json(value) for key, value in values.items()} for values in data["values"])
+    return Evaluation(genotype_from_json(data["genotype"]), values, data["failure"])

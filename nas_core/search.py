@@ -7,7 +7,7 @@ and to stop it one leaves the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -85,6 +85,9 @@ class DataObjective(Objective, Protocol):
 class ExactObjective(Objective, Protocol):
     """Follows from the architecture alone."""
 
+    resource: ClassVar[Resource]
+    """The additive cost it rises with."""
+
     def value(self, architecture: Architecture) -> Value: ...
 
 
@@ -158,7 +161,9 @@ class Problem(Generic[S]):
     device: torch.device
     splits: Splits
     between_steps: Callable[[], None] = lambda: None
-    """Called between training steps: the service's chance to let a measurement pass."""
+    """Called between training steps: the service's chance to let a measurement pass, or to stop."""
+    quietly: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while measuring: the service keeps training away from the device meanwhile."""
 
     def costs(self, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
         """(n, objectives), all minimised, at the first target; what failed costs infinity."""

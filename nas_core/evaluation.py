@@ -1,0 +1,133 @@
+"""Answers what an algorithm proposes: exact costs, short trainings, measurements; a failure is a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+
+from nas_core.architecture import Architecture, Genotype
+from nas_core.errors import DivergedError, NasCoreError
+from nas_core.events import Evaluation, Propose
+from nas_core.recipe import ShortTraining
+from nas_core.search import DataObjective, ExactObjective, MeasuredObjective, Problem
+from nas_core.training import Training, misclassified, seed_of
+from nas_core.values import Value
+
+Journal = Mapping[str, Mapping[str, Value]]
+"""What is known already: values by objective key, by architecture hash."""
+
+
+class Evaluator:
+    """An evaluator for :func:`nas_core.search.drive`.
+
+    It answers from the journal first, so that a resumed search neither trains nor measures twice; then measures all of
+    a proposal interleaved, then trains one candidate after another, and yields each as soon as it is complete.
+    """
+
+    def __init__(self, problem: Problem[Any], journal: Journal | None = None) -> None:
+        self.problem = problem
+        self.journal: dict[str, dict[str, Value]] = {key: dict(values) for key, values in (journal or {}).items()}
+
+    def __call__(self, proposal: Propose) -> Iterator[Evaluation]:
+        known = proposal.known or ({},) * len(proposal.genotypes)
+        measured = self._measure(proposal.genotypes)
+        for genotype, given in zip(proposal.genotypes, known, strict=True):
+            try:
+                yield self._evaluate(genotype, given, proposal, measured)
+            except (DivergedError, torch.OutOfMemoryError) as error:
+                yield Evaluation(genotype, (), str(error))
+            except NasCoreError as error:
+                yield Evaluation(genotype, (), f"{type(error).__name__}: {error}")
+
+    def _architectures(self, genotype: Genotype) -> list[Architecture]:
+        return [Architecture(genotype, target) for target in self.problem.targets]
+
+    def _evaluate(
+        self,
+        genotype: Genotype,
+        given: Mapping[str, Value],
+        proposal: Propose,
+        measured: Mapping[tuple[str, str], Value],
+    ) -> Evaluation:
+        self.problem.space.check(genotype)
+        data = self._data_values(genotype, given, proposal)
+        values = []
+        for architecture in self._architectures(genotype):
+            found: dict[str, Value] = {}
+            for key, objective in self.problem.axes.objectives.items():
+                if objective.source == "data":
+                    found[key] = data[key]
+                elif objective.source == "exact":
+                    found[key] = cast(ExactObjective, objective).value(architecture)
+                else:
+                    found[key] = measured[architecture.hash, key]
+                if not math.isfinite(found[key].value):
+                    return Evaluation(genotype, (), f"{key} is {found[key].value}, not a finite number")
+            values.append(found)
+            self.journal[architecture.hash] = found
+        return Evaluation(genotype, tuple(values))
+
+    def _measure(self, genotypes: Sequence[Genotype]) -> dict[tuple[str, str], Value]:
+        """Measured objectives of all targets, journalled ones as they were, the others interleaved."""
+        found: dict[tuple[str, str], Value] = {}
+        for key, objective in self.problem.axes.objectives.items():
+            if objective.source != "measured":
+                continue
+            missing: dict[str, Architecture] = {}
+            for genotype in genotypes:
+                for architecture in self._architectures(genotype):
+                    known = self.journal.get(architecture.hash, {}).get(key)
+                    if known is not None:
+                        found[architecture.hash, key] = known
+                    else:
+                        missing[architecture.hash] = architecture
+            if missing:
+                with self.problem.quietly():
+                    taken = cast(MeasuredObjective, objective).measure(list(missing.values()), self.problem.device)
+                for name, value in zip(missing, taken, strict=True):
+                    found[name, key] = value
+        return found
+
+    def _data_values(
+        self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose
+    ) -> Mapping[str, Value]:
+        """Values of all objectives that follow from the error: given, journalled or trained for."""
+        wanted = [key for key, objective in self.problem.axes.objectives.items() if objective.source == "data"]
+        if all(key in given for key in wanted):
+            return given
+        journalled = self.journal.get(self._architectures(genotype)[0].hash, {})
+        if all(key in journalled for key in wanted):
+            return journalled
+        if proposal.train is None:
+            raise NasCoreError("the algorithm neither scored its proposal nor said how to train it")
+        error, detail = self._short_error(genotype, proposal.train)
+        return {
+            key: cast(DataObjective, self.problem.axes.objectives[key]).value(error, "trained", detail)
+            for key in wanted
+        }
+
+    def _short_error(self, genotype: Genotype, short: ShortTraining) -> tuple[float, dict[str, Any]]:
+        """Validation error after a short training on the search skeleton."""
+        problem = self.problem
+        architecture = Architecture(genotype, problem.skeleton)
+        split = problem.splits.train
+        if short.subset is not None and short.subset < split.size:
+            order = torch.Generator().manual_seed(seed_of(problem.seed, "subset"))
+            split = split.part(torch.randperm(split.size, generator=order)[: short.subset])
+        training = Training(
+            architecture,
+            short.recipe(),
+            split,
+            problem.splits.augmentation,
+            seed_of(problem.seed, architecture.hash, "search"),
+            problem.device,
+            problem.between_steps,
+        )
+        while not training.finished:
+            training.epoch()
+        wrong = misclassified(training.network, problem.splits.validation, problem.device)
+        images = problem.splits.validation.size
+        return wrong / images, {"epochs": short.epochs, "seeds": 1, "split": "validation", "n": images}

@@ -1,0 +1,126 @@
+"""How population methods learn a candidate's error: by a short training each, or on one shared supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+
+from nas_core.architecture import Genotype
+from nas_core.errors import IncompatibleSpaceError
+from nas_core.events import Progress, Propose
+from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
+from nas_core.search import DataObjective, Problem, Relaxable
+from nas_core.supernet.weights import WeightLearner, make_supernet, supernet_error
+from nas_core.training import seed_of
+from nas_core.values import Value
+
+
+class Scorer(Protocol):
+    """Turns genotypes into proposals. Its state goes into the algorithm's checkpoints."""
+
+    def prepare(self) -> Generator[Progress, None, None]:
+        """Whatever must happen before the first proposal; every yield is a safe point."""
+        ...
+
+    def propose(self, genotypes: Sequence[Genotype]) -> Propose: ...
+    def state(self) -> dict[str, Any]: ...
+    def resume(self, state: Mapping[str, Any]) -> None: ...
+
+
+def scorer(estimation: Estimation, problem: Problem[Any]) -> Scorer:
+    """Raises IncompatibleSpaceError when a supernet is wanted of a space that has none."""
+    if isinstance(estimation, ShortTraining):
+        return ByTraining(estimation)
+    if not isinstance(problem.space, Relaxable):
+        raise IncompatibleSpaceError(f"{type(problem.space).__name__} has no supernet; give 'evaluate' as a training")
+    return OnSupernet(estimation, problem)
+
+
+class ByTraining:
+    """Leaves the error to the evaluator, which trains every candidate briefly."""
+
+    def __init__(self, short: ShortTraining) -> None:
+        self.short = short
+
+    def prepare(self) -> Generator[Progress, None, None]:
+        yield from ()
+
+    def propose(self, genotypes: Sequence[Genotype]) -> Propose:
+        return Propose(tuple(genotypes), train=self.short)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def data_values(problem: Problem[Any], error: float, detail: Mapping[str, Any]) -> dict[str, Value]:
+    """Values of all objectives that follow from an error seen on a supernet."""
+    return {
+        key: cast(DataObjective, objective).value(error, "supernet", detail)
+        for key, objective in problem.axes.objectives.items()
+        if objective.source == "data"
+    }
+
+
+class OnSupernet:
+    """Trains one supernet on uniformly sampled paths, then scores candidates with the weights they inherit.
+
+    Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420. A path is a random genotype of the
+    space, its ops unweighted. Scores use all validation images and batch statistics.
+    """
+
+    def __init__(self, estimation: SupernetTraining, problem: Problem[Relaxable]) -> None:
+        self.problem, self.estimation = problem, estimation
+        self.epochs = min(estimation.supernet_epochs, problem.budget.epochs)
+        self.supernet = make_supernet(
+            lambda: problem.space.supernet(problem.skeleton, share_features=estimation.share_features),
+            seed_of(problem.seed, "supernet"),
+            problem.device,
+        )
+        self.learner = WeightLearner(self.supernet, epochs=self.epochs, lr=estimation.lr)
+        self.order = torch.Generator().manual_seed(seed_of(problem.seed, "supernet order"))
+        self.paths = np.random.default_rng(seed_of(problem.seed, "paths"))
+        self.done = 0
+
+    def prepare(self) -> Generator[Progress, None, None]:
+        problem = self.problem
+        while self.done < self.epochs:
+            self.learner.start(self.done)
+            augmentation = problem.splits.augmentation
+            batches = problem.splits.train.batches(self.estimation.batch, self.order, augmentation, problem.device)
+            for images, labels in batches:
+                path = problem.space.selection(problem.space.sample(self.paths))
+                self.learner.step(images, labels, (None, path))
+                problem.between_steps()
+            self.done += 1
+            yield Progress("supernet", self.done, self.epochs, {"loss": self.learner.mean_loss()})
+
+    def propose(self, genotypes: Sequence[Genotype]) -> Propose:
+        return Propose(tuple(genotypes), tuple(self._score(genotype) for genotype in genotypes))
+
+    def _score(self, genotype: Genotype) -> dict[str, Value]:
+        problem = self.problem
+        active = problem.space.selection(genotype)
+        error = supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device)
+        problem.between_steps()
+        images = problem.splits.validation.size
+        return data_values(problem, error, {"epochs": self.done, "split": "validation", "n": images})
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state(),
+            "order": self.order.get_state(),
+            "paths": self.paths.bit_generator.state,
+            "done": self.done,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self.learner.resume(state["learner"])
+        self.order.set_state(state["order"])
+        self.paths.bit_generator.state = state["paths"]
+        self.done = int(state["done"])

@@ -1,0 +1,108 @@
+"""Supernet weights: how they learn and how a genotype is scored with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas_core.data import Split
+from nas_core.errors import DivergedError
+from nas_core.supernet.network import Selection, Supernet
+from nas_core.training.networks import cosine, learn_at
+
+SCORING_BATCH = 256
+
+Choice = tuple[Mapping[str, Tensor] | None, Selection | None]
+"""Gates and active ops of one step."""
+
+
+class WeightLearner:
+    """SGD on a supernet's weights: momentum, decay, clip, cosine per epoch (DARTS A.1.1).
+
+    Weights of inactive ops have no gradient, so the optimiser neither decays nor moves them.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        *,
+        epochs: int,
+        lr: float,
+        lr_min: float = 0.0,
+        momentum: float = 0.9,
+        weight_decay: float = 3e-4,
+        clip: float = 5.0,
+    ) -> None:
+        self.supernet, self.epochs, self.lr, self.lr_min, self.clip = supernet, epochs, lr, lr_min, clip
+        self.optimizer = torch.optim.SGD(
+            supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+        self._total: Tensor | None = None
+        self._seen = 0
+
+    def start(self, epoch: int) -> None:
+        """Sets the learning rate of an epoch (from 0)."""
+        learn_at(self.optimizer, cosine(epoch, self.epochs, self.lr, self.lr_min))
+        self._total, self._seen = None, 0
+
+    def step(self, images: Tensor, labels: Tensor, choice: Choice) -> None:
+        gates, active = choice
+        self.supernet.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(self.supernet(images, gates, active), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.clip)
+        self.optimizer.step()
+        total = loss.detach() * len(labels)
+        self._total = total if self._total is None else self._total + total
+        self._seen += len(labels)
+
+    def mean_loss(self) -> float:
+        """Of the epoch so far. Raises DivergedError when it is not finite."""
+        mean = float(self._total) / self._seen if self._total is not None else 0.0
+        if not math.isfinite(mean):
+            raise DivergedError(f"the supernet diverged: its loss became {mean} at a learning rate of {self.lr}")
+        return mean
+
+    def state(self) -> dict[str, Any]:
+        return {"supernet": self.supernet.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimizer.load_state_dict(dict(state["optimizer"]))
+
+
+def make_supernet(build: Callable[[], Supernet], seed: int, device: torch.device) -> Supernet:
+    """A supernet whose first weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        supernet = build()
+    moved: Supernet = supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def even_batches(size: int, largest: int) -> int:
+    """A batch size of which no last batch is much smaller: batch statistics of a few images say little."""
+    return math.ceil(size / math.ceil(size / largest))
+
+
+@torch.no_grad()
+def supernet_error(supernet: Supernet, split: Split, choice: Choice, device: torch.device) -> float:
+    """Share of the split's images that the chosen sub-network gets wrong, with batch statistics."""
+    gates, active = choice
+    supernet.train()  # batch norms of the supernet keep no running statistics
+    wrong = torch.zeros((), dtype=torch.int64, device=device)
+    for images, labels in split.batches(even_batches(split.size, SCORING_BATCH), None, None, device):
+        wrong += (supernet(images, gates, active).argmax(dim=1) != labels).sum()
+    return int(wrong) / split.size
+
+
+def forever(epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of one epoch after another."""
+    while True:
+        yield from epoch()

@@ -1,0 +1,139 @@
+"""From a job's JSON to the objects that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from nas_core import settings as forms
+from nas_core.algorithms import algorithms
+from nas_core.architecture import Architecture, Skeleton
+from nas_core.data import Splits
+from nas_core.datasets import datasets
+from nas_core.objectives import objectives
+from nas_core.recipe import Recipe
+from nas_core.search import (
+    Axes,
+    Bound,
+    Budget,
+    ExactObjective,
+    MeasuredObjective,
+    Problem,
+    SearchAlgorithm,
+    SearchSpace,
+)
+from nas_core.spaces import spaces
+from skyline.schemas import JobSpec
+
+HEADROOM = 1.1
+"""A measured objective's default reference is the ceiling network's value times this."""
+
+
+def axes_of(spec: JobSpec) -> Axes:
+    """Objectives by key with their bounds. Raises UnknownNameError or InvalidSettingsError."""
+    made = {
+        objective.effective_key: forms.parse(
+            objectives[objective.name], objective.settings, f"objective '{objective.name}'"
+        )
+        for objective in spec.objectives
+    }
+    return Axes(made, {key: Bound(bound.min, bound.max) for key, bound in spec.constraints.items()})
+
+
+def splits_of(spec: JobSpec, root: Path) -> Splits:
+    """Raises DatasetMissingError or DatasetError."""
+    dataset = forms.parse(datasets[spec.dataset.name], spec.dataset.settings, f"data set '{spec.dataset.name}'")
+    splits: Splits = dataset.splits(root, spec.seed, spec.dataset.fraction)
+    return splits
+
+
+def recipe_of(spec: JobSpec) -> Recipe:
+    """How the job wants its networks verified."""
+    verify = spec.verify
+    return Recipe(
+        epochs=verify.epochs,
+        batch=verify.batch,
+        lr=verify.lr,
+        weight_decay=verify.weight_decay,
+        drop_path=verify.drop_path,
+        auxiliary=verify.auxiliary,
+        cutout=verify.cutout,
+        label_smoothing=verify.label_smoothing,
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job made ready to run."""
+
+    problem: Problem[Any]
+    algorithm: SearchAlgorithm
+
+
+def plan_of(
+    spec: JobSpec,
+    root: Path,
+    device: torch.device,
+    between_steps: Callable[[], None] = lambda: None,
+    quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Plan:
+    """Raises a NasCoreError that says what is wrong with the job."""
+    space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
+    algorithm: SearchAlgorithm = forms.parse(
+        algorithms[spec.algorithm.name], spec.algorithm.settings, f"algorithm '{spec.algorithm.name}'"
+    )
+    splits = splits_of(spec, root)
+    problem = Problem(
+        space=space,
+        axes=axes_of(spec),
+        skeleton=space.skeleton(splits.input, splits.classes),
+        targets=targets_of(spec, space, splits),
+        budget=Budget(spec.budget.evaluations, spec.budget.epochs),
+        seed=spec.seed,
+        rng=np.random.default_rng(spec.seed),
+        device=device,
+        splits=splits,
+        between_steps=between_steps,
+        quietly=quietly,
+    )
+    return Plan(problem, algorithm)
+
+
+def targets_of(spec: JobSpec, space: SearchSpace, splits: Splits) -> tuple[Skeleton, ...]:
+    """The skeletons of the networks wanted, one for each width."""
+    target = spec.target
+    return tuple(
+        space.skeleton(splits.input, splits.classes, cells=target.cells, channels=width, stem=target.stem)
+        for width in target.widths or [None]
+    )
+
+
+def reference_point(problem: Problem[Any], given: Mapping[str, float]) -> dict[str, float]:
+    """Complete, by objective key and in its unit. What is not given: error 1 - 1/classes; exact costs the ceiling at
+    the target; measured ones 1.1 x the ceiling network's value, measured now.
+    """
+    chance = 1.0 - 1.0 / problem.splits.classes
+    ceilings = [
+        Architecture(problem.space.extreme(target, "macs", True), target) for target in problem.targets
+    ]
+    reference: dict[str, float] = {}
+    for key, objective in problem.axes.objectives.items():
+        if key in given:
+            reference[key] = given[key]
+        elif objective.source == "data":
+            reference[key] = chance if objective.direction == "minimize" else 1.0 - chance
+        elif objective.source == "exact":
+            exact = cast(ExactObjective, objective)
+            dearest = [Architecture(problem.space.extreme(t, exact.resource, True), t) for t in problem.targets]
+            reference[key] = max(exact.value(network).value for network in dearest)
+        else:
+            with problem.quietly():
+                values = cast(MeasuredObjective, objective).measure(ceilings, problem.device)
+            reference[key] = HEADROOM * max(value.value for value in values)
+    return reference

@@ -1,0 +1,79 @@
+"""What every kind of task has at hand while one attempt of it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import torch
+from sqlalchemy.orm import Session
+
+from nas_core import checkpoint
+from nas_core.errors import CheckpointError
+from skyline.schemas import JobSpec
+from store import events, tasks
+from store.session import unit_of_work
+from store.settings import settings
+from worker.control import StopFlag
+from worker.quiet import Room
+
+CHECKPOINT_SECONDS = 10.0
+
+
+@dataclass
+class Attempt:
+    """One attempt of one task: its job, its fence, its device, its checkpoint."""
+
+    task_id: UUID
+    fence: int
+    job_id: UUID
+    candidate_id: UUID | None
+    spec: JobSpec
+    reference_point: Mapping[str, float]
+    device: torch.device
+    flag: StopFlag
+    room: Room
+    _saved: float = field(default_factory=time.monotonic)
+
+    def between_steps(self) -> None:
+        """Lets a measurement pass; raises Stopped when asked to stop."""
+        self.flag.check()
+        self.room.pass_measurers()
+
+    @contextmanager
+    def recording(self) -> Iterator[Session]:
+        """A transaction under this attempt's fence. Raises LeaseLostError when the task belongs to another."""
+        with unit_of_work() as session:
+            tasks.hold(session, self.task_id, self.fence)
+            yield session
+
+    @property
+    def _checkpoint(self) -> Path:
+        return settings().checkpoint_dir / f"{self.task_id}.pt"
+
+    def save(self, state: Mapping[str, Any], now: bool = False) -> None:
+        """Keeps a checkpoint, at most one every few seconds unless ``now``."""
+        if now or time.monotonic() - self._saved > CHECKPOINT_SECONDS:
+            checkpoint.save({"fence": self.fence, "state": dict(state)}, self._checkpoint)
+            self._saved = time.monotonic()
+
+    def load(self) -> Mapping[str, Any] | None:
+        """The newest checkpoint of this task; one that cannot be read is told of and left."""
+        if not self._checkpoint.exists():
+            return None
+        try:
+            state: Mapping[str, Any] = checkpoint.load(self._checkpoint)["state"]
+        except CheckpointError as error:
+            with self.recording() as session:
+                events.append(session, self.job_id, [("warning", {"message": str(error)})])
+            return None
+        return state
+
+    def discard(self) -> None:
+        """The task is done; its checkpoint is of no more use."""
+        self._checkpoint.unlink(missing_ok=True)

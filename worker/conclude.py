@@ -1,0 +1,74 @@
+"""The last task of a job: measures what was verified side by side, draws the final front, opens the test data once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+from uuid import UUID
+
+import torch
+from safetensors.torch import load_file
+
+from nas_core.architecture import Architecture
+from nas_core.errors import NasCoreError
+from nas_core.network import Network
+from nas_core.search import Axes, MeasuredObjective
+from nas_core.training import misclassified
+from store import candidates, jobs, tasks
+from store.session import reading
+from store.settings import settings
+from worker.assembly import axes_of, splits_of
+from worker.attempt import Attempt
+from worker.verify import write_final_front
+
+
+def run(attempt: Attempt) -> None:
+    """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked."""
+    axes = axes_of(attempt.spec)
+    with reading() as session:
+        every = candidates.all_values(session, attempt.job_id, "final")
+        ordered = tasks.counts(session, attempt.job_id, "verify")
+    rows = [row for row in every if row.values and row.status != "failed"]
+    if ordered and not rows:
+        why = next((row.failure for row in every if row.failure), "unknown")
+        raise NasCoreError(f"every verification failed; the first with: {why}")
+    measure(attempt, axes, rows)
+    with attempt.recording() as session:
+        keeper = write_final_front(session, attempt.job_id, axes, attempt.reference_point)
+    test(attempt, [point.id for point in keeper.members])
+    with attempt.recording() as session:
+        jobs.finish(session, attempt.job_id, "succeeded", by=attempt.task_id)
+
+
+def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> None:
+    """Measured objectives of all verified networks in one interleaved session: one front, one protocol."""
+    for key, objective in axes.objectives.items():
+        missing = [row for row in rows if key not in row.values]
+        if objective.source != "measured" or not missing:
+            continue
+        networks = [Architecture.from_json(row.architecture) for row in rows]
+        with attempt.room.alone():
+            taken = cast(MeasuredObjective, objective).measure(networks, attempt.device)
+        with attempt.recording() as session:
+            for row, value in zip(rows, taken, strict=True):
+                candidates.set_final(session, row.candidate_id, {key: value.to_json()})
+
+
+def test(attempt: Attempt, members: Sequence[UUID]) -> None:
+    """Test errors of the members, computed once and shown: nothing sorts, filters or chooses by them."""
+    splits = splits_of(attempt.spec, settings().data_root)
+    for candidate_id in members:
+        with reading() as session:
+            candidate = candidates.get(session, candidate_id)
+            files = {a.format: a for a in candidates.artefacts_of(session, [candidate_id]).get(candidate_id, [])}
+        if candidate.test is not None or "safetensors" not in files:
+            continue
+        network = Network(Architecture.from_json(candidate.architecture))
+        network.load_state_dict(load_file(settings().artefact_dir / files["safetensors"].path))
+        placed = network.to(attempt.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        count = splits.test.size
+        error = misclassified(placed, splits.test, attempt.device) / count
+        sd = (error * (1 - error) / count) ** 0.5
+        with attempt.recording() as session:
+            candidates.set_test(session, candidate_id, {"error": error, "sd": sd, "n": count})
+        attempt.between_steps()

@@ -1,0 +1,102 @@
+"""What a worker's main process does beside Celery: publish, show that it lives, relay messages, reap expired leases."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from store import catalog, queue, tasks
+from store.session import unit_of_work
+from store.settings import settings
+from worker.identity import Identity
+
+log = logging.getLogger(__name__)
+
+
+def inspect_host() -> dict[str, Any]:
+    """The publication, made by a process that may import torch."""
+    done = subprocess.run([sys.executable, "-m", "worker.catalog"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"python -m worker.catalog failed:\n{done.stderr[-2000:]}")
+    publication: dict[str, Any] = json.loads(done.stdout)
+    return publication
+
+
+def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], ...]:
+    """Names and times of the files under the data root: changes when a data set is added or removed."""
+    found = []
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = Path(folder, name)
+            try:
+                found.append((str(path), path.stat().st_mtime))
+            except FileNotFoundError:
+                continue
+            if len(found) >= most:
+                return tuple(sorted(found))
+    return tuple(sorted(found))
+
+
+class Keeper:
+    """A thread of the worker's main process; every round is short and survives a database or broker that is away."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._published: tuple[tuple[str, float], ...] | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Tells the supervisor, through the worker's row, to put its task back."""
+        try:
+            with unit_of_work() as session:
+                catalog.drain(session, Identity().name)
+        except SQLAlchemyError:
+            log.exception("could not mark this worker as draining")
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        try:
+            with unit_of_work() as session:
+                catalog.retire(session, Identity().name)
+        except SQLAlchemyError:
+            log.exception("could not retire this worker")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._round()
+            except (SQLAlchemyError, OSError, RuntimeError):
+                log.exception("a round of the keeper failed; it goes on")
+            self._stop.wait(settings().relay_seconds)
+
+    def _round(self) -> None:
+        state = data_root_state(settings().data_root)
+        if state != self._published:
+            self._publish(inspect_host())
+            self._published = state
+        with unit_of_work() as session:
+            if not catalog.seen(session, Identity().name):
+                self._published = None  # the next round publishes again
+            tasks.reap(session)
+        queue.relay()
+
+    def _publish(self, publication: dict[str, Any]) -> None:
+        identity = Identity()
+        with unit_of_work() as session:
+            worker = {"name": identity.name, "host": socket.gethostname(), "queues": identity.queue_names}
+            catalog.publish(session, worker, publication)

@@ -1,0 +1,179 @@
+"""What a search says becomes rows: candidates, values, the search front, events; a few times a second at most."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+
+from nas_core.architecture import Architecture, Skeleton
+from nas_core.events import Evaluated, Evaluation, Event, Progress
+from nas_core.pareto import hypervolume, knee, non_dominated
+from nas_core.search import Axes
+from store import candidates, events, fronts, jobs, tasks
+from store.candidates import NewCandidate
+from store.session import unit_of_work
+
+FLUSH_SECONDS = 1.0
+FLUSH_COUNT = 50
+DEAR = frozenset({"trained", "measured"})
+"""Kinds of values that cost so much that they are written before the search goes on."""
+SEARCH_SHARE = 0.6
+"""Of a job's progress bar; verification has the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A candidate as the front sees it."""
+
+    id: UUID
+    target: int
+    costs: tuple[float, ...]
+
+
+class FrontKeeper:
+    """The non-dominated, feasible points of one job and kind.
+
+    Search values compare only within one target skeleton, so each target has its own front there and the search front
+    is their union; the final front is one.
+    """
+
+    def __init__(self, job_id: UUID, kind: str, axes: Axes, reference: Mapping[str, float]) -> None:
+        self.job_id, self.kind, self.axes = job_id, kind, axes
+        self.reference = axes.costs_of(reference)
+        self.members: list[Point] = []
+
+    def add(self, id: UUID, target: int, values: Mapping[str, float]) -> bool:
+        """Whether the point entered; what breaks a bound never does."""
+        if self.axes.violation(values) > 0:
+            return False
+        point = Point(id, target if self.kind == "search" else 0, tuple(self.axes.costs_of(values)))
+        rivals = [member for member in self.members if member.target == point.target and member.id != id]
+        keep = non_dominated([rival.costs for rival in rivals] + [point.costs])
+        others = [member for member in self.members if member.target != point.target]
+        self.members = others + [rival for rival, kept in zip(rivals, keep[:-1], strict=True) if kept]
+        if keep[-1]:
+            self.members.append(point)
+        return bool(keep[-1])
+
+    def write(self, session: Any) -> None:
+        """Stores membership, hypervolume and knee; nothing happens where nothing changed."""
+        costs = np.array([point.costs for point in self.members]).reshape(len(self.members), len(self.reference))
+        middle = knee(costs)
+        fronts.replace(
+            session,
+            self.job_id,
+            self.kind,
+            [point.id for point in self.members],
+            hypervolume(costs, self.reference),
+            None if middle is None else self.members[middle].id,
+        )
+
+
+def numbers(values: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The bare numbers of values as on the wire."""
+    return {key: float(value["value"]) for key, value in values.items()}
+
+
+class SearchRecorder:
+    """Takes events of a search, under the fence of one attempt."""
+
+    def __init__(
+        self,
+        task_id: UUID,
+        fence: int,
+        job_id: UUID,
+        axes: Axes,
+        targets: Sequence[Skeleton],
+        reference: Mapping[str, float],
+    ) -> None:
+        self.task_id, self.fence, self.job_id = task_id, fence, job_id
+        self.targets = tuple(targets)
+        self.front = FrontKeeper(job_id, "search", axes, reference)
+        self._pending: list[NewCandidate] = []
+        self._revised: list[NewCandidate] = []
+        self._progress: Progress | None = None
+        self._best: float | None = None
+        self._flushed = time.monotonic()
+
+    def restore(self, rows: Sequence[candidates.Row]) -> None:
+        """Takes up what an earlier attempt recorded."""
+        for row in rows:
+            if row.values and row.status != "failed":
+                self.front.add(row.candidate_id, row.target, numbers(row.values))
+
+    def take(self, event: Event) -> None:
+        """Remembers, and writes when it is time."""
+        dear = False
+        if isinstance(event, Evaluated):
+            made = self._candidates(event.evaluation)
+            (self._revised if event.revised else self._pending).extend(made)
+            dear = any(value["kind"] in DEAR for candidate in made for value in candidate.values.values())
+        elif isinstance(event, Progress):
+            self._progress = event
+        late = time.monotonic() - self._flushed > FLUSH_SECONDS
+        if dear or late or len(self._pending) + len(self._revised) >= FLUSH_COUNT:
+            self.flush()
+
+    def _candidates(self, evaluation: Evaluation) -> list[NewCandidate]:
+        made = []
+        for index, target in enumerate(self.targets):
+            architecture = Architecture(evaluation.genotype, target)
+            values = evaluation.values[index] if evaluation.failure is None else {}
+            made.append(
+                NewCandidate(
+                    hash=architecture.hash,
+                    architecture=architecture.to_json(),
+                    target=index,
+                    values={key: value.to_json() for key, value in values.items()},
+                    failure=evaluation.failure,
+                )
+            )
+        return made
+
+    def flush(self) -> None:
+        """One transaction: fence, candidates, front, events. Raises LeaseLostError."""
+        self._flushed = time.monotonic()
+        if not self._pending and not self._revised and self._progress is None:
+            return
+        with unit_of_work() as session:
+            tasks.hold(session, self.task_id, self.fence)
+            said: list[tuple[str, dict[str, Any]]] = []
+            for items, revise in ((self._pending, False), (self._revised, True)):
+                for start in range(0, len(items), FLUSH_COUNT):
+                    batch = items[start : start + FLUSH_COUNT]
+                    recorded = candidates.record(session, self.job_id, "search", batch, revise=revise)
+                    for item, (candidate_id, new) in zip(batch, recorded, strict=True):
+                        if item.failure is None:
+                            self.front.add(candidate_id, item.target, numbers(item.values))
+                        if new:
+                            said.append(("candidate", self._told(candidate_id, item)))
+            if self._progress is not None:
+                said.append(("progress", self._told_progress(self._progress)))
+                share = self._progress.step / max(1, self._progress.total)
+                if self._progress.phase == "search":
+                    jobs.set_phase(session, self.job_id, progress=SEARCH_SHARE * share)
+            events.append(session, self.job_id, said)
+            self.front.write(session)
+        self._pending, self._revised, self._progress = [], [], None
+
+    def _told(self, candidate_id: UUID, item: NewCandidate) -> dict[str, Any]:
+        return {
+            "id": str(candidate_id),
+            "hash": item.hash,
+            "values": numbers(item.values),
+            "failure": item.failure,
+            "stage": "search",
+        }
+
+    def _told_progress(self, progress: Progress) -> dict[str, Any]:
+        return {
+            "phase": progress.phase,
+            "step": progress.step,
+            "total": progress.total,
+            "metrics": dict(progress.metrics),
+        }

@@ -1,0 +1,116 @@
+"""The search task: drives the algorithm, records what it says, and orders the verification of the best."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from nas_core.errors import NasCoreError
+from nas_core.evaluation import Evaluator
+from nas_core.events import Checkpoint
+from nas_core.pareto import select
+from nas_core.search import Axes, drive, start
+from nas_core.values import Value
+from store import candidates, events, jobs, tasks
+from store.session import reading
+from store.settings import settings
+from worker.assembly import Plan, plan_of, reference_point
+from worker.attempt import Attempt
+from worker.control import Stopped
+from worker.recorder import SEARCH_SHARE, SearchRecorder, numbers
+
+log = logging.getLogger(__name__)
+
+
+def run(attempt: Attempt) -> None:
+    """From the job's start, or from where an earlier attempt left, to the tasks of verification."""
+    plan = plan_of(
+        attempt.spec, settings().data_root, attempt.device, attempt.between_steps, attempt.room.alone
+    )
+    reference = complete_reference(attempt, plan)
+    axes = plan.problem.axes
+    with reading() as session:
+        rows = candidates.all_values(session, attempt.job_id, "search")
+    recorder = SearchRecorder(
+        attempt.task_id, attempt.fence, attempt.job_id, axes, plan.problem.targets, reference
+    )
+    recorder.restore(rows)
+    journal = {
+        row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values
+    }
+    search_until_done(attempt, plan, recorder, journal)
+    order_verification(attempt, axes, reference)
+
+
+def complete_reference(attempt: Attempt, plan: Plan) -> dict[str, float]:
+    """The reference point, fixed before the first evaluation and kept for the life of the job."""
+    keys = set(plan.problem.axes.keys)
+    if keys <= set(attempt.reference_point):
+        return {key: float(attempt.reference_point[key]) for key in keys}
+    reference = reference_point(plan.problem, attempt.spec.reference_point)
+    with attempt.recording() as session:
+        jobs.set_reference_point(session, attempt.job_id, reference)
+    return reference
+
+
+def search_until_done(
+    attempt: Attempt, plan: Plan, recorder: SearchRecorder, journal: dict[str, dict[str, Value]]
+) -> None:
+    """Ends with the algorithm, or when the seconds of all attempts together are used up."""
+    kept = attempt.load()
+    spent_before = float(kept["seconds"]) if kept else 0.0
+    limit = attempt.spec.budget.max_seconds
+    began = time.monotonic()
+    search = start(plan.algorithm, plan.problem, kept["algorithm"] if kept else None)
+    try:
+        for event in drive(search, Evaluator(plan.problem, journal)):
+            if isinstance(event, Checkpoint):
+                recorder.flush()
+                seconds = spent_before + time.monotonic() - began
+                attempt.save({"algorithm": event.state, "seconds": seconds}, now=attempt.flag.set)
+            else:
+                recorder.take(event)
+            attempt.flag.check()
+            if limit is not None and spent_before + time.monotonic() - began > limit:
+                break
+    except Stopped:
+        recorder.flush()
+        raise
+    recorder.flush()
+
+
+def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]) -> None:
+    """Chooses the best of the search front; a repeated call chooses and orders the same."""
+    with attempt.recording() as session:
+        rows = candidates.all_values(session, attempt.job_id, "search")
+        usable = [row for row in rows if row.values and axes.violation(numbers(row.values)) <= 0]
+        if not any(row.values for row in rows):
+            why = next((row.failure for row in rows if row.failure), "the search proposed none")
+            raise NasCoreError(f"no candidate could be evaluated; the first failed with: {why}")
+        chosen = choose(usable, axes, reference, attempt.spec.verify.top)
+        for row in chosen:
+            tasks.add(session, attempt.job_id, "verify", row.candidate_id, attempt.spec.resources.device)
+        jobs.set_phase(
+            session, attempt.job_id, status="verifying", phase=f"verifying {len(chosen)}", progress=SEARCH_SHARE
+        )
+        if not chosen:
+            message = "no candidate holds all bounds; the front stays empty"
+            events.append(session, attempt.job_id, [("warning", {"message": message})])
+
+
+def choose(
+    rows: Sequence[candidates.Row], axes: Axes, reference: dict[str, float], top: int
+) -> list[candidates.Row]:
+    """Up to ``top`` rows, evenly over the target skeletons, each by rank and hypervolume contribution."""
+    targets = sorted({row.target for row in rows})
+    limits = axes.costs_of(reference)
+    chosen: list[candidates.Row] = []
+    for place, target in enumerate(targets):
+        share = (top - len(chosen)) // (len(targets) - place)
+        group = [row for row in rows if row.target == target]
+        costs = [axes.costs_of(numbers(row.values)) for row in group]
+        chosen += [group[index] for index in select(costs, limits, share, [row.hash for row in group])]
+    return chosen
+
+

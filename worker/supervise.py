@@ -1,0 +1,165 @@
+"""The Celery task: claims a row, runs one attempt of it in a process of its own, and sees it to its end.
+
+The child is a fresh Python process in a session of its own: it may use CUDA and DataLoader workers, it can be killed
+with all its children, and it dies with us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from store import catalog, tasks
+from store.session import unit_of_work
+from store.settings import settings
+from worker.control import DONE, LEASE_LOST, PUT_BACK
+from worker.identity import Identity
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.05
+GRACE_SECONDS = 6.0
+"""Between asking a child to stop and killing it."""
+TAIL_BYTES = 2_000
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended and what it used."""
+
+    code: int
+    """Exit code, or minus the signal."""
+    cpu_seconds: float
+    peak_memory_mb: float
+
+
+def _die_with_parent() -> None:
+    """Runs in the child between fork and exec (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Child:
+    """The process of one attempt; what it prints goes to the task's log."""
+
+    def __init__(self, task_id: UUID, fence: int) -> None:
+        self.log_path = settings().log_dir / f"{task_id}.log"
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_path.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "worker.child", str(task_id), str(fence)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        self.ended: Ended | None = None
+
+    def wait(self, seconds: float) -> Ended | None:
+        """Its end, if that comes within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while self.ended is None:
+            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            if pid:
+                code = os.waitstatus_to_exitcode(status)
+                self._process.returncode = code  # reaped here, for the sake of its resource usage
+                scale = 1024 if sys.platform == "linux" else 1024 * 1024
+                self.ended = Ended(code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
+            elif time.monotonic() >= deadline:
+                return None
+            else:
+                time.sleep(LOOK_SECONDS)
+        return self.ended
+
+    def stop(self) -> Ended:
+        """Asks, waits, then kills the whole group."""
+        self._signal(signal.SIGTERM)
+        ended = self.wait(GRACE_SECONDS)
+        self._signal(signal.SIGKILL)  # also whatever the child left behind in its group
+        while ended is None:
+            ended = self.wait(GRACE_SECONDS)
+        return ended
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return tail(self.log_path)
+
+
+def tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - TAIL_BYTES))
+        return file.read().decode(errors="replace")
+
+
+def supervise(task_id: UUID, identity: Identity) -> None:
+    """One attempt, if the task can be claimed; whatever happens to it is on record afterwards."""
+    have = settings()
+    with unit_of_work() as session:
+        claim = tasks.claim(
+            session,
+            task_id,
+            owner=identity.name,
+            device=identity.device,
+            threads=identity.threads,
+            lease_seconds=have.lease_seconds,
+            max_attempts=have.max_attempts,
+        )
+    if claim is None:
+        return
+    child = Child(task_id, claim.fence)
+    asked: str | None = None
+    ended = None
+    while ended is None:
+        ended = child.wait(have.heartbeat_seconds)
+        if ended is None:
+            asked = _asked_to_stop(task_id, claim.fence, identity)
+            if asked is not None:
+                ended = child.stop()
+    _record(claim, child, ended, asked)
+
+
+def _asked_to_stop(task_id: UUID, fence: int, identity: Identity) -> str | None:
+    """Renews the lease; ``cancel``, ``lost`` or ``drain`` when the child has to stop."""
+    with unit_of_work() as session:
+        beat = tasks.heartbeat(session, task_id, fence, settings().lease_seconds)
+        if beat != "ok":
+            return beat
+        return "drain" if catalog.is_draining(session, identity.name) else None
+
+
+def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -> None:
+    """Closes the attempt; the store decides what becomes of the task and the job."""
+    used = {
+        "exit_signal": -ended.code if ended.code < 0 else None,
+        "cpu_seconds": round(ended.cpu_seconds, 3),
+        "peak_memory_mb": round(ended.peak_memory_mb, 1),
+    }
+    if asked == "lost" or ended.code == LEASE_LOST:
+        return  # whoever holds the lease now has closed this attempt
+    with unit_of_work() as session:
+        if asked == "cancel":
+            tasks.end(session, claim.task_id, claim.fence, status="cancelled", end="cancelled", **used)
+        elif ended.code == DONE:
+            tasks.end(session, claim.task_id, claim.fence, status="done", end="done", **used)
+        elif asked == "drain" or ended.code == PUT_BACK:
+            tasks.end(session, claim.task_id, claim.fence, status="queued", end="drained", **used)
+        else:
+            log.error("attempt %s of task %s died: %s", claim.attempt, claim.task_id, ended)
+            detail = child.tail()
+            tasks.end(session, claim.task_id, claim.fence, status="queued", end="died", detail=detail, **used)

@@ -1,0 +1,138 @@
+"""The verification task: trains one candidate from scratch on its target skeleton; its error is that on ``select``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from safetensors.torch import save_file
+
+from nas_core.architecture import Architecture
+from nas_core.network import Network
+from nas_core.recipe import Recipe
+from nas_core.search import Axes, DataObjective, ExactObjective
+from nas_core.training import Training, misclassified, seed_of
+from nas_core.values import Value
+from store import candidates, events, jobs, tasks
+from store.session import reading
+from store.settings import settings
+from worker.assembly import axes_of, recipe_of, splits_of
+from worker.attempt import Attempt
+from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
+
+
+def run(attempt: Attempt) -> None:
+    """Trains, stores the weights and the values; nothing is done twice."""
+    assert attempt.candidate_id is not None, "a verification is of a candidate"
+    with reading() as session:
+        candidate = candidates.get(session, attempt.candidate_id)
+        if candidates.values(session, [candidate.id], "final").get(candidate.id):
+            return  # recorded by an attempt that died before it could say so
+    architecture = Architecture.from_json(candidate.architecture)
+    axes, recipe = axes_of(attempt.spec), recipe_of(attempt.spec)
+    errors, network = train(attempt, architecture, recipe)
+    path = store_weights(attempt, candidate.id, architecture, network)
+    values = final_values(axes, architecture, errors, recipe, attempt)
+    with attempt.recording() as session:
+        candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
+        candidates.add_artefact(session, candidate.id, attempt.job_id, "safetensors", *path)
+        told = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
+        told["values"] = {key: value.value for key, value in values.items()}
+        events.append(session, attempt.job_id, [("candidate", told)])
+        jobs.set_phase(session, attempt.job_id, progress=progress_of(tasks.counts(session, attempt.job_id, "verify")))
+        if set(axes.keys) <= set(values):  # nothing is left to be measured
+            write_final_front(session, attempt.job_id, axes, attempt.reference_point)
+
+
+def train(attempt: Attempt, architecture: Architecture, recipe: Recipe) -> tuple[list[float], Network]:
+    """Errors on ``select`` of every replicate, and the network of the first."""
+    splits = splits_of(attempt.spec, settings().data_root)
+    kept = attempt.load()
+    errors: list[float] = list(kept["errors"]) if kept else []
+    first: Mapping[str, Any] | None = kept["first"] if kept else None
+    replicate = len(errors)
+    current = kept["training"] if kept else None
+    while replicate < attempt.spec.verify.seeds:
+        training = Training(
+            architecture,
+            recipe,
+            splits.train_and_validation,
+            splits.augmentation,
+            seed_of(attempt.spec.seed, architecture.hash, replicate),
+            attempt.device,
+            attempt.between_steps,
+        )
+        if current is not None:
+            training.resume(current)
+            current = None
+        while not training.finished:
+            training.epoch()
+            state = {"errors": errors, "first": first, "training": training.state()}
+            attempt.save(state, now=attempt.flag.set)
+            attempt.flag.check()
+        errors = [*errors, misclassified(training.network, splits.select, attempt.device) / splits.select.size]
+        if first is None:
+            first = {name: tensor.detach().clone() for name, tensor in training.network.state_dict().items()}
+        replicate += 1
+        attempt.save({"errors": errors, "first": first, "training": None})
+    network = Network(architecture, auxiliary=recipe.auxiliary > 0)
+    network.load_state_dict(dict(first or {}))
+    return errors, network
+
+
+def store_weights(
+    attempt: Attempt, candidate_id: UUID, architecture: Architecture, network: Network
+) -> tuple[str, str, int]:
+    """Writes the weights without the auxiliary head; (path below the artefact folder, SHA-256, bytes)."""
+    relative = Path(str(attempt.job_id), f"{candidate_id}.safetensors")
+    target = settings().artefact_dir / relative
+    target.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("auxiliary.")
+    }
+    beside = target.with_name(target.name + f".{attempt.fence}")
+    save_file(tensors, beside, metadata={"architecture": json.dumps(architecture.to_json(), sort_keys=True)})
+    data = beside.read_bytes()
+    beside.replace(target)
+    return str(relative), hashlib.sha256(data).hexdigest(), len(data)
+
+
+def final_values(
+    axes: Axes, architecture: Architecture, errors: list[float], recipe: Recipe, attempt: Attempt
+) -> dict[str, Value]:
+    """All but the measured ones: those are taken side by side when every candidate is trained."""
+    mean = sum(errors) / len(errors)
+    detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select"}
+    if len(errors) > 1:
+        detail["by_seed"] = errors
+    values: dict[str, Value] = {}
+    for key, objective in axes.objectives.items():
+        if objective.source == "data":
+            values[key] = cast(DataObjective, objective).value(mean, "trained", detail)
+        elif objective.source == "exact":
+            values[key] = cast(ExactObjective, objective).value(architecture)
+    return values
+
+
+def progress_of(verifications: Mapping[str, int]) -> float:
+    """Of the whole job, while the task that asks is about to end."""
+    over = sum(count for status, count in verifications.items() if status not in ("queued", "running")) + 1
+    return SEARCH_SHARE + (1 - SEARCH_SHARE) * over / (sum(verifications.values()) + 1)
+
+
+def write_final_front(session: Any, job_id: UUID, axes: Axes, reference: Mapping[str, float]) -> FrontKeeper:
+    """The front over everything that has all final values by now."""
+    keeper = FrontKeeper(job_id, "final", axes, reference)
+    for row in candidates.all_values(session, job_id, "final"):
+        if set(axes.keys) <= set(row.values) and row.status != "failed":
+            keeper.add(row.candidate_id, row.target, numbers(row.values))
+    keeper.write(session)
+    return keeper
+
+
