@@ -1,0 +1,41 @@
+"""Reads idx files of unsigned bytes, as MNIST and its relatives come in; gzipped or not."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_core.errors import DatasetError
+
+UNSIGNED_BYTE = 0x08
+MOST_BYTES = 2**30
+"""Of one file, unpacked."""
+
+
+def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """The array of an idx file with so many dimensions. Raises DatasetError when the file holds something else."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * dimensions)
+            wanted = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+            if len(head) < 4 + 4 * dimensions or head[:4] != wanted:
+                raise DatasetError(
+                    f"{path}: starts with {head[:4].hex()}, an idx file of this kind with {wanted.hex()}"
+                )
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            size = math.prod(shape)
+            if size > MOST_BYTES:
+                raise DatasetError(f"{path}: announces {size} bytes; at most {MOST_BYTES} are read")
+            data = file.read(size + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}; delete it and get it again") from error
+    if len(data) != size:
+        kept = "more" if len(data) > size else f"{len(data)}"
+        raise DatasetError(f"{path}: announces {size} bytes, but holds {kept}; delete it and get it again")
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()
