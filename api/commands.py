@@ -53,9 +53,7 @@ def serve(
         typer.echo(f"next: skyline submit examples/digits.yaml --watch{at}")
         if host not in LOOPBACK:
             typer.echo(f"warning: whoever reaches {host} can submit jobs and read results", err=True)
-        while not service.halt.wait(CHECK_SECONDS):
-            for said in service.check():
-                typer.echo(f"warning: {said}", err=True)
+        look_after(service)
 
 
 def demo(
@@ -76,9 +74,15 @@ def demo(
             raise typer.Exit(INTERRUPTED)
         if keep:
             typer.echo(f"the service stays up at {service.url}; Ctrl-C ends it")
-            while not service.halt.wait(CHECK_SECONDS):
-                service.check()
+            look_after(service)
     raise typer.Exit(0 if succeeded else FAILED)
+
+
+def look_after(service: Embedded) -> None:
+    """Until somebody asks to stop: workers that die are started again, and it is said so."""
+    while not service.halt.wait(CHECK_SECONDS):
+        for said in service.check():
+            typer.echo(f"warning: {said}", err=True)
 
 
 @contextmanager

@@ -36,6 +36,8 @@ DEFAULT_URL = "http://127.0.0.1:8765"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 """Seconds; a held request (``wait``) ends well before."""
+KEPT_SECONDS = 2.0
+"""An idle connection is not used again after this: well before the service closes it, which would look like a crash."""
 SILENCE_SECONDS = 45.0
 """A live stream that is silent for longer is taken for dead: the service sends a comment every 15 s."""
 RECONNECT_SECONDS = 60.0
@@ -62,6 +64,7 @@ class Client:
             base_url=self.url,
             headers=headers,
             timeout=TIMEOUT,
+            limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
             verify=self.url.startswith("https:"),  # reading the certificates takes a while and plain HTTP has none
             trust_env=httpx.URL(self.url).host not in LOOPBACK,  # a proxy in the environment is not for this machine
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from skyline.cli.tables import QUALITIES, front_notes, front_table, short
+from skyline.cli.tables import front_notes, front_table, is_quality, short
 from skyline.errors import ApiError
 from skyline.schemas.answers import ENDED
 
@@ -28,7 +28,8 @@ LINE_SECONDS = 5.0
 TOLD = ("warning", "attempt")
 """Types of events that get a line of their own."""
 
-Show = Callable[["Job", str], None]
+Show = Callable[["Job", str, str], None]
+"""Of the job, how many of its steps are done, and the best it has found."""
 
 
 def follow(client: Client, job_id: UUID, console: Console, events: Iterable[Event | None] | None = None) -> Job:
@@ -38,18 +39,20 @@ def follow(client: Client, job_id: UUID, console: Console, events: Iterable[Even
     """
     job = client.job(job_id)
     best = Best(client, job_id)
-    looked = time.monotonic()
+    looked, step = time.monotonic(), ""
     with _bar(console) if console.is_terminal else _lines(console) as show:
-        show(job, best.text(job))
+        show(job, "", best.text(job))
         for event in client.watch(job_id) if events is None else events:
             if event is not None and event.type in TOLD and (line := told(event)):
                 console.print(Text(line))
+            if event is not None and event.type == "progress":
+                step = steps(event) or step
             if (event is not None and event.type == "phase") or time.monotonic() - looked >= REFRESH_SECONDS:
                 job = client.job(job_id)
-                show(job, best.text(job))
+                show(job, step, best.text(job))
                 looked = time.monotonic()
         job = client.job(job_id)
-        show(job, best.text(job))
+        show(job, "", best.text(job))
     return job
 
 
@@ -90,7 +93,7 @@ class Best:
         self._text = f"front {len(front.members)}"
         for objective in front.objectives:
             values = [member.values[objective.key].value for member in front.members if objective.key in member.values]
-            if objective.key in QUALITIES and values:
+            if is_quality(objective) and values:
                 extreme = min(values) if objective.direction == "minimize" else max(values)
                 self._text += f", best {objective.key} {100 * extreme:.2f} %"
         return self._text
@@ -100,13 +103,17 @@ def told(event: Event) -> str:
     """A warning or a mishap as a line; nothing for what goes as it should."""
     data = event.data
     if event.type == "warning":
-        return f"warning: {data.get('message') or _pairs(data)}"
-    end = data.get("end")
-    return f"attempt ended: {_pairs(data)}" if end and end != "done" else ""
+        return f"warning: {data.get('text') or data.get('message') or data}"
+    if data.get("end") in (None, "done"):
+        return ""
+    signal = f" (signal {data['exit_signal']})" if data.get("exit_signal") else ""
+    return f"{data.get('kind', 'an')} attempt {data.get('number', '')} ended: {data['end']}{signal}"
 
 
-def _pairs(data: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in data.items() if isinstance(value, str | int | float))
+def steps(event: Event) -> str:
+    """``12/48`` out of a progress event; empty where it does not count."""
+    step, total = event.data.get("step"), event.data.get("total")
+    return f"{step}/{total}" if isinstance(step, int) and isinstance(total, int) and total else ""
 
 
 @contextmanager
@@ -122,9 +129,11 @@ def _bar(console: Console) -> Iterator[Show]:
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("queued", total=1.0, best="")
 
-        def show(job: Job, best: str) -> None:
+        def show(job: Job, step: str, best: str) -> None:
             waiting = f"waiting: {job.waiting_for}" if job.waiting_for else ""
-            progress.update(bar, description=_phase(job), completed=job.progress, best=best or waiting)
+            progress.update(
+                bar, description=_phase(job, step), completed=job.progress, best=best or waiting, refresh=True
+            )
 
         yield show
 
@@ -134,7 +143,7 @@ def _lines(console: Console) -> Iterator[Show]:
     shown: tuple[str, str, int] | None = None
     at = float("-inf")
 
-    def show(job: Job, best: str) -> None:
+    def show(job: Job, step: str, best: str) -> None:
         nonlocal shown, at
         now = (job.status, job.phase, int(100 * job.progress))
         changed = shown is None or shown[:2] != now[:2]
@@ -142,10 +151,11 @@ def _lines(console: Console) -> Iterator[Show]:
             return
         shown, at = now, time.monotonic()
         waiting = f"  waiting: {job.waiting_for}" if job.waiting_for else ""
-        console.print(Text(f"{now[2]:3d} %  {_phase(job)}" + (f"  {best}" if best else "") + waiting))
+        console.print(Text(f"{now[2]:3d} %  {_phase(job, step)}" + (f"  {best}" if best else "") + waiting))
 
     yield show
 
 
-def _phase(job: Job) -> str:
-    return job.status if job.phase in (job.status, "") else f"{job.status}: {job.phase}"
+def _phase(job: Job, step: str) -> str:
+    phase = job.status if job.phase in (job.status, "") else f"{job.status}: {job.phase}"
+    return f"{phase} {step}" if step else phase

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from skyline.schemas.catalog import Catalog
 
 QUALITIES = ("error", "accuracy")
+SHARE_UNITS = ("", "fraction")
+"""Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
 KNEE = "*"
 
@@ -28,7 +30,7 @@ def short(identifier: UUID) -> str:
 
 def number(value: Value) -> str:
     """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
-    if value.unit == "fraction":
+    if value.unit in SHARE_UNITS and value.kind != "exact":
         return f"{100 * value.value:.2f} %"
     text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
     iqr = (value.model_extra or {}).get("iqr")
@@ -39,9 +41,15 @@ def percent(test: TestResult | None) -> str:
     return f"{100 * test.error:.2f} ±{100 * test.sd:.2f} %" if test else ""
 
 
+def is_quality(objective: FrontObjective) -> bool:
+    """Whether an objective is the error or accuracy, whatever its key."""
+    share = objective.unit in SHARE_UNITS and objective.kind not in (None, "exact")
+    return objective.key in QUALITIES or share
+
+
 def first_cost(objectives: Sequence[FrontObjective]) -> str:
     """Key of the first objective that is not the quality; fronts are sorted by it."""
-    costs = [objective.key for objective in objectives if objective.key not in QUALITIES]
+    costs = [objective.key for objective in objectives if not is_quality(objective)]
     return (costs or [objective.key for objective in objectives])[0]
 
 
@@ -53,7 +61,7 @@ def front_table(front: Front) -> Table:
     )
     table.add_column("candidate")
     for objective in front.objectives:
-        named = "" if unit[objective.key] in ("", "fraction", objective.key) else f" [{unit[objective.key]}]"
+        named = "" if unit[objective.key] in SHARE_UNITS else f" [{unit[objective.key]}]"
         table.add_column(Text(f"{objective.key}{named}\n{objective.kind or ''}"), justify="right")
     tested = any(member.test for member in front.members)
     if tested:
@@ -74,7 +82,10 @@ def front_notes(front: Front) -> list[str]:
     if not front.members and front.infeasible is None:
         notes.append("no network yet")
     if front.infeasible is not None:
-        notes.append(f"no network meets the bounds; nearest: {front.infeasible}")
+        notes.append("no network meets the bounds")
+        for key, found in front.infeasible.get("violations", {}).items():
+            sides = [f"{side} {found[side]:g}" for side in ("min", "max") if found.get(side) is not None]
+            notes.append(f"  {key}: {' and '.join(sides)} asked for, {found['nearest']:g} is the nearest")
     if front.hypervolume is not None:
         reference = ", ".join(f"{key} {value:g}" for key, value in front.reference_point.items())
         notes.append(f"hypervolume {front.hypervolume:.6g} up to {reference}")

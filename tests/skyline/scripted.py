@@ -136,8 +136,8 @@ def stream(*events: dict[str, Any]) -> str:
 
 
 def candidate(identifier: str = CANDIDATE_ID, **values: float) -> dict[str, Any]:
-    units = {"error": "fraction", "params": "params", "latency_ms": "ms"}
-    wire = {key: {"value": value, "unit": units[key], "kind": "trained"} for key, value in values.items()}
+    kinds = {"error": ("", "trained"), "params": ("", "exact"), "latency_ms": ("ms", "measured")}
+    wire = {key: {"value": value, "unit": kinds[key][0], "kind": kinds[key][1]} for key, value in values.items()}
     return {
         "id": identifier,
         "job": JOB_ID,
@@ -159,8 +159,8 @@ def front(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "kind": "final",
         "version": 1,
         "objectives": [
-            {"key": "error", "unit": "fraction", "direction": "minimize", "kind": "trained"},
-            {"key": "params", "unit": "params", "direction": "minimize", "kind": "exact"},
+            {"key": "error", "unit": "", "direction": "minimize", "kind": "trained"},
+            {"key": "params", "unit": "", "direction": "minimize", "kind": "exact"},
         ],
         "reference_point": {"error": 0.9},
         "hypervolume": 0.5,

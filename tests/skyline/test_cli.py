@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -75,6 +79,21 @@ def test_bad_usage_is_exit_2(jobs: Script, arguments: list[str]) -> None:
     done = run(jobs, *arguments)
     assert done.exit_code == 2
     assert done.stderr and done.stdout == ""
+
+
+def test_ctrl_c_is_exit_130() -> None:
+    with socket.socket() as silent:  # takes the request and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen([sys.executable, "-m", "skyline", "jobs", "--url", url], stderr=subprocess.PIPE)
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        connection.close()
+    assert process.returncode == 130
+    assert b"Traceback" not in said
 
 
 def test_a_refused_job_is_exit_2_with_its_fields(script: Script) -> None:
@@ -169,12 +188,13 @@ def test_a_terminal_gets_a_bar_that_moves(script: Script) -> None:
     states = [job("searching", progress=done / 4, front={"search": 1 + done, "final": 0}) for done in range(4)]
     script.on("GET", JOB, *(Reply(state) for state in states), Reply(job("succeeded", progress=1.0)))
     script.on("GET", f"{JOB}/front", Reply(front(candidate(error=0.25), kind="search")))
+    told = [parse(event(n, kind, step=n, total=48)) for n in range(1, 7, 2) for kind in ("progress", "phase")]
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     with Client(script.url) as client:
-        ended = follow(client, UUID(JOB_ID), screen, [parse(event(n, "phase")) for n in range(1, 4)])
+        ended = follow(client, UUID(JOB_ID), screen, told)
     written = screen.file.getvalue()  # type: ignore[attr-defined]
     assert ended.status == "succeeded"
-    assert "best error 25.00 %" in written and "100%" in written
+    assert "searching 5/48" in written and "best error 25.00 %" in written and "100%" in written
 
 
 def test_warnings_and_dead_attempts_are_told(script: Script) -> None:
@@ -182,13 +202,13 @@ def test_warnings_and_dead_attempts_are_told(script: Script) -> None:
     screen = Console(file=io.StringIO(), width=120)
     told = [
         parse(event(1, "warning", message="latency did not settle")),
-        parse(event(2, "attempt", end="died", number=1)),
+        parse(event(2, "attempt", kind="search", end="died", number=1, exit_signal=9)),
     ]
     with Client(script.url) as client:
         follow(client, UUID(JOB_ID), screen, [*told, parse(event(3, "attempt", end="done")), None])
     lines = screen.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert "warning: latency did not settle" in lines
-    assert [line for line in lines if "attempt" in line] == ["attempt ended: end died, number 1"]
+    assert [line for line in lines if "attempt" in line] == ["search attempt 1 ended: died (signal 9)"]
 
 
 def parse(raw: dict[str, Any]) -> Any:
@@ -217,8 +237,13 @@ def test_an_empty_front_says_so(jobs: Script) -> None:
 
 
 def test_a_front_that_meets_no_bound_names_the_nearest(jobs: Script) -> None:
-    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible={"nearest": ["aaaa"], "violations": {"params": 12.0}})))
-    assert "no network meets the bounds" in run(jobs, "front", "last").stdout
+    infeasible = {
+        "nearest": [CANDIDATE_ID],
+        "violations": {"params": {"min": None, "max": 500.0, "nearest": 900.0}},
+    }
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=infeasible)))
+    printed = run(jobs, "front", "last").stdout
+    assert "no network meets the bounds\n  params: max 500 asked for, 900 is the nearest" in printed
 
 
 def test_a_spread_is_shown_beside_its_value(jobs: Script) -> None:

@@ -100,7 +100,10 @@ def test_a_job_is_submitted_as_it_was_written(script: Script, client: Client, tm
     file.write_text("space: {name: darts}\ndataset: {name: digits}\nobjectives: [error]\nalgorithm: {name: random}\n")
     if form == "json":
         file.write_text(json.dumps(SPEC))
-    given: dict[str, dict[str, Any] | JobSpec] = {"dictionary": SPEC, "model": JobSpec.model_validate_json(json.dumps(SPEC))}
+    given: dict[str, dict[str, Any] | JobSpec] = {
+        "dictionary": SPEC,
+        "model": JobSpec.model_validate_json(json.dumps(SPEC)),
+    }
     assert client.submit(given.get(form, file), idempotency_key="once").status == "queued"
     sent = json.loads(script.asked[0].body)
     assert sent["space"] == {"name": "darts"}

@@ -100,8 +100,8 @@ def fill(job: UUID) -> list[UUID]:
 def values(point: tuple[float, float], kind: str) -> candidates.Documents:
     error, params = point
     return {
-        "error": {"value": error, "unit": "fraction", "kind": kind},
-        "params": {"value": params, "unit": "count", "kind": "exact"},
+        "error": {"value": error, "unit": "", "kind": kind},
+        "params": {"value": params, "unit": "", "kind": "exact"},
     }
 
 
