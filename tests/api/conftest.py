@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import uvicorn
 
 from api.app import app
 from store import catalog
-from store.session import unit_of_work
+from store.session import dispose, unit_of_work
 from tests.api.publications import publication
 
 QUEUES = ["search.cpu", "verify.cpu", "measure.cpu"]
@@ -47,6 +48,20 @@ def empty(folder: Path, server: str) -> Iterator[httpx.Client]:
     """A service that no worker has met."""
     with httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shared(server: str, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service with one live worker for all tests of a module that leave nothing behind that matters to others."""
+    folder = tmp_path_factory.mktemp("shared")
+    shutil.copyfile(sqlite_template, folder / "skyline.db")
+    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
+        patch.setenv("SKYLINE_DATA_DIR", str(folder))
+        patch.delenv("SKYLINE_DATABASE_URL", raising=False)
+        patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{folder}/nobody.sock")
+        publish("worker-1")
+        yield client
+        dispose()
 
 
 @pytest.fixture

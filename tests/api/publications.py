@@ -1,4 +1,4 @@
-"""A catalog as a worker publishes it: the real forms where they import without torch, small ones of our own elsewhere."""
+"""A catalog as a worker publishes it: real forms where they import without torch, small ones elsewhere."""
 
 from __future__ import annotations
 

@@ -52,9 +52,9 @@ def test_no_worker_has_registered(empty: httpx.Client, spec: dict[str, Any]) -> 
     ],
 )
 def test_unknown_names_list_the_known(
-    client: httpx.Client, spec: dict[str, Any], part: str, value: Any, path: str, detail: str
+    shared: httpx.Client, spec: dict[str, Any], part: str, value: Any, path: str, detail: str
 ) -> None:
-    found = refused(client, changed(spec, **{part: value}, constraints={}))
+    found = refused(shared, changed(spec, **{part: value}, constraints={}))
     assert found.detail.startswith(detail)
     assert found.title.startswith("Unknown")
     assert paths(found) == [path]
@@ -79,9 +79,9 @@ def test_unknown_names_list_the_known(
     ],
 )
 def test_settings_are_held_against_the_published_form(
-    client: httpx.Client, spec: dict[str, Any], algorithm: dict[str, Any], path: str, got: Any, expected: str
+    shared: httpx.Client, spec: dict[str, Any], algorithm: dict[str, Any], path: str, got: Any, expected: str
 ) -> None:
-    found = refused(client, changed(spec, algorithm={"name": "nsga2", **algorithm}))
+    found = refused(shared, changed(spec, algorithm={"name": "nsga2", **algorithm}))
     assert [(error.path, error.got, error.expected) for error in found.errors] == [(path, got, expected)]
     assert "algorithm 'nsga2'" in found.detail
 
@@ -109,64 +109,64 @@ def test_settings_are_held_against_the_published_form(
     ],
 )
 def test_the_shape_of_a_job(
-    client: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str, expected: str
+    shared: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str, expected: str
 ) -> None:
-    found = refused(client, changed(spec, **changes))
+    found = refused(shared, changed(spec, **changes))
     assert paths(found) == [path]
     assert expected in found.errors[0].expected
 
 
-def test_all_faults_are_told_at_once(client: httpx.Client, spec: dict[str, Any]) -> None:
-    found = refused(client, changed(spec, seed=-1, budget={"evaluations": 0}, verify={"top": 0}))
+def test_all_faults_are_told_at_once(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, seed=-1, budget={"evaluations": 0}, verify={"top": 0}))
     assert sorted(paths(found)) == ["/budget/evaluations", "/seed", "/verify/top"]
     bad = changed(spec, algorithm={"name": "nsga2", "population": 1}, space={"name": "darts", "cells": 0})
-    assert sorted(paths(refused(client, bad))) == ["/algorithm/population", "/space/cells"]
+    assert sorted(paths(refused(shared, bad))) == ["/algorithm/population", "/space/cells"]
 
 
-def test_settings_that_do_not_fit_together(client: httpx.Client, spec: dict[str, Any]) -> None:
-    found = refused(client, changed(spec, space={"name": "darts", "normal_ops": ["sep_conv_9x9"]}))
+def test_settings_that_do_not_fit_together(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, space={"name": "darts", "normal_ops": ["sep_conv_9x9"]}))
     assert paths(found) == ["/space"]
     assert "unknown op 'sep_conv_9x9'" in found.detail
 
 
-def test_space_and_algorithm_that_do_not_fit(client: httpx.Client, spec: dict[str, Any]) -> None:
-    found = refused(client, changed(spec, space={"name": "team-space"}, algorithm={"name": "darts"}))
+def test_space_and_algorithm_that_do_not_fit(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, space={"name": "team-space"}, algorithm={"name": "darts"}))
     assert found.detail == "algorithm 'darts' cannot search space 'team-space'; it searches: darts"
     assert paths(found) == ["/space/name"]
 
 
-def test_a_space_that_only_workers_know_is_taken_uncounted(client: httpx.Client, spec: dict[str, Any]) -> None:
+def test_a_space_that_only_workers_know_is_taken_uncounted(shared: httpx.Client, spec: dict[str, Any]) -> None:
     spec = changed(spec, space={"name": "team-space"}, constraints={"params": {"max": 1}})
-    assert client.post("/v1/jobs", json=spec).status_code == 201
+    assert shared.post("/v1/jobs", json=spec).status_code == 201
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_data_set_says_where_it_was_looked_for_and_how_to_get_it(
-    client: httpx.Client, spec: dict[str, Any]
+    shared: httpx.Client, spec: dict[str, Any]
 ) -> None:
-    found = refused(client, changed(spec, dataset={"name": "fashion-mnist", "download": False}))
+    found = refused(shared, changed(spec, dataset={"name": "fashion-mnist", "download": False}))
     assert "worker worker-1 looked in /data/fashion-mnist, /usr/share/datasets/fashion-mnist" in found.detail
     assert "apt-get install dataset-fashion-mnist" in found.detail
     assert paths(found) == ["/dataset/name"]
-    response = client.post("/v1/jobs", json=changed(spec, dataset={"name": "fashion-mnist"}, constraints={}))
+    response = shared.post("/v1/jobs", json=changed(spec, dataset={"name": "fashion-mnist"}, constraints={}))
     assert response.status_code == 201  # it is fetched at its first use
 
 
-def test_a_file_is_asked_for_by_the_name_that_a_worker_knows(client: httpx.Client, spec: dict[str, Any]) -> None:
-    found = refused(client, changed(spec, dataset={"name": "npz", "path": "other.npz"}))
+def test_a_file_is_asked_for_by_the_name_that_a_worker_knows(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, dataset={"name": "npz", "path": "other.npz"}))
     assert "known files: mine/birds.npz" in found.detail
     assert "looked in /data" in found.detail
     assert paths(found) == ["/dataset/path"]
     good = changed(spec, dataset={"name": "npz", "path": "mine/birds.npz"}, constraints={})
-    assert client.post("/v1/jobs", json=good).status_code == 201
-    assert paths(refused(client, changed(spec, dataset={"name": "npz"}))) == ["/dataset/path"]
+    assert shared.post("/v1/jobs", json=good).status_code == 201
+    assert paths(refused(shared, changed(spec, dataset={"name": "npz"}))) == ["/dataset/path"]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../mine.npz", "a/../../b", "", "a\\b", "c:/x", "~\\..\\x"])
-def test_paths_cannot_leave_the_data_folder(client: httpx.Client, spec: dict[str, Any], path: str) -> None:
-    found = refused(client, changed(spec, dataset={"name": "npz", "path": path}))
+def test_paths_cannot_leave_the_data_folder(shared: httpx.Client, spec: dict[str, Any], path: str) -> None:
+    found = refused(shared, changed(spec, dataset={"name": "npz", "path": path}))
     assert (found.title, paths(found)) == ("Unsafe path", ["/dataset/path"])
 
 
@@ -212,7 +212,7 @@ def exact(resource: str, channels: int = 8, cells: int = 5) -> tuple[int, int]:
     ("objective", "resource", "times"), [("params", "params", 1), ("macs", "macs", 1), ("flops", "macs", 2)]
 )
 def test_bounds_outside_the_exact_range_name_floor_and_ceiling(
-    client: httpx.Client, spec: dict[str, Any], objective: str, resource: str, times: int
+    shared: httpx.Client, spec: dict[str, Any], objective: str, resource: str, times: int
 ) -> None:
     floor, ceiling = (times * number for number in exact(resource))
 
@@ -220,15 +220,15 @@ def test_bounds_outside_the_exact_range_name_floor_and_ceiling(
         return changed(spec, objectives=["error", objective], constraints={objective: bound})
 
     for side, number in (("max", floor - 1), ("min", ceiling + 1)):
-        found = refused(client, bounded(**{side: number}))
+        found = refused(shared, bounded(**{side: number}))
         assert str(floor) in found.errors[0].expected
         assert str(ceiling) in found.errors[0].expected
         assert (paths(found), found.errors[0].got) == ([f"/constraints/{objective}/{side}"], number)
     for bound in ({"max": floor}, {"min": ceiling}, {"min": floor, "max": ceiling}, {"max": 100 * ceiling}):
-        assert client.post("/v1/jobs", json=bounded(**bound)).status_code == 201
+        assert shared.post("/v1/jobs", json=bounded(**bound)).status_code == 201
 
 
-def test_several_widths_are_bounded_by_the_union_of_their_ranges(client: httpx.Client, spec: dict[str, Any]) -> None:
+def test_several_widths_are_bounded_by_the_union_of_their_ranges(shared: httpx.Client, spec: dict[str, Any]) -> None:
     narrow, wide = exact("params", 4), exact("params", 64)
     assert narrow[1] < wide[0]
 
@@ -236,18 +236,18 @@ def test_several_widths_are_bounded_by_the_union_of_their_ranges(client: httpx.C
         return changed(spec, target={"channels": [4, 64]}, constraints={"params": bound})
 
     for fine in ({"max": narrow[1]}, {"min": wide[0]}, {"max": narrow[0]}, {"min": wide[1]}):
-        assert client.post("/v1/jobs", json=bounded(**fine)).status_code == 201
+        assert shared.post("/v1/jobs", json=bounded(**fine)).status_code == 201
     for bad in ({"max": narrow[0] - 1}, {"min": wide[1] + 1}, {"min": narrow[1] + 1, "max": wide[0] - 1}):
-        found = refused(client, bounded(**bad))
+        found = refused(shared, bounded(**bad))
         assert f"{narrow[0]} to {narrow[1]}" in found.detail
         assert f"{wide[0]} to {wide[1]}" in found.detail
 
 
-def test_bounds_hold_at_the_target_not_at_the_searched_skeleton(client: httpx.Client, spec: dict[str, Any]) -> None:
+def test_bounds_hold_at_the_target_not_at_the_searched_skeleton(shared: httpx.Client, spec: dict[str, Any]) -> None:
     floor = exact("params", channels=16, cells=8)[0]
     target = {"cells": 8, "channels": 16}
     assert exact("params")[0] < floor - 1
-    refused(client, changed(spec, target=target, constraints={"params": {"max": floor - 1}}))
+    refused(shared, changed(spec, target=target, constraints={"params": {"max": floor - 1}}))
 
 
 @pytest.mark.parametrize(
@@ -264,18 +264,18 @@ def test_bounds_hold_at_the_target_not_at_the_searched_skeleton(client: httpx.Cl
     ],
 )
 def test_bounds_and_reference_points_that_cannot_be(
-    client: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str
+    shared: httpx.Client, spec: dict[str, Any], changes: dict[str, Any], path: str
 ) -> None:
-    assert paths(refused(client, changed(spec, constraints={}) | changes)) == [path]
+    assert paths(refused(shared, changed(spec, constraints={}) | changes)) == [path]
 
 
-def test_good_reference_points(client: httpx.Client, spec: dict[str, Any]) -> None:
+def test_good_reference_points(shared: httpx.Client, spec: dict[str, Any]) -> None:
     good = changed(spec, objectives=["accuracy", "params"], reference_point={"accuracy": 0, "params": 1e6})
-    assert client.post("/v1/jobs", json=good).status_code == 201
+    assert shared.post("/v1/jobs", json=good).status_code == 201
 
 
 def test_a_network_that_cannot_be_built(
-    client: httpx.Client, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    shared: httpx.Client, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nas_core.errors import InvalidGenotypeError
 
@@ -284,14 +284,14 @@ def test_a_network_that_cannot_be_built(
 
     monkeypatch.setattr(ranges, "count", impossible)
     ranges._exact_range.cache_clear()
-    found = refused(client, changed(spec, target={"cells": 9}))
+    found = refused(shared, changed(spec, target={"cells": 9}))
     assert paths(found) == ["/space", "/target"]
     assert "maps shrink to nothing at 9 cells" in found.detail
 
 
-def test_the_largest_space_is_counted_in_reasonable_time(client: httpx.Client, spec: dict[str, Any]) -> None:
+def test_the_largest_space_is_counted_in_reasonable_time(shared: httpx.Client, spec: dict[str, Any]) -> None:
     space = {"name": "darts", "cells": 100, "nodes": 8}
     largest = changed(spec, space=space, target={"channels": list(range(4, 20))}, constraints={"params": {"max": 1}})
-    response = client.post("/v1/jobs", json=largest)
+    response = shared.post("/v1/jobs", json=largest)
     assert "expected" in problem(response, 422).detail
     assert response.elapsed.total_seconds() < 15

@@ -1,0 +1,215 @@
+"""Whatever goes wrong, the answer is a problem document, and it gives nothing away."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import socket
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
+
+import store
+from api import bodies, errors
+from store import jobs
+from store.errors import StoreError
+from tests.api.problems import problem
+
+JSON = {"Content-Type": "application/json"}
+YAML = {"Content-Type": "application/yaml"}
+
+
+def subclasses(cls: type[Any]) -> set[type[Any]]:
+    direct = set(cls.__subclasses__())
+    return direct.union(*map(subclasses, direct))
+
+
+def test_every_error_of_the_store_has_a_status() -> None:
+    for module in pkgutil.iter_modules(store.__path__):
+        importlib.import_module(f"store.{module.name}")
+    assert subclasses(StoreError) == set(errors.STATUSES)
+
+
+def test_unknown_routes_and_wrong_methods(shared: httpx.Client) -> None:
+    assert "/v1/models" in problem(shared.get("/v1/models"), 404).detail
+    problem(shared.get("/v1/jobs/"), 404)
+    response = shared.put("/v1/jobs", json={})
+    assert "PUT" in problem(response, 405).detail
+    assert response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not JSON"),
+        (b"{", "line 1"),
+        (b"[]", "a list"),
+        (b"null", "empty"),
+        (b'"x"', "text"),
+        (b'{"a": NaN}', "finite"),
+        (b'{"budget": {"max_seconds": Infinity}}', "/budget/max_seconds"),
+        (b'{"a": [1, -Infinity]}', "/a/1"),
+        (b'{"a": 1e999}', "finite"),
+        (b'{"a": 123456789012345678901234567890}', "too large"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "cannot be read"),
+        (b'{"a": 1, "a": 2}', "'a' stands twice"),
+        (b'{"a": "\\u0000"}', "NUL"),
+        (b'{"a": "\\ud800"}', "half a character"),
+        (b'{"\\ud800": 1}', "half a character"),
+        (b"\xff\xfe{}", "UTF-8"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, "nested too deeply"),
+        (b'{"a": [' + b"1," * 20_000 + b"1]}", "too many values"),
+    ],
+)
+def test_bodies_that_are_not_json_as_we_take_it(shared: httpx.Client, content: bytes, says: str) -> None:
+    found = problem(shared.post("/v1/jobs", content=content, headers=JSON), 422)
+    assert found.title == "Malformed body"
+    assert says in found.detail
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a: [", "line 1"),
+        ("a: 1\na: 2", "'a' stands twice"),
+        ("1: 2", "name of a field"),
+        ("[x]: 2", "name of a field"),
+        ("a: .nan", "finite"),
+        ("a: .inf", "finite"),
+        ("a: !!binary aGFsbG8=", "bytes"),
+        ("a: !!set {x}", "set"),
+        ("a: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("a: &x [*x]", "nested too deeply"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(f"{n}b: &{n}b [{','.join(['*a'] * 9)}]\n" for n in range(200)),
+            "many",
+        ),
+        ("a: \a", "forbidden character"),
+        ("--- 1\n--- 2", "not YAML"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_bodies_that_are_not_yaml_as_we_take_it(shared: httpx.Client, content: str, says: str) -> None:
+    found = problem(shared.post("/v1/jobs", content=content.encode(), headers=YAML), 422)
+    assert says in found.detail
+
+
+def test_a_bomb_of_aliases_is_refused_in_no_time(shared: httpx.Client) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    response = shared.post("/v1/jobs", content="\n".join(lines).encode(), headers=YAML)
+    assert "too many values" in problem(response, 422).detail
+    assert response.elapsed.total_seconds() < 5
+
+
+def test_merge_keys_are_no_keys(shared: httpx.Client) -> None:
+    response = shared.post("/v1/jobs", content=b"base: &b {x: 1}\nspace:\n  <<: *b\n", headers=YAML)
+    assert any(error.path == "/space/name" for error in problem(response, 422).errors)
+
+
+@pytest.mark.parametrize("media", ["text/plain", "application/x-www-form-urlencoded", "", "nonsense"])
+def test_other_media_types_are_not_taken(shared: httpx.Client, media: str) -> None:
+    response = shared.post("/v1/jobs", content=b"{}", headers={"Content-Type": media})
+    assert "application/yaml" in problem(response, 415).detail
+
+
+def test_a_large_body_is_refused_by_its_announced_size(shared: httpx.Client) -> None:
+    large = b'{"a": "' + b"x" * bodies.MAX_BYTES + b'"}'
+    assert str(bodies.MAX_BYTES) in problem(shared.post("/v1/jobs", content=large, headers=JSON), 413).detail
+    yaml = b"a: " + b"x" * bodies.MAX_YAML_BYTES
+    assert "YAML" in problem(shared.post("/v1/jobs", content=yaml, headers=YAML), 413).detail
+
+
+def test_a_large_body_is_refused_while_it_comes(shared: httpx.Client) -> None:
+    """Chunked, without an announced size; the service answers before the end, which never comes."""
+    address = (shared.base_url.host, shared.base_url.port)
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    with socket.create_connection(address, timeout=20) as connection:
+        head = (
+            "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        connection.sendall(head.encode() + chunk * 5)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"application/problem+json" in answer
+
+
+def test_what_failed_inside_is_not_told(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("postgresql://user:secret@host")
+
+    monkeypatch.setattr(jobs, "page", broken)
+    response = shared.get("/v1/jobs")
+    problem(response, 500)
+    assert "secret" not in response.text
+
+
+def test_a_database_that_does_not_answer(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def locked(*_: Any, **__: Any) -> Any:
+        raise OperationalError("SELECT secret", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(jobs, "page", locked)
+    response = shared.get("/v1/jobs")
+    problem(response, 503)
+    assert response.headers["retry-after"]
+    assert "secret" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "nan"),
+        (2**70, str(2**70)),
+        ("x" * 1000, "x" * 200 + "..."),
+        ("\ud800", "\\ud800"),
+        ([1, 2], "[1, 2]"),
+        (object(), "object"),
+        (True, True),
+        (None, None),
+    ],
+)
+def test_what_came_is_shown_as_far_as_it_can_be(value: Any, shown: Any) -> None:
+    assert errors.echo(value) == shown
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
+NAMES = st.sampled_from(["name", "space", "key", "darts", "error", "cells", "channels", "max", "objectives"]) | st.text(
+    max_size=5
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
+)
+FIELDS = ["name", "space", "target", "dataset", "objectives", "constraints", "reference_point", "algorithm", "budget"]
+
+
+@hypothesis_settings(
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=st.dictionaries(st.sampled_from([*FIELDS, "verify", "resources", "seed", "labels"]), VALUES, max_size=3))
+def test_any_document_is_taken_or_refused_as_a_problem(
+    shared: httpx.Client, spec: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    import json
+
+    content = json.dumps({**spec, **changes})
+    response = shared.post("/v1/jobs", content=content.encode(), headers=JSON)
+    if response.status_code != 201:
+        found = problem(response, 422)
+        assert all(error.path == "" or error.path.startswith("/") for error in found.errors)
+
+
+@hypothesis_settings(
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(content=st.binary(max_size=60) | st.text(alphabet='{}[]:,"-&*!#|>%@` \nab0.~<', max_size=60).map(str.encode))
+def test_any_bytes_are_taken_or_refused_as_a_problem(shared: httpx.Client, content: bytes) -> None:
+    for headers in (JSON, YAML):
+        problem(shared.post("/v1/jobs", content=content, headers=headers), 422)

@@ -1,0 +1,180 @@
+"""Fronts as they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from skyline.schemas import Front
+from store import jobs
+from store.session import unit_of_work
+from tests.api import results
+from tests.api.problems import paths, problem
+
+
+def read(client: httpx.Client, job_id: UUID, **query: Any) -> Front:
+    response = client.get(f"/v1/jobs/{job_id}/front", params=query)
+    assert response.status_code == 200, response.text
+    return Front.model_validate_json(response.content)
+
+
+def test_members_are_candidates_with_all_values(client: httpx.Client) -> None:
+    job_id, ids = results.finished(3)
+    front = read(client, job_id)
+    assert (front.job, front.kind, front.version, front.hypervolume, front.knee) == (job_id, "final", 1, 1.5, ids[0])
+    assert front.reference_point == results.SPEC["reference_point"]
+    assert [(o.key, o.unit, o.direction, o.kind) for o in front.objectives] == [
+        ("error", "", "minimize", "trained"),
+        ("params", "", "minimize", "exact"),
+        ("latency_ms", "ms", "minimize", "measured"),
+    ]
+    assert [member.id for member in front.members] == ids
+    assert front.members[0].test is not None
+    assert front.infeasible is None
+    raw = client.get(f"/v1/jobs/{job_id}/front").json()["members"]
+    for member in raw:
+        assert member == client.get(f"/v1/candidates/{member['id']}").json()
+
+
+def test_the_search_front_holds_what_the_search_saw(client: httpx.Client) -> None:
+    job_id, ids = results.finished(2)
+    member = read(client, job_id, kind="search").members[0]
+    assert member.values == member.search_values
+    assert (member.values["error"].kind, member.values["error"].value) == ("supernet", 0.1)
+    assert member.values["latency_ms"].model_extra == {"device": "cpu", "n": 30, "iqr": 0.1}
+    verified = read(client, job_id).members[0]
+    assert (verified.values["error"].kind, verified.values["params"].kind) == ("trained", "exact")
+    assert verified.id == member.id == ids[0]
+
+
+def test_the_default_is_the_final_front_even_while_it_is_empty(client: httpx.Client) -> None:
+    job_id = results.job()
+    results.front(job_id, "search", results.record(job_id, 2))
+    front = read(client, job_id)
+    assert (front.kind, front.version, front.members, front.hypervolume) == ("final", 0, [], None)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"max.params": 998}, [2, 3, 4]),
+        ({"max.params": 998, "min.params": 997}, [2, 3]),
+        ({"max.error": 0.0605}, [0, 1, 2]),
+        ({"max.latency_ms": 7.8, "max.error": 0.066}, [2, 3]),
+        ({"max.latency_ms": "1e-3"}, []),
+        ({"kind": "search", "max.latency_ms": 9.8}, [2, 3, 4]),
+    ],
+)
+def test_bounds_choose_members_by_the_values_shown(
+    client: httpx.Client, query: dict[str, Any], expected: list[int]
+) -> None:
+    job_id, ids = results.finished(5)
+    front = read(client, job_id, **query)
+    assert [member.id for member in front.members] == [ids[number] for number in expected]
+
+
+@pytest.mark.parametrize(
+    ("query", "path", "says"),
+    [
+        ({"max.energy_mj": 1}, "/query/max.energy_mj", "error, params, latency_ms"),
+        ({"max.params": "few"}, "/query/max.params", "a number"),
+        ({"max.params": "nan"}, "/query/max.params", "a number"),
+        ({"min.params": "1e999"}, "/query/min.params", "a number"),
+        ({"most.params": 1}, "/query/most.params", "max.<objective>"),
+        ({"maximum": 1}, "/query/maximum", "known: kind"),
+        ({"kind": "best"}, "/query/kind", "'search' or 'final'"),
+        ({"limit": 0}, "/query/limit", "greater than or equal to 1"),
+    ],
+)
+def test_bad_queries(client: httpx.Client, query: dict[str, Any], path: str, says: str) -> None:
+    found = problem(client.get(f"/v1/jobs/{results.job()}/front", params=query), 422)
+    assert paths(found) == [path]
+    assert says in found.detail
+
+
+def test_pages_stay_with_the_version_they_began_with(client: httpx.Client) -> None:
+    job_id = results.job()
+    ids = results.record(job_id, 6)
+    results.front(job_id, "final", ids[:5])
+    first = read(client, job_id, limit=2)
+    assert ([member.id for member in first.members], first.version) == (ids[:2], 1)
+    results.front(job_id, "final", ids[3:])
+    seen, cursor = [], first.next
+    while cursor is not None:
+        page = read(client, job_id, limit=2, cursor=cursor)
+        assert page.version == 1
+        assert page.hypervolume is None  # only the newest has one
+        seen += [member.id for member in page.members]
+        cursor = page.next
+    assert seen == ids[2:5]
+    assert [member.id for member in read(client, job_id).members] == ids[3:]
+    assert [member.id for member in read(client, job_id, version=1).members] == ids[:5]
+    assert read(client, job_id, version=0).members == []
+    assert "newest: 2" in problem(client.get(f"/v1/jobs/{job_id}/front", params={"version": 3}), 404).detail
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "WzEsLTFd", "W3RydWUsMV0", "WzEsbnVsbF0", "WzEsIDk5OTk5OTk5OTk5OTk5OTk5OTk5OV0"]
+)
+def test_bad_cursors(client: httpx.Client, cursor: str) -> None:
+    job_id, _ = results.finished(1)
+    problem(client.get(f"/v1/jobs/{job_id}/front", params={"cursor": cursor}), 422)
+
+
+def test_an_unchanged_front_is_not_sent_again(client: httpx.Client) -> None:
+    job_id = results.job()
+    ids = results.record(job_id, 2)
+    results.front(job_id, "final", ids[:1])
+    path = f"/v1/jobs/{job_id}/front"
+    tag = client.get(path).headers["etag"]
+    for given in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
+        again = client.get(path, headers={"If-None-Match": given})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert client.get(path, params={"kind": "search"}, headers={"If-None-Match": tag}).status_code == 200
+    results.front(job_id, "final", ids)
+    changed = client.get(path, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    with unit_of_work() as session:  # test errors come with the end, without a new version
+        jobs.finish(session, job_id, "succeeded")
+    assert client.get(path, headers={"If-None-Match": changed.headers["etag"]}).status_code == 200
+
+
+def test_an_empty_front_says_what_comes_nearest_to_the_bounds(client: httpx.Client) -> None:
+    constraints = {"params": {"max": 990.0}, "latency_ms": {"max": 2.0}}
+    job_id = results.job(constraints=constraints)
+    assert read(client, job_id, kind="search").infeasible is None  # nothing was tried yet
+    ids = results.record(job_id, 6)
+    infeasible = read(client, job_id, kind="search").infeasible
+    assert infeasible is not None
+    assert infeasible["nearest"] == [str(ids[5]), str(ids[4]), str(ids[3])]
+    assert infeasible["violations"] == {
+        "params": {"min": None, "max": 990.0, "nearest": 995.0},
+        "latency_ms": {"min": None, "max": 2.0, "nearest": 9.5},
+    }
+    assert read(client, job_id).infeasible is None  # nothing was verified yet
+    results.verify(ids[:2])
+    final = read(client, job_id).infeasible
+    assert final is not None
+    assert final["nearest"] == [str(ids[1]), str(ids[0])]
+    results.front(job_id, "search", ids[:1])
+    assert read(client, job_id, kind="search").infeasible is None
+
+
+def test_text_of_users_is_quoted(client: httpx.Client) -> None:
+    key = 'la"t\\\N{SNOWMAN}'
+    objectives = [{"name": "error"}, {"name": "latency_ms", "key": key}]
+    job_id = results.job(objectives=objectives, reference_point={}, constraints={})
+    with unit_of_work() as session:
+        from store import candidates
+
+        values = {"error": results.value(0.1, "", "trained"), key: results.value(1.0, "ms", "measured")}
+        new = candidates.NewCandidate("ff", {"genotype": 'a"b'}, 0, values)
+        ((candidate_id, _),) = candidates.record(session, job_id, "search", [new])
+    results.front(job_id, "search", [candidate_id])
+    member = read(client, job_id, kind="search", **{f"max.{key}": 2}).members[0]
+    assert set(member.values) == {"error", key}
+    assert member.architecture == {"genotype": 'a"b'}
