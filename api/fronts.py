@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -155,7 +155,7 @@ def _bounds(query: FrontQuery, spec: JobSpec) -> dict[str, members.Limits]:
             sides.setdefault(key, {})[side] = number
     if faults:
         raise refusal(faults, "Invalid parameters")
-    return {key: members.Limits(_stage(spec, key, query.kind), **limits) for key, limits in sides.items()}
+    return {key: members.Limits(query.kind, **limits) for key, limits in sides.items()}
 
 
 def _number(text: object) -> float | None:
@@ -166,17 +166,9 @@ def _number(text: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _stage(spec: JobSpec, key: str, kind: FrontKind) -> members.Stage:
-    """Where an objective's value stands: exact costs are counted once, by the search."""
-    objective = next(item for item in spec.objectives if item.effective_key == key)
-    return "search" if getattr(objectives.get(objective.name), "source", None) == "exact" else kind
-
-
 def _infeasible(session: Session, job: models.Job, spec: JobSpec, kind: FrontKind) -> dict[str, Any] | None:
     """What comes nearest when no candidate meets the job's bounds; None while nothing was evaluated."""
-    bounds = {
-        key: members.Limits(_stage(spec, key, kind), bound.min, bound.max) for key, bound in spec.constraints.items()
-    }
+    bounds = {key: members.Limits(kind, bound.min, bound.max) for key, bound in spec.constraints.items()}
     near = [item for item in members.nearest(session, job.id, bounds, NEAREST) if item.violation > 0]
     if not near:
         return None
@@ -198,7 +190,7 @@ def _meets(value: float, limits: members.Limits) -> bool:
 def _objectives(
     session: Session, spec: JobSpec, kind: FrontKind, shown: Sequence[members.Member]
 ) -> list[dict[str, Any]]:
-    first = _merged(shown[0], kind) if shown else {}
+    first = shown[0].values[kind] if shown else {}
     listed = []
     for objective in spec.objectives:
         key = objective.effective_key
@@ -219,33 +211,16 @@ def _described(session: Session, objective: ObjectiveSpec) -> tuple[str, Any]:
     return "", "minimize"
 
 
-def _merged(member: members.Member, kind: FrontKind) -> Mapping[str, str]:
-    """As views.verified, on text."""
-    searched, final = member.values["search"], member.values["final"]
-    if kind == "search" or not final:
-        return searched
-    exact = {key: text for key, text in searched.items() if key not in final and json.loads(text)["kind"] == "exact"}
-    return {**exact, **final}
-
-
 def _member(member: members.Member, job_id: object, kind: FrontKind) -> str:
     """A Candidate as JSON; what is text in the database goes as it is."""
-    parts: Iterator[tuple[str, str]] = iter(
-        (
-            ("id", f'"{member.id}"'),
-            ("job", f'"{job_id}"'),
-            ("hash", f'"{member.hash}"'),
-            ("architecture", member.architecture),
-            ("values", _object(_merged(member, kind))),
-            ("search_values", _object(member.values["search"])),
-            ("test", member.test or "null"),
-            ("status", f'"{member.status}"'),
-            ("failure", json.dumps(member.failure)),
-            ("artefacts", json.dumps(views.formats(member.formats))),
-            ("created_at", to_json(member.created_at).decode()),
-        )
+    searched = _object(member.values["search"])
+    values = searched if kind == "search" or not member.values["final"] else _object(member.values["final"])
+    return (
+        f'{{"id":"{member.id}","job":"{job_id}","hash":"{member.hash}","architecture":{member.architecture}'
+        f',"values":{values},"search_values":{searched},"test":{member.test or "null"},"status":"{member.status}"'
+        f',"failure":{_quoted(member.failure)},"artefacts":{_formats(tuple(member.formats))}'
+        f',"created_at":{to_json(member.created_at).decode()}}}'
     )
-    return "{" + ",".join(f'"{name}":{text}' for name, text in parts) + "}"
 
 
 def _object(documents: Mapping[str, str]) -> str:
@@ -253,5 +228,10 @@ def _object(documents: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _quoted(key: str) -> str:
-    return json.dumps(key)
+def _quoted(text: str | None) -> str:
+    return json.dumps(text)
+
+
+@lru_cache(maxsize=64)
+def _formats(files: tuple[str, ...]) -> str:
+    return json.dumps(views.formats(files))

@@ -68,11 +68,8 @@ def candidate_list(session: Session, rows: Sequence[models.Candidate]) -> list[C
 
 
 def verified(searched: Documents, final: Documents) -> Documents:
-    """The values that count: of a verified candidate what verification found, with exact costs, which do not change."""
-    if not final:
-        return searched
-    exact = {key: document for key, document in searched.items() if document["kind"] == "exact"}
-    return {**exact, **final}
+    """The values that count: what verification found, as far as it has got; before that what the search saw."""
+    return final or searched
 
 
 def formats(files: Sequence[str]) -> list[str]:

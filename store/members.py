@@ -8,17 +8,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from store.models import Artefact, Candidate, Evaluation, Front, FrontMember
 
 Stage = Literal["search", "final"]
-CHUNK = 10_000
-"""Ids in one statement; both databases allow more."""
+CANDIDATES, VALUES, MEMBERS, FILES = (
+    model.metadata.tables[model.__tablename__] for model in (Candidate, Evaluation, FrontMember, Artefact)
+)
+_COLUMNS = (
+    CANDIDATES.c.id,
+    CANDIDATES.c.number,
+    CANDIDATES.c.hash,
+    cast(CANDIDATES.c.architecture, Text),
+    CANDIDATES.c.status,
+    CANDIDATES.c.failure,
+    cast(CANDIDATES.c.test, Text),
+    CANDIDATES.c.created_at,
+)
+"""In the order of Member's fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,52 +70,44 @@ def page(
     limit: int = 1000,
 ) -> list[Member]:
     """Members at ``version`` that meet the bounds, by number, from the one behind number ``after`` on."""
-    query = (
-        select(
-            Candidate.id,
-            Candidate.number,
-            Candidate.hash,
-            cast(Candidate.architecture, Text),
-            Candidate.status,
-            Candidate.failure,
-            cast(Candidate.test, Text),
-            Candidate.created_at,
-        )
-        .join(FrontMember, FrontMember.candidate_id == Candidate.id)
-        .where(FrontMember.front_id == front.id, Candidate.number > after)
-        .order_by(Candidate.number)
-        .limit(limit)
-    )
+    conditions = [MEMBERS.c.front_id == front.id, CANDIDATES.c.number > after]
     if version == front.version:
-        query = query.where(FrontMember.left_version.is_(None))
+        conditions.append(MEMBERS.c.left_version.is_(None))
     else:
-        stayed = or_(FrontMember.left_version.is_(None), FrontMember.left_version > version)
-        query = query.where(FrontMember.entered_version <= version, stayed)
-    for key, limits in (bounds or {}).items():
-        value = select(Evaluation.candidate_id).where(
-            Evaluation.candidate_id == Candidate.id, Evaluation.stage == limits.stage, Evaluation.key == key
-        )
-        if limits.min is not None:
-            value = value.where(Evaluation.value >= limits.min)
-        if limits.max is not None:
-            value = value.where(Evaluation.value <= limits.max)
-        query = query.where(value.exists())
-    members = {row[0]: Member(*row) for row in session.execute(query)}
-    _complete(session, members)
+        stayed = or_(MEMBERS.c.left_version.is_(None), MEMBERS.c.left_version > version)
+        conditions += [MEMBERS.c.entered_version <= version, stayed]
+    conditions += [_within(key, limits).exists() for key, limits in (bounds or {}).items()]
+    # Chosen before their documents are read: the database would sort these along.
+    chosen = (
+        select(CANDIDATES.c.id, CANDIDATES.c.number)
+        .join(MEMBERS, MEMBERS.c.candidate_id == CANDIDATES.c.id)
+        .where(*conditions)
+        .order_by(CANDIDATES.c.number)
+        .limit(limit)
+        .cte("chosen")
+    )
+    connection = session.connection()  # plain rows: there is no object to make of them
+    rows = select(*_COLUMNS).join(chosen, chosen.c.id == CANDIDATES.c.id).order_by(chosen.c.number)
+    members = {row[1]: Member(*row) for row in connection.execute(rows).all()}
+    values = select(chosen.c.number, VALUES.c.stage, VALUES.c.key, cast(VALUES.c.document, Text))
+    for number, stage, key, text in connection.execute(values.join(chosen, chosen.c.id == VALUES.c.candidate_id)).all():
+        members[number].values[stage][key] = text
+    files = select(chosen.c.number, FILES.c.format).join(chosen, chosen.c.id == FILES.c.candidate_id)
+    for number, name in connection.execute(files).all():
+        members[number].formats.append(name)
     return list(members.values())
 
 
-def _complete(session: Session, members: Mapping[UUID, Member]) -> None:
-    """Adds values and artefacts, each in one query."""
-    ids = list(members)
-    for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        values = select(Evaluation.candidate_id, Evaluation.stage, Evaluation.key, cast(Evaluation.document, Text))
-        for candidate_id, stage, key, text in session.execute(values.where(Evaluation.candidate_id.in_(part))):
-            members[candidate_id].values["final" if stage == "final" else "search"][key] = text
-        files = select(Artefact.candidate_id, Artefact.format).where(Artefact.candidate_id.in_(part))
-        for candidate_id, name in session.execute(files.order_by(Artefact.format)):
-            members[candidate_id].formats.append(name)
+def _within(key: str, limits: Limits) -> Select[Any]:
+    """The candidate's value of an objective, if it lies within the limits."""
+    found = select(VALUES.c.candidate_id).where(
+        VALUES.c.candidate_id == CANDIDATES.c.id, VALUES.c.stage == limits.stage, VALUES.c.key == key
+    )
+    if limits.min is not None:
+        found = found.where(VALUES.c.value >= limits.min)
+    if limits.max is not None:
+        found = found.where(VALUES.c.value <= limits.max)
+    return found.correlate(CANDIDATES)
 
 
 @dataclass(frozen=True, slots=True)
