@@ -56,6 +56,7 @@ class Row:
     hash: str
     target: int
     status: str
+    failure: str | None
     architecture: dict[str, Any]
     values: Documents
 
@@ -72,7 +73,7 @@ def record(
     jobs.ensure_locked(session, job_id)
     at = now(session)
     hashes = {"job_id": job_id, "hashes": list({item.hash for item in items})}
-    known = dict(session.execute(_KNOWN, hashes).tuples().all())
+    known = {hash: candidate_id for hash, candidate_id in session.execute(_KNOWN, hashes)}
     stored = values(session, list(known.values()), stage) if known else {}
     number = session.execute(_LAST_NUMBER, {"job_id": job_id}).scalar() or 0
     rows: list[tuple[Any, ...]] = []
@@ -193,9 +194,19 @@ def all_values(session: Session, job_id: UUID, stage: Stage) -> list[Row]:
         query.where(Evaluation.job_id == job_id, Evaluation.stage == stage)
     ):
         documents.setdefault(candidate_id, {})[key] = document
-    columns = (Candidate.id, Candidate.hash, Candidate.target, Candidate.status, Candidate.architecture)
+    columns = (
+        Candidate.id,
+        Candidate.hash,
+        Candidate.target,
+        Candidate.status,
+        Candidate.failure,
+        Candidate.architecture,
+    )
     found = session.execute(select(*columns).where(Candidate.job_id == job_id).order_by(Candidate.number))
-    return [Row(row.id, row.hash, row.target, row.status, row.architecture, documents.get(row.id, {})) for row in found]
+    return [
+        Row(id, hash, target, status, failure, architecture, documents.get(id, {}))
+        for id, hash, target, status, failure, architecture in found
+    ]
 
 
 def artefacts_of(session: Session, candidate_ids: Sequence[UUID]) -> dict[UUID, list[Artefact]]:
@@ -215,10 +226,11 @@ def add_artefact(
     jobs.ensure_locked(session, job_id)
     query = select(Artefact).where(Artefact.candidate_id == candidate_id, Artefact.format == format)
     artefact = session.scalars(query).one_or_none()
+    at = now(session)
     if artefact is None:
         artefact = Artefact(id=uuid4(), candidate_id=candidate_id, job_id=job_id, format=format)
         session.add(artefact)
-    artefact.path, artefact.sha256, artefact.bytes, artefact.created_at = path, sha256, bytes, now(session)
+    artefact.path, artefact.sha256, artefact.bytes, artefact.created_at = path, sha256, bytes, at
     session.flush()
     return artefact
 
