@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from nas_core.errors import NasCoreError
 from nas_core.evaluation import Evaluator
@@ -21,6 +23,7 @@ from worker.control import Stopped
 from worker.recorder import SEARCH_SHARE, SearchRecorder, numbers
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def run(attempt: Attempt) -> None:
@@ -84,13 +87,13 @@ def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]
     """Chooses the best of the search front; a repeated call chooses and orders the same."""
     with attempt.recording() as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
-        usable = [row for row in rows if row.values and axes.violation(numbers(row.values)) <= 0]
-        if not any(row.values for row in rows):
+        scored = [Scored(row.hash, row.target, numbers(row.values), row.candidate_id) for row in rows if row.values]
+        if not scored:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
             raise NasCoreError(f"no candidate could be evaluated; the first failed with: {why}")
-        chosen = choose(usable, axes, reference, attempt.spec.verify.top)
-        for row in chosen:
-            tasks.add(session, attempt.job_id, "verify", row.candidate_id, attempt.spec.resources.device)
+        chosen = choose(scored, axes, reference, attempt.spec.verify.top)
+        for item in chosen:
+            tasks.add(session, attempt.job_id, "verify", item.what, attempt.spec.resources.device)
         jobs.set_phase(
             session, attempt.job_id, status="verifying", phase=f"verifying {len(chosen)}", progress=SEARCH_SHARE
         )
@@ -99,18 +102,28 @@ def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]
             events.append(session, attempt.job_id, [("warning", {"message": message})])
 
 
-def choose(
-    rows: Sequence[candidates.Row], axes: Axes, reference: dict[str, float], top: int
-) -> list[candidates.Row]:
-    """Up to ``top`` rows, evenly over the target skeletons, each by rank and hypervolume contribution."""
-    targets = sorted({row.target for row in rows})
+@dataclass(frozen=True, slots=True)
+class Scored(Generic[T]):
+    """A candidate that verification may choose."""
+
+    hash: str
+    target: int
+    values: Mapping[str, float]
+    """By objective key, as the search saw them."""
+    what: T
+
+
+def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, float], top: int) -> list[Scored[T]]:
+    """Up to ``top`` that hold all bounds, evenly over the target skeletons (search values compare only within one),
+    each by rank and hypervolume contribution.
+    """
+    usable = [item for item in scored if axes.violation(item.values) <= 0]
+    targets = sorted({item.target for item in usable})
     limits = axes.costs_of(reference)
-    chosen: list[candidates.Row] = []
+    chosen: list[Scored[T]] = []
     for place, target in enumerate(targets):
-        share = (top - len(chosen)) // (len(targets) - place)
-        group = [row for row in rows if row.target == target]
-        costs = [axes.costs_of(numbers(row.values)) for row in group]
-        chosen += [group[index] for index in select(costs, limits, share, [row.hash for row in group])]
+        share = -(-(top - len(chosen)) // (len(targets) - place))
+        group = [item for item in usable if item.target == target]
+        costs = [axes.costs_of(item.values) for item in group]
+        chosen += [group[index] for index in select(costs, limits, share, [item.hash for item in group])]
     return chosen
-
-

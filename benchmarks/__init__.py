@@ -1,0 +1,1 @@
+"""Claims about speed, memory and search quality: ``python -m benchmarks.NAME`` prints one JSON object last."""
