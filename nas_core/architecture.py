@@ -192,12 +192,21 @@ def skeleton_to_json(skeleton: Skeleton) -> dict[str, Any]:
 
 
 for _cls in (Edge, Genotype, Skeleton, Architecture):
-    _cls.__pydantic_config__ = _CONFIG  # type: ignore[attr-defined]
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in (Genotype, Skeleton, Architecture)}
+    _cls.__pydantic_config__ = _CONFIG  # type: ignore[union-attr]
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Made at first use: it takes a while, and who only imports needs none."""
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _canonical(value: Genotype | Skeleton | Architecture) -> str:
-    plain = _ADAPTERS[type(value)].dump_python(value, mode="json")
+    plain = _adapter(type(value)).dump_python(value, mode="json")
     halves = plain if isinstance(value, Architecture) else {"genotype": plain}
     for cell in halves.get("genotype", {}).get("types", {}).values():
         for edge in cell["edges"]:
@@ -219,7 +228,7 @@ def _digest(architecture: Architecture) -> str:
 def _parse(cls: type[T], data: Mapping[str, Any] | str) -> T:
     text = data if isinstance(data, str) else json.dumps(data)
     try:
-        value: T = _ADAPTERS[cls].validate_json(text)
+        value: T = _adapter(cls).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         path = "/" + "/".join(str(part) for part in first["loc"])

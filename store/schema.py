@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from store.engine import build_for_migration, parse_url
 from store.errors import SchemaMismatchError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 VERSION_TABLE = "skyline_schema"
 """Our own: other tools that use Alembic may share the database."""
@@ -21,6 +21,8 @@ MIGRATION_LOCK = 7_595_446_353
 
 def config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, from a checkout or an installed package alike."""
+    from alembic.config import Config  # here and below: Alembic takes a while to import, and most never need it
+
     made = Config()
     made.set_main_option("script_location", str(files("migrations")))
     made.set_main_option("path_separator", "os")
@@ -30,6 +32,8 @@ def config(connection: Connection | None = None) -> Config:
 
 def migrate(url: str | None = None, revision: str = "head") -> None:
     """Upgrades the database, in one transaction; builds a fresh one. Several processes may call it at once."""
+    from alembic import command
+
     engine = build_for_migration(parse_url(url))
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
@@ -39,6 +43,9 @@ def migrate(url: str | None = None, revision: str = "head") -> None:
 
 def check_schema(url: str | None = None) -> None:
     """Raises SchemaMismatchError unless the tables are those of this version."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     script = ScriptDirectory.from_config(config())
     wanted = script.get_current_head()
     assert wanted is not None, "migrations hold no revision"
