@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas_core.cuts import split_by_class
+
 Indices = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 RESIDENT_BYTES = 2**30
 """Larger image tensors stay on the CPU and travel batch by batch."""
@@ -185,8 +187,6 @@ def tensor_splits(
     Mean and standard deviation are those of all training images, whatever the seed and the fraction, so that every
     network of a data set is fed alike. Raises DatasetError when a class has too few images to be cut.
     """
-    from nas_core.datasets._cut import split_by_class
-
     mean, std = channel_statistics(training[0])
     whole = TensorSplit(torch.from_numpy(training[0]), torch.from_numpy(training[1]), mean, std)
     cut = split_by_class(training[1], seed, fraction=fraction)

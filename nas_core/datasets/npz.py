@@ -16,8 +16,8 @@ import numpy as np
 from annotated_types import MaxLen, MinLen
 from numpy.typing import NDArray
 
+from nas_core.cuts import hold_out
 from nas_core.datasets import datasets
-from nas_core.datasets._cut import hold_out
 from nas_core.datasets._npz import Header, Npz, open_npz
 from nas_core.datasets._presence import Presence, Report
 from nas_core.errors import DatasetError, DatasetMissingError

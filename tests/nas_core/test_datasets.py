@@ -20,9 +20,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nas_core.cuts import SMALLEST_CLASS, hold_out, split_by_class
 from nas_core.data import Augmentation, Split, Splits
 from nas_core.datasets import _download, _idx, _npz, datasets, fashion_mnist
-from nas_core.datasets._cut import SMALLEST_CLASS, hold_out, split_by_class
 from nas_core.errors import DatasetError, DatasetMissingError, InvalidSettingsError
 from nas_core.settings import form, parse
 
