@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from nas_core.architecture import Architecture
 from skyline.schemas import Candidate, CandidatePage
 from store import candidates
 from store.session import unit_of_work
+from store.settings import settings
 from tests.api import results
 from tests.api.problems import paths, problem
 
@@ -31,20 +31,20 @@ def numbers(client: httpx.Client, job_id: UUID, ids: list[UUID], **query: Any) -
         query["cursor"] = page.next
 
 
-def test_lists_are_sorted_filtered_and_paged(client: httpx.Client) -> None:
+def test_lists_are_sorted_filtered_and_paged(shared: httpx.Client) -> None:
     job_id = results.job()
     ids = results.record(job_id, 5)
     results.verify(ids[:2])
     with unit_of_work() as session:
         candidates.fail(session, ids[4], "out of memory")
     for limit in (2, 100):
-        assert numbers(client, job_id, ids, limit=limit) == [0, 1, 2, 3, 4]
-        assert numbers(client, job_id, ids, limit=limit, descending=True) == [4, 3, 2, 1, 0]
-        assert numbers(client, job_id, ids, limit=limit, sort="params") == [4, 3, 2, 1, 0]
-        assert numbers(client, job_id, ids, limit=limit, sort="error", descending=True) == [4, 3, 2, 1, 0]
-        assert numbers(client, job_id, ids, limit=limit, sort="latency_ms", stage="final") == [1, 0, 2, 3, 4]
-    assert numbers(client, job_id, ids, status="verified") == [0, 1]
-    assert numbers(client, job_id, ids, status="failed") == [4]
+        assert numbers(shared, job_id, ids, limit=limit) == [0, 1, 2, 3, 4]
+        assert numbers(shared, job_id, ids, limit=limit, descending=True) == [4, 3, 2, 1, 0]
+        assert numbers(shared, job_id, ids, limit=limit, sort="params") == [4, 3, 2, 1, 0]
+        assert numbers(shared, job_id, ids, limit=limit, sort="error", descending=True) == [4, 3, 2, 1, 0]
+        assert numbers(shared, job_id, ids, limit=limit, sort="latency_ms", stage="final") == [1, 0, 2, 3, 4]
+    assert numbers(shared, job_id, ids, status="verified") == [0, 1]
+    assert numbers(shared, job_id, ids, status="failed") == [4]
 
 
 @pytest.mark.parametrize(
@@ -58,18 +58,18 @@ def test_lists_are_sorted_filtered_and_paged(client: httpx.Client) -> None:
         ({"order": "asc"}, "/query/order"),
     ],
 )
-def test_bad_queries(client: httpx.Client, query: dict[str, Any], path: str) -> None:
-    assert paths(problem(client.get(f"/v1/jobs/{results.job()}/candidates", params=query), 422)) == [path]
+def test_bad_queries(shared: httpx.Client, query: dict[str, Any], path: str) -> None:
+    assert paths(problem(shared.get(f"/v1/jobs/{results.job()}/candidates", params=query), 422)) == [path]
 
 
-def test_the_answer_to_a_wrong_sort_key_lists_the_right_ones(client: httpx.Client) -> None:
-    response = client.get(f"/v1/jobs/{results.job()}/candidates", params={"sort": "beauty"})
+def test_the_answer_to_a_wrong_sort_key_lists_the_right_ones(shared: httpx.Client) -> None:
+    response = shared.get(f"/v1/jobs/{results.job()}/candidates", params={"sort": "beauty"})
     assert "number, error, params, latency_ms" in problem(response, 422).detail
 
 
-def test_a_candidate_shows_what_counts_and_what_the_search_saw(client: httpx.Client) -> None:
+def test_a_candidate_shows_what_counts_and_what_the_search_saw(shared: httpx.Client) -> None:
     _, ids = results.finished(2)
-    candidate = Candidate.model_validate_json(client.get(f"/v1/candidates/{ids[0]}").content)
+    candidate = Candidate.model_validate_json(shared.get(f"/v1/candidates/{ids[0]}").content)
     assert (candidate.status, candidate.artefacts) == ("verified", ["json"])
     assert candidate.test is not None
     assert candidate.test.n == 360
@@ -86,11 +86,11 @@ def test_a_candidate_shows_what_counts_and_what_the_search_saw(client: httpx.Cli
 
 
 @pytest.fixture
-def weights(client: httpx.Client, folder: Path) -> tuple[UUID, bytes]:
+def weights(shared: httpx.Client) -> tuple[UUID, bytes]:
     """A verified candidate with its file."""
     job_id, ids = results.finished(1)
     content = bytes(range(256)) * 8
-    place = folder / "artefacts" / str(job_id) / "weights.safetensors"
+    place = settings().artefact_dir / str(job_id) / "weights.safetensors"
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
@@ -100,55 +100,54 @@ def weights(client: httpx.Client, folder: Path) -> tuple[UUID, bytes]:
     return ids[0], content
 
 
-def test_the_architecture_of_any_candidate_as_json(client: httpx.Client) -> None:
+def test_the_architecture_of_any_candidate_as_json(shared: httpx.Client) -> None:
     (candidate_id,) = results.record(results.job(), 1)
     path = f"/v1/candidates/{candidate_id}/model"
-    response = client.get(path)
+    response = shared.get(path)
     assert response.headers["content-type"] == "application/json"
     architecture = Architecture.from_json(response.text)
     assert response.headers["etag"] == f'"{architecture.hash}"'
     assert response.headers["content-disposition"] == f'attachment; filename="{architecture.hash[:12]}.json"'
-    again = client.get(path, params={"format": "json"}, headers={"If-None-Match": response.headers["etag"]})
+    again = shared.get(path, params={"format": "json"}, headers={"If-None-Match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
 
 
-def test_weights_come_as_they_lie(client: httpx.Client, weights: tuple[UUID, bytes]) -> None:
+def test_weights_come_as_they_lie(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
     candidate_id, content = weights
     path, query = f"/v1/candidates/{candidate_id}/model", {"format": "safetensors"}
-    response = client.get(path, params=query)
+    response = shared.get(path, params=query)
     assert response.content == content
     assert response.headers["etag"] == f'"{hashlib.sha256(content).hexdigest()}"'
     assert response.headers["content-disposition"].endswith('.safetensors"')
-    assert client.get(path, params=query, headers={"If-None-Match": response.headers["etag"]}).status_code == 304
-    part = client.get(path, params=query, headers={"Range": "bytes=10-19"})
+    assert shared.get(path, params=query, headers={"If-None-Match": response.headers["etag"]}).status_code == 304
+    part = shared.get(path, params=query, headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, content[10:20])
-    assert client.get(f"/v1/candidates/{candidate_id}").json()["artefacts"] == ["json", "safetensors"]
+    assert shared.get(f"/v1/candidates/{candidate_id}").json()["artefacts"] == ["json", "safetensors"]
 
 
-def test_no_weights_without_verification(client: httpx.Client) -> None:
+def test_no_weights_without_verification(shared: httpx.Client) -> None:
     (candidate_id,) = results.record(results.job(), 1)
-    found = problem(client.get(f"/v1/candidates/{candidate_id}/model", params={"format": "safetensors"}), 409)
+    found = problem(shared.get(f"/v1/candidates/{candidate_id}/model", params={"format": "safetensors"}), 409)
     assert "is evaluated; only verified candidates" in found.detail
 
 
-def test_an_unknown_format_lists_what_there_is(client: httpx.Client, weights: tuple[UUID, bytes]) -> None:
-    found = problem(client.get(f"/v1/candidates/{weights[0]}/model", params={"format": "onnx"}), 422)
+def test_an_unknown_format_lists_what_there_is(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
+    found = problem(shared.get(f"/v1/candidates/{weights[0]}/model", params={"format": "onnx"}), 422)
     assert found.detail == "unknown format 'onnx'; this candidate can be had as: json, safetensors"
     assert paths(found) == ["/query/format"]
 
 
-def test_a_file_that_is_gone_or_lies_elsewhere_is_not_sent(
-    client: httpx.Client, weights: tuple[UUID, bytes], folder: Path
-) -> None:
+def test_a_file_that_is_gone_or_lies_elsewhere_is_not_sent(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
     candidate_id, _ = weights
     query = {"format": "safetensors"}
+    folder = settings().data_dir
     secret = folder / "secret"
     secret.write_text("secret")
     with unit_of_work() as session:
         job_id = candidates.get(session, candidate_id).job_id
         candidates.add_artefact(session, candidate_id, job_id, "safetensors", "../secret", "00", 6)
-    problem(client.get(f"/v1/candidates/{candidate_id}/model", params=query), 404)
+    problem(shared.get(f"/v1/candidates/{candidate_id}/model", params=query), 404)
     with unit_of_work() as session:
         candidates.add_artefact(session, candidate_id, job_id, "safetensors", "gone", "00", 6)
-    found = problem(client.get(f"/v1/candidates/{candidate_id}/model", params=query), 404)
+    found = problem(shared.get(f"/v1/candidates/{candidate_id}/model", params=query), 404)
     assert str(folder) not in found.detail

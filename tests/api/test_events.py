@@ -56,46 +56,46 @@ def page(client: httpx.Client, job_id: UUID, **query: Any) -> EventPage:
     return EventPage.model_validate_json(response.content)
 
 
-def test_pages_go_on_where_the_last_one_ended(client: httpx.Client) -> None:
+def test_pages_go_on_where_the_last_one_ended(shared: httpx.Client) -> None:
     job_id = results.job()
     say(job_id, *range(5))
-    first = page(client, job_id, limit=4)
+    first = page(shared, job_id, limit=4)
     assert [event.seq for event in first.items] == [1, 2, 3, 4]
     assert first.items[0].type == "phase"
-    second = page(client, job_id, after=first.next, limit=4)
+    second = page(shared, job_id, after=first.next, limit=4)
     assert [event.data for event in second.items] == [{"step": 3}, {"step": 4}]
-    assert page(client, job_id, after=second.next) == EventPage(items=[], next=6)
+    assert page(shared, job_id, after=second.next) == EventPage(items=[], next=6)
 
 
 @pytest.mark.parametrize("query", [{"after": -1}, {"after": "x"}, {"after": 2**70}, {"limit": 0}, {"limit": 10**6}])
-def test_bad_queries(client: httpx.Client, query: dict[str, Any]) -> None:
+def test_bad_queries(shared: httpx.Client, query: dict[str, Any]) -> None:
     path = f"/query/{next(iter(query))}"
-    assert paths(problem(client.get(f"/v1/jobs/{results.job()}/events", params=query), 422)) == [path]
+    assert paths(problem(shared.get(f"/v1/jobs/{results.job()}/events", params=query), 422)) == [path]
 
 
-def test_a_bad_last_event_id_is_refused_before_the_stream(client: httpx.Client) -> None:
+def test_a_bad_last_event_id_is_refused_before_the_stream(shared: httpx.Client) -> None:
     path = f"/v1/jobs/{results.job()}/events"
-    found = problem(client.get(path, headers={**STREAM, "Last-Event-ID": "yesterday"}), 422)
+    found = problem(shared.get(path, headers={**STREAM, "Last-Event-ID": "yesterday"}), 422)
     assert paths(found) == ["/header/last-event-id"]
 
 
-def test_a_stream_of_an_ended_job_gives_all_and_ends(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_of_an_ended_job_gives_all_and_ends(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "BATCH", 3)
     job_id = results.job()
     say(job_id, *range(7))
     end(job_id)
-    seen = list(stream(client, job_id))
+    seen = list(stream(shared, job_id))
     assert [event.seq for event in seen] == list(range(1, 10))
     assert seen[-1].data["status"] == "succeeded"
-    assert [event.seq for event in stream(client, job_id, {"after": 7})] == [8, 9]
-    later = stream(client, job_id, {"after": 1}, **{"Last-Event-ID": "8"})
+    assert [event.seq for event in stream(shared, job_id, {"after": 7})] == [8, 9]
+    later = stream(shared, job_id, {"after": 1}, **{"Last-Event-ID": "8"})
     assert [event.seq for event in later] == [9]
-    assert list(stream(client, job_id, {"after": 9})) == []
+    assert list(stream(shared, job_id, {"after": 9})) == []
 
 
-def test_events_come_as_they_happen(client: httpx.Client) -> None:
+def test_events_come_as_they_happen(shared: httpx.Client) -> None:
     job_id = results.job()
-    coming = stream(client, job_id)
+    coming = stream(shared, job_id)
     assert next(coming).type == "phase"
     say(job_id, 1)
     asked = time.monotonic()
@@ -105,16 +105,16 @@ def test_events_come_as_they_happen(client: httpx.Client) -> None:
     assert [event.type for event in coming] == ["phase"]
 
 
-def test_a_quiet_stream_says_that_it_lives(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_stream_says_that_it_lives(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "KEEP_ALIVE_SECONDS", 0.0)
     job_id = results.job()
-    with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+    with shared.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
         assert any(message is None for message in parse(response.iter_lines()))
 
 
-def test_a_stream_ends_with_the_deletion_of_its_job(client: httpx.Client) -> None:
+def test_a_stream_ends_with_the_deletion_of_its_job(shared: httpx.Client) -> None:
     job_id = results.job()
-    coming = stream(client, job_id)
+    coming = stream(shared, job_id)
     next(coming)
     with unit_of_work() as session:  # both at once, so that the stream never sees the end
         jobs.finish(session, job_id, "cancelled")
@@ -122,15 +122,15 @@ def test_a_stream_ends_with_the_deletion_of_its_job(client: httpx.Client) -> Non
     assert list(coming) == []
 
 
-def test_many_streams_leave_room_for_others(client: httpx.Client) -> None:
+def test_many_streams_leave_room_for_others(shared: httpx.Client) -> None:
     """More streams than there are threads; none waits in one."""
     job_id = results.job()
-    opened = [stream(client, job_id) for _ in range(60)]
+    opened = [stream(shared, job_id) for _ in range(60)]
     for one in opened:
         next(one)
     asked = time.monotonic()
-    assert client.get(f"/v1/jobs/{job_id}").status_code == 200
-    assert client.get("/v1/jobs").status_code == 200
+    assert shared.get(f"/v1/jobs/{job_id}").status_code == 200
+    assert shared.get("/v1/jobs").status_code == 200
     assert time.monotonic() - asked < 5
     end(job_id)
     for one in opened:

@@ -21,9 +21,9 @@ def read(client: httpx.Client, job_id: UUID, **query: Any) -> Front:
     return Front.model_validate_json(response.content)
 
 
-def test_members_are_candidates_with_all_values(client: httpx.Client) -> None:
+def test_members_are_candidates_with_all_values(shared: httpx.Client) -> None:
     job_id, ids = results.finished(3)
-    front = read(client, job_id)
+    front = read(shared, job_id)
     assert (front.job, front.kind, front.version, front.hypervolume, front.knee) == (job_id, "final", 1, 1.5, ids[0])
     assert front.reference_point == results.SPEC["reference_point"]
     assert [(o.key, o.unit, o.direction, o.kind) for o in front.objectives] == [
@@ -34,26 +34,26 @@ def test_members_are_candidates_with_all_values(client: httpx.Client) -> None:
     assert [member.id for member in front.members] == ids
     assert front.members[0].test is not None
     assert front.infeasible is None
-    raw = client.get(f"/v1/jobs/{job_id}/front").json()["members"]
+    raw = shared.get(f"/v1/jobs/{job_id}/front").json()["members"]
     for member in raw:
-        assert member == client.get(f"/v1/candidates/{member['id']}").json()
+        assert member == shared.get(f"/v1/candidates/{member['id']}").json()
 
 
-def test_the_search_front_holds_what_the_search_saw(client: httpx.Client) -> None:
+def test_the_search_front_holds_what_the_search_saw(shared: httpx.Client) -> None:
     job_id, ids = results.finished(2)
-    member = read(client, job_id, kind="search").members[0]
+    member = read(shared, job_id, kind="search").members[0]
     assert member.values == member.search_values
     assert (member.values["error"].kind, member.values["error"].value) == ("supernet", 0.1)
     assert member.values["latency_ms"].model_extra == {"device": "cpu", "n": 30, "iqr": 0.1}
-    verified = read(client, job_id).members[0]
+    verified = read(shared, job_id).members[0]
     assert (verified.values["error"].kind, verified.values["params"].kind) == ("trained", "exact")
     assert verified.id == member.id == ids[0]
 
 
-def test_the_default_is_the_final_front_even_while_it_is_empty(client: httpx.Client) -> None:
+def test_the_default_is_the_final_front_even_while_it_is_empty(shared: httpx.Client) -> None:
     job_id = results.job()
     results.front(job_id, "search", results.record(job_id, 2))
-    front = read(client, job_id)
+    front = read(shared, job_id)
     assert (front.kind, front.version, front.members, front.hypervolume) == ("final", 0, [], None)
 
 
@@ -69,10 +69,10 @@ def test_the_default_is_the_final_front_even_while_it_is_empty(client: httpx.Cli
     ],
 )
 def test_bounds_choose_members_by_the_values_shown(
-    client: httpx.Client, query: dict[str, Any], expected: list[int]
+    shared: httpx.Client, query: dict[str, Any], expected: list[int]
 ) -> None:
     job_id, ids = results.finished(5)
-    front = read(client, job_id, **query)
+    front = read(shared, job_id, **query)
     assert [member.id for member in front.members] == [ids[number] for number in expected]
 
 
@@ -89,82 +89,82 @@ def test_bounds_choose_members_by_the_values_shown(
         ({"limit": 0}, "/query/limit", "greater than or equal to 1"),
     ],
 )
-def test_bad_queries(client: httpx.Client, query: dict[str, Any], path: str, says: str) -> None:
-    found = problem(client.get(f"/v1/jobs/{results.job()}/front", params=query), 422)
+def test_bad_queries(shared: httpx.Client, query: dict[str, Any], path: str, says: str) -> None:
+    found = problem(shared.get(f"/v1/jobs/{results.job()}/front", params=query), 422)
     assert paths(found) == [path]
     assert says in found.detail
 
 
-def test_pages_stay_with_the_version_they_began_with(client: httpx.Client) -> None:
+def test_pages_stay_with_the_version_they_began_with(shared: httpx.Client) -> None:
     job_id = results.job()
     ids = results.record(job_id, 6)
     results.front(job_id, "final", ids[:5])
-    first = read(client, job_id, limit=2)
+    first = read(shared, job_id, limit=2)
     assert ([member.id for member in first.members], first.version) == (ids[:2], 1)
     results.front(job_id, "final", ids[3:])
     seen, cursor = [], first.next
     while cursor is not None:
-        page = read(client, job_id, limit=2, cursor=cursor)
+        page = read(shared, job_id, limit=2, cursor=cursor)
         assert page.version == 1
         assert page.hypervolume is None  # only the newest has one
         seen += [member.id for member in page.members]
         cursor = page.next
     assert seen == ids[2:5]
-    assert [member.id for member in read(client, job_id).members] == ids[3:]
-    assert [member.id for member in read(client, job_id, version=1).members] == ids[:5]
-    assert read(client, job_id, version=0).members == []
-    assert "newest: 2" in problem(client.get(f"/v1/jobs/{job_id}/front", params={"version": 3}), 404).detail
+    assert [member.id for member in read(shared, job_id).members] == ids[3:]
+    assert [member.id for member in read(shared, job_id, version=1).members] == ids[:5]
+    assert read(shared, job_id, version=0).members == []
+    assert "newest: 2" in problem(shared.get(f"/v1/jobs/{job_id}/front", params={"version": 3}), 404).detail
 
 
 @pytest.mark.parametrize(
     "cursor", ["x", "WzEsLTFd", "W3RydWUsMV0", "WzEsbnVsbF0", "WzEsIDk5OTk5OTk5OTk5OTk5OTk5OTk5OV0"]
 )
-def test_bad_cursors(client: httpx.Client, cursor: str) -> None:
+def test_bad_cursors(shared: httpx.Client, cursor: str) -> None:
     job_id, _ = results.finished(1)
-    problem(client.get(f"/v1/jobs/{job_id}/front", params={"cursor": cursor}), 422)
+    problem(shared.get(f"/v1/jobs/{job_id}/front", params={"cursor": cursor}), 422)
 
 
-def test_an_unchanged_front_is_not_sent_again(client: httpx.Client) -> None:
+def test_an_unchanged_front_is_not_sent_again(shared: httpx.Client) -> None:
     job_id = results.job()
     ids = results.record(job_id, 2)
     results.front(job_id, "final", ids[:1])
     path = f"/v1/jobs/{job_id}/front"
-    tag = client.get(path).headers["etag"]
+    tag = shared.get(path).headers["etag"]
     for given in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
-        again = client.get(path, headers={"If-None-Match": given})
+        again = shared.get(path, headers={"If-None-Match": given})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
-    assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
-    assert client.get(path, params={"kind": "search"}, headers={"If-None-Match": tag}).status_code == 200
+    assert shared.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert shared.get(path, params={"kind": "search"}, headers={"If-None-Match": tag}).status_code == 200
     results.front(job_id, "final", ids)
-    changed = client.get(path, headers={"If-None-Match": tag})
+    changed = shared.get(path, headers={"If-None-Match": tag})
     assert changed.status_code == 200
     with unit_of_work() as session:  # test errors come with the end, without a new version
         jobs.finish(session, job_id, "succeeded")
-    assert client.get(path, headers={"If-None-Match": changed.headers["etag"]}).status_code == 200
+    assert shared.get(path, headers={"If-None-Match": changed.headers["etag"]}).status_code == 200
 
 
-def test_an_empty_front_says_what_comes_nearest_to_the_bounds(client: httpx.Client) -> None:
+def test_an_empty_front_says_what_comes_nearest_to_the_bounds(shared: httpx.Client) -> None:
     constraints = {"params": {"max": 990.0}, "latency_ms": {"max": 2.0}}
     job_id = results.job(constraints=constraints)
-    assert read(client, job_id, kind="search").infeasible is None  # nothing was tried yet
+    assert read(shared, job_id, kind="search").infeasible is None  # nothing was tried yet
     ids = results.record(job_id, 6)
-    infeasible = read(client, job_id, kind="search").infeasible
+    infeasible = read(shared, job_id, kind="search").infeasible
     assert infeasible is not None
     assert infeasible["nearest"] == [str(ids[5]), str(ids[4]), str(ids[3])]
     assert infeasible["violations"] == {
         "params": {"min": None, "max": 990.0, "nearest": 995.0},
         "latency_ms": {"min": None, "max": 2.0, "nearest": 9.5},
     }
-    assert read(client, job_id).infeasible is None  # nothing was verified yet
+    assert read(shared, job_id).infeasible is None  # nothing was verified yet
     results.verify(ids[:2])
-    final = read(client, job_id).infeasible
+    final = read(shared, job_id).infeasible
     assert final is not None
     assert final["nearest"] == [str(ids[1]), str(ids[0])]
     results.front(job_id, "search", ids[:1])
-    assert read(client, job_id, kind="search").infeasible is None
+    assert read(shared, job_id, kind="search").infeasible is None
 
 
-def test_text_of_users_is_quoted(client: httpx.Client) -> None:
+def test_text_of_users_is_quoted(shared: httpx.Client) -> None:
     key = 'la"t\\\N{SNOWMAN}'
     objectives = [{"name": "error"}, {"name": "latency_ms", "key": key}]
     job_id = results.job(objectives=objectives, reference_point={}, constraints={})
@@ -175,6 +175,6 @@ def test_text_of_users_is_quoted(client: httpx.Client) -> None:
         new = candidates.NewCandidate("ff", {"genotype": 'a"b'}, 0, values)
         ((candidate_id, _),) = candidates.record(session, job_id, "search", [new])
     results.front(job_id, "search", [candidate_id])
-    member = read(client, job_id, kind="search", **{f"max.{key}": 2}).members[0]
+    member = read(shared, job_id, kind="search", **{f"max.{key}": 2}).members[0]
     assert set(member.values) == {"error", key}
     assert member.architecture == {"genotype": 'a"b'}
