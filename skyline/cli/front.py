@@ -41,5 +41,5 @@ def front(
 
     if answer.members:
         console().print(front_table(answer))
-    for note in front_notes(answer):
+    for note in front_notes(answer, bounded=bool(upper or lower)):
         typer.echo(note)

@@ -41,16 +41,19 @@ def follow(client: Client, job_id: UUID, console: Console, events: Iterable[Even
     best = Best(client, job_id)
     looked, step = time.monotonic(), ""
     with _bar(console) if console.is_terminal else _lines(console) as show:
-        show(job, "", best.text(job))
+        show(job, step, best.text(job))
         for event in client.watch(job_id) if events is None else events:
-            if event is not None and event.type in TOLD and (line := told(event)):
+            kind = event.type if event is not None else ""
+            if event is not None and kind in TOLD and (line := told(event)):
                 console.print(Text(line))
-            if event is not None and event.type == "progress":
-                step = steps(event) or step
-            if (event is not None and event.type == "phase") or time.monotonic() - looked >= REFRESH_SECONDS:
+            if event is not None and kind in ("phase", "progress"):
+                step = steps(event)  # a new phase has none yet
+            if kind == "phase" or time.monotonic() - looked >= REFRESH_SECONDS:
                 job = client.job(job_id)
                 show(job, step, best.text(job))
                 looked = time.monotonic()
+            elif kind == "progress":  # the rest came with the event before, in the same transaction
+                show(job, step, best.known)
         job = client.job(job_id)
         show(job, "", best.text(job))
     return job
@@ -77,7 +80,8 @@ class Best:
 
     def __init__(self, client: Client, job_id: UUID) -> None:
         self.client, self.job_id = client, job_id
-        self._text = ""
+        self.known = ""
+        """The text as of last time."""
 
     def text(self, job: Job) -> str:
         """``front 12, best error 3.10 %``; empty while there is no front."""
@@ -89,14 +93,14 @@ class Best:
         except ApiError as error:
             if error.status != 404:  # a front that is being made
                 raise
-            return self._text
-        self._text = f"front {len(front.members)}"
+            return self.known
+        self.known = f"front {len(front.members)}"
         for objective in front.objectives:
             values = [member.values[objective.key].value for member in front.members if objective.key in member.values]
             if is_quality(objective) and values:
                 extreme = min(values) if objective.direction == "minimize" else max(values)
-                self._text += f", best {objective.key} {100 * extreme:.2f} %"
-        return self._text
+                self.known += f", best {objective.key} {100 * extreme:.2f} %"
+        return self.known
 
 
 def told(event: Event) -> str:
@@ -157,5 +161,5 @@ def _lines(console: Console) -> Iterator[Show]:
 
 
 def _phase(job: Job, step: str) -> str:
-    phase = job.status if job.phase in (job.status, "") else f"{job.status}: {job.phase}"
+    phase = job.phase if job.phase.startswith(job.status) else ": ".join(filter(None, (job.status, job.phase)))
     return f"{phase} {step}" if step else phase

@@ -76,11 +76,11 @@ def front_table(front: Front) -> Table:
     return table
 
 
-def front_notes(front: Front) -> list[str]:
-    """What stands below the table."""
+def front_notes(front: Front, bounded: bool = False) -> list[str]:
+    """What stands below the table; ``bounded``: the user asked for some of the members only."""
     notes = []
     if not front.members and front.infeasible is None:
-        notes.append("no network yet")
+        notes.append("no network meets these bounds" if bounded and front.version else "no network yet")
     if front.infeasible is not None:
         notes.append("no network meets the bounds")
         for key, found in front.infeasible.get("violations", {}).items():

@@ -188,13 +188,13 @@ def test_a_terminal_gets_a_bar_that_moves(script: Script) -> None:
     states = [job("searching", progress=done / 4, front={"search": 1 + done, "final": 0}) for done in range(4)]
     script.on("GET", JOB, *(Reply(state) for state in states), Reply(job("succeeded", progress=1.0)))
     script.on("GET", f"{JOB}/front", Reply(front(candidate(error=0.25), kind="search")))
-    told = [parse(event(n, kind, step=n, total=48)) for n in range(1, 7, 2) for kind in ("progress", "phase")]
+    told = [parse(event(n, kind, step=n, total=48)) for n in range(1, 4) for kind in ("phase", "progress")]
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     with Client(script.url) as client:
         ended = follow(client, UUID(JOB_ID), screen, told)
     written = screen.file.getvalue()  # type: ignore[attr-defined]
     assert ended.status == "succeeded"
-    assert "searching 5/48" in written and "best error 25.00 %" in written and "100%" in written
+    assert "searching 3/48" in written and "best error 25.00 %" in written and "100%" in written
 
 
 def test_warnings_and_dead_attempts_are_told(script: Script) -> None:
@@ -234,6 +234,7 @@ def test_the_front_is_a_table_sorted_by_the_first_cost(jobs: Script) -> None:
 def test_an_empty_front_says_so(jobs: Script) -> None:
     jobs.on("GET", f"{JOB}/front", Reply(front(hypervolume=None)))
     assert "no network yet" in run(jobs, "front", "last").stdout
+    assert "no network meets these bounds" in run(jobs, "front", "last", "--max", "params=1").stdout
 
 
 def test_a_front_that_meets_no_bound_names_the_nearest(jobs: Script) -> None:
