@@ -16,7 +16,7 @@ Costs = NDArray[np.float64]
 
 def _array(costs: Sequence[Sequence[float]] | Costs) -> Costs:
     array = np.asarray(costs, dtype=np.float64)
-    return array.reshape(len(array), -1)
+    return array if array.ndim == 2 else array.reshape(len(array), -1) if len(array) else array.reshape(0, 1)
 
 
 def non_dominated(costs: Sequence[Sequence[float]] | Costs) -> NDArray[np.bool_]:

@@ -1,0 +1,76 @@
+"""Pareto functions by known answers and properties."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, knee, non_dominated, ranks, select
+
+POINTS = arrays(np.float64, st.tuples(st.integers(1, 25), st.integers(2, 3)), elements=st.integers(0, 6).map(float))
+
+
+def dominates(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((a <= b).all() and (a < b).any())
+
+
+@given(POINTS)
+def test_front_is_what_nothing_dominates_and_keeps_ties(points: np.ndarray) -> None:
+    expected = [not any(dominates(other, point) for other in points) for point in points]
+    assert non_dominated(points).tolist() == expected
+
+
+@given(POINTS)
+def test_ranks_peel_fronts(points: np.ndarray) -> None:
+    found, left, level = ranks(points), np.ones(len(points), dtype=bool), 0
+    while left.any():
+        here = np.flatnonzero(left)[non_dominated(points[left])]
+        assert set(here) == set(np.flatnonzero(found == level))
+        left[here] = False
+        level += 1
+
+
+def test_failures_never_stand_on_a_front() -> None:
+    points = [[np.inf, np.inf], [1.0, 2.0], [2.0, 1.0]]
+    assert non_dominated(points).tolist() == [False, True, True]
+    assert ranks(points).tolist() == [1, 0, 0]
+
+
+def test_feasible_comes_before_infeasible_by_violation() -> None:
+    costs = [[0.0, 0.0], [5.0, 5.0], [6.0, 6.0], [1.0, 1.0]]
+    assert constrained_ranks(costs, [2.0, 0.0, 0.0, 1.0]).tolist() == [3, 0, 1, 2]
+
+
+@given(arrays(np.float64, (6, 2), elements=st.floats(0, 1)))
+def test_hypervolume_against_counting(points: np.ndarray) -> None:
+    grid = (np.arange(200) + 0.5) / 200
+    x, y = np.meshgrid(grid, grid)
+    covered = np.zeros_like(x, dtype=bool)
+    for point in points:
+        covered |= (x >= point[0]) & (y >= point[1])
+    assert abs(hypervolume(points, [1.0, 1.0]) - covered.mean()) < 0.02
+
+
+def test_points_outside_the_reference_add_nothing() -> None:
+    assert hypervolume([[0.5, 0.5], [0.1, 2.0]], [1.0, 1.0]) == 0.25
+    assert hypervolume(np.empty((0, 2)), [1.0, 1.0]) == 0.0
+
+
+def test_crowding_ends_are_infinite_and_sums_ranges() -> None:
+    found = crowding_distance([[0.0, 4.0], [1.0, 2.0], [4.0, 0.0]])
+    assert found[0] == found[2] == np.inf
+    assert found[1] == 2.0
+
+
+def test_knee_is_nearest_to_the_ideal_point() -> None:
+    assert knee([[0.0, 10.0], [1.0, 2.0], [10.0, 0.0]]) == 1
+    assert knee([[np.inf, np.inf]]) is None
+
+
+def test_selection_goes_by_rank_then_contribution_and_ties_by_name() -> None:
+    costs = [[0.0, 1.0], [1.0, 0.0], [0.9, 0.05], [0.4, 0.4], [2.0, 2.0], [0.4, 0.4]]
+    chosen = select(costs, [3.0, 3.0], 6, ["f", "e", "d", "c", "b", "a"])
+    assert chosen[0] == 5  # the largest contribution; its twin 3 loses by name and then adds nothing
+    assert set(chosen[:5]) == {0, 1, 2, 3, 5}
+    assert chosen[5] == 4
+    assert select([[np.inf, np.inf]], [1.0, 1.0], 3, ["x"]) == []
