@@ -21,6 +21,8 @@ from fastapi import Depends, Request
 from api.errors import Fault, ProblemError, pointer, refusal
 
 MAX_BYTES = 262_144
+DRAINED_BYTES = 16 * MAX_BYTES
+"""Beyond this the connection is closed on the client."""
 MAX_YAML_BYTES = 32_768
 """YAML is read by a slow parser on purpose: the fast one can be made to overflow its stack."""
 MAX_VALUES = 10_000
@@ -31,16 +33,23 @@ YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yam
 
 
 async def body(request: Request) -> bytes:
-    """The body as it arrives; refuses one that is too large before it is all here."""
+    """The body as it arrives.
+
+    One that is somewhat too large is read to its end, but not kept: a connection closed on a client that still sends
+    would lose the answer that says why.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and len(declared) < 20 and int(declared) > MAX_BYTES:
-        raise _too_large(MAX_BYTES)
+    if declared.isdigit() and (len(declared) > 18 or int(declared) > DRAINED_BYTES):
+        raise _too_large(MAX_BYTES, close=True)
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_BYTES:
-            raise _too_large(MAX_BYTES)
-        chunks.append(chunk)
+        if size > DRAINED_BYTES:
+            raise _too_large(MAX_BYTES, close=True)
+        if size <= MAX_BYTES:
+            chunks.append(chunk)
+    if size > MAX_BYTES:
+        raise _too_large(MAX_BYTES)
     return b"".join(chunks)
 
 
@@ -68,10 +77,9 @@ def document(request: Request, content: Annotated[bytes, Depends(body)]) -> dict
 Document = Annotated[dict[str, Any], Depends(document)]
 
 
-def _too_large(limit: int, how: str = "") -> ProblemError:
+def _too_large(limit: int, how: str = "", close: bool = False) -> ProblemError:
     detail = f"the body is larger than {limit} bytes, the most that is taken {how}".strip()
-    # The rest of the body is not read, so the connection cannot be used again.
-    headers = {"Connection": "close"}
+    headers = {"Connection": "close"} if close else {}
     return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Body too large", detail, headers=headers)
 
 

@@ -169,7 +169,9 @@ def _database(request: Request, error: Exception) -> Response:
 def _internal(request: Request, error: Exception) -> Response:
     """The cause goes to the log (the server writes it): its text may hold paths, queries or secrets."""
     detail = "the service failed on this request; its log has the cause"
-    return answer(request, Problem(title="Internal error", status=HTTPStatus.INTERNAL_SERVER_ERROR, detail=detail))
+    problem = Problem(title="Internal error", status=HTTPStatus.INTERNAL_SERVER_ERROR, detail=detail)
+    # The server closes the connection after an error; a client that was not told would lose its next request.
+    return answer(request, problem, {"Connection": "close"})
 
 
 def install(app: FastAPI) -> None:

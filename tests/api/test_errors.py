@@ -119,27 +119,37 @@ def test_other_media_types_are_not_taken(shared: httpx.Client, media: str) -> No
     assert "application/yaml" in problem(response, 415).detail
 
 
-def test_a_large_body_is_refused_by_its_announced_size(shared: httpx.Client) -> None:
+def test_a_large_body_is_refused(shared: httpx.Client) -> None:
     large = b'{"a": "' + b"x" * bodies.MAX_BYTES + b'"}'
-    assert str(bodies.MAX_BYTES) in problem(shared.post("/v1/jobs", content=large, headers=JSON), 413).detail
+    for content in (large, iter([large])):  # announced, and chunk by chunk
+        response = shared.post("/v1/jobs", content=content, headers=JSON)
+        assert str(bodies.MAX_BYTES) in problem(response, 413).detail
     yaml = b"a: " + b"x" * bodies.MAX_YAML_BYTES
     assert "YAML" in problem(shared.post("/v1/jobs", content=yaml, headers=YAML), 413).detail
 
 
-def test_a_large_body_is_refused_while_it_comes(shared: httpx.Client) -> None:
-    """Chunked, without an announced size; the service answers before the end, which never comes."""
-    address = (shared.base_url.host, shared.base_url.port)
-    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    with socket.create_connection(address, timeout=20) as connection:
-        head = (
-            "POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
-        connection.sendall(head.encode() + chunk * 5)
+def answer_to(shared: httpx.Client, *parts: bytes) -> bytes:
+    """Head of the answer to a request that is never finished."""
+    with socket.create_connection((shared.base_url.host, shared.base_url.port), timeout=20) as connection:
+        for part in (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", *parts):
+            connection.sendall(part)
         answer = b""
         while b"\r\n\r\n" not in answer:
-            answer += connection.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert b"application/problem+json" in answer
+            received = connection.recv(65536)
+            assert received, "closed without an answer"
+            answer += received
+    return answer.lower()
+
+
+def test_a_very_large_body_is_not_read_to_its_end(shared: httpx.Client) -> None:
+    announced = answer_to(shared, f"Content-Length: {bodies.DRAINED_BYTES + 1}\r\n\r\n".encode())
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    head = b"Transfer-Encoding: chunked\r\n\r\n"
+    endless = answer_to(shared, head, *[chunk] * (bodies.DRAINED_BYTES // 0x10000), b"1\r\nx\r\n")
+    for answer in (announced, endless):
+        assert answer.startswith(b"http/1.1 413")
+        assert b"application/problem+json" in answer
+        assert b"connection: close" in answer
 
 
 def test_what_failed_inside_is_not_told(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +159,7 @@ def test_what_failed_inside_is_not_told(shared: httpx.Client, monkeypatch: pytes
     monkeypatch.setattr(jobs, "page", broken)
     response = shared.get("/v1/jobs")
     problem(response, 500)
+    assert response.headers["connection"] == "close"
     assert "secret" not in response.text
 
 
