@@ -1,7 +1,7 @@
 """Databases and a broker for tests: real SQLite files, a real PostgreSQL server, a real Valkey server.
 
 ``database_url`` runs a test on both databases; ``environment`` is a whole setting on SQLite, ``environment_on_each`` on
-both. Each test has a migrated database of its own, copied from one that was migrated once.
+both. Each test has a migrated database without rows; migrations run once.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
 from store import session as store_session
-
-_numbers = count()
+from store.errors import SchemaMismatchError
+from store.models import Base
 
 
 @pytest.fixture(scope="session")
@@ -73,12 +74,14 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def postgresql_url(postgresql_server: URL) -> Iterator[str]:
-    """A fresh, migrated PostgreSQL database."""
-    name = f"test_{next(_numbers)}"
-    _administer(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template")
-    yield postgresql_server.set(database=name).render_as_string(hide_password=False)
+    """A migrated PostgreSQL database without rows: emptied where a test left it whole, made again where not."""
+    url = postgresql_server.set(database="test")
+    _administer(postgresql_server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'test'")
+    if not _emptied(url):
+        _administer(postgresql_server, "DROP DATABASE IF EXISTS test WITH (FORCE)")
+        _administer(postgresql_server, "CREATE DATABASE test TEMPLATE template")
+    yield url.render_as_string(hide_password=False)
     store_session.dispose()
-    _administer(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -127,6 +130,19 @@ def _set_environment(url: str, broker: str, folder: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("SKYLINE_DATABASE_URL", url)
     monkeypatch.setenv("SKYLINE_BROKER_URL", broker)
     return folder
+
+
+def _emptied(url: URL) -> bool:
+    """Deletes all rows; False when the database or its schema is not as it should be."""
+    try:
+        store_session.check_schema(url.render_as_string(hide_password=False))
+        engine = create_engine(url, poolclass=NullPool)
+        with engine.begin() as connection:
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(table.delete())
+    except (DBAPIError, SchemaMismatchError):
+        return False
+    return True
 
 
 def _administer(url: URL, statement: str) -> None:
