@@ -115,7 +115,8 @@ def _own(request: Request, error: Exception) -> Response:
 
 
 def _store(request: Request, error: Exception) -> Response:
-    status, title = STATUSES[type(error)] if isinstance(error, StoreError) else (HTTPStatus.CONFLICT, "Conflict")
+    assert isinstance(error, StoreError)
+    status, title = STATUSES[type(error)]
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     return answer(request, Problem(title=title, status=status, detail=str(error)), headers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from skyline.schemas import Front
 from store import jobs
 from store.session import unit_of_work
 from tests.api import results
+from tests.api.conftest import publish
 from tests.api.problems import paths, problem
 
 
@@ -178,3 +180,24 @@ def test_text_of_users_is_quoted(shared: httpx.Client) -> None:
     member = read(shared, job_id, kind="search", **{f"max.{key}": 2}).members[0]
     assert set(member.values) == {"error", key}
     assert member.architecture == {"genotype": 'a"b'}
+
+
+def test_each_database_gives_the_same_answers(environment_on_each: Path, server: str) -> None:
+    """What is put together from text, counted or chosen by SQL."""
+    publish("worker-1")
+    with httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
+        job_id, ids = results.finished(5)
+        raw = client.get(f"/v1/jobs/{job_id}/front").json()["members"]
+        assert [member["id"] for member in raw] == [str(one) for one in ids]
+        assert raw[0] == client.get(f"/v1/candidates/{ids[0]}").json()
+        bounded = read(client, job_id, **{"max.params": 998, "min.error": 0.061}, limit=2)
+        assert ([member.id for member in bounded.members], bounded.next) == (ids[3:], None)
+        other = results.job(constraints={"params": {"max": 990.0}})
+        tried = results.record(other, 3)
+        infeasible = read(client, other, kind="search").infeasible
+        assert infeasible is not None
+        assert infeasible["nearest"] == [str(tried[2]), str(tried[1]), str(tried[0])]
+        assert client.get("/v1/jobs", params={"name": "toy", "limit": 1}).json()["next"]
+        listed = client.get(f"/v1/jobs/{job_id}/candidates", params={"sort": "params", "limit": 2}).json()
+        assert [item["id"] for item in listed["items"]] == [str(ids[4]), str(ids[3])]
+        assert client.get("/readyz").json()["workers"] == 1
