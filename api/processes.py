@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+import contextlib
 
 LEASH = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
 TAIL_LINES = 20
@@ -95,10 +96,8 @@ def stop(children: Sequence[Child], grace: float, hurry: Callable[[], bool]) -> 
             pass
         child.process.wait()
     for process in families:  # sessions that they opened themselves
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
     psutil.wait_procs(families, timeout=5)
 
 

@@ -32,5 +32,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}") from None
     except (pickle.UnpicklingError, RuntimeError, zipfile.BadZipFile, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read ({type(error).__name__}); start without it") from error
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be read ({type(error).__name__}); start without it"
+        ) from error
     return state

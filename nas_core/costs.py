@@ -36,9 +36,7 @@ class Cost:
     macs_counter_b: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.params + other.params, self.macs + other.macs, self.macs_counter_b + other.macs_counter_b
-        )
+        return Cost(self.params + other.params, self.macs + other.macs, self.macs_counter_b + other.macs_counter_b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,9 +314,7 @@ def cost_table(
     """The table for cells ``types`` (their edges are ignored) with ``choices`` (edges as (target, source), ops)."""
     where = sites(types, skeleton)
     constant = getattr(skeleton_constant(skeleton, where[-1]), resource)
-    entries = {
-        name: np.zeros((len(edges), len(ops)), dtype=np.int64) for name, (edges, ops) in choices.items()
-    }
+    entries = {name: np.zeros((len(edges), len(ops)), dtype=np.int64) for name, (edges, ops) in choices.items()}
     alike: dict[tuple[str, int, Size, Size], list[Site]] = {}  # a deep stack has few kinds of place
     for site in where:
         constant += getattr(cell_constant(site, types[site.type]), resource)

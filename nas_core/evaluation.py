@@ -91,9 +91,7 @@ class Evaluator:
                     found[name, key] = value
         return found
 
-    def _data_values(
-        self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose
-    ) -> Mapping[str, Value]:
+    def _data_values(self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose) -> Mapping[str, Value]:
         """Values of all objectives that follow from the error: given, journalled or trained for."""
         wanted = [key for key, objective in self.problem.axes.objectives.items() if objective.source == "data"]
         if all(key in given for key in wanted):

@@ -32,9 +32,7 @@ class Cell(nn.Module):
     def __init__(self, site: Site, cell: CellType) -> None:
         super().__init__()
         self.inputs = cell.inputs
-        self.pre = nn.ModuleList(
-            preprocess(channels, site.channels, stride, NORM) for channels, stride in site.inputs
-        )
+        self.pre = nn.ModuleList(preprocess(channels, site.channels, stride, NORM) for channels, stride in site.inputs)
         self.ops = nn.ModuleList(
             make_op(
                 edge.op,

@@ -53,9 +53,7 @@ class DilatedConv(nn.Sequential):
     """ReLU, depthwise k x k of dilation 2, pointwise, batch norm."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> None:
-        depthwise = nn.Conv2d(
-            inputs, inputs, kernel, stride, padding=kernel - 1, dilation=2, groups=inputs, bias=False
-        )
+        depthwise = nn.Conv2d(inputs, inputs, kernel, stride, padding=kernel - 1, dilation=2, groups=inputs, bias=False)
         super().__init__(nn.ReLU(), depthwise, nn.Conv2d(inputs, outputs, 1, bias=False), norm(outputs))
 
 

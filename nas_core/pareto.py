@@ -40,7 +40,9 @@ def ranks(costs: Sequence[Sequence[float]] | Costs) -> NDArray[np.int64]:
     return result
 
 
-def constrained_ranks(costs: Sequence[Sequence[float]] | Costs, violations: Sequence[float]) -> NDArray[np.int64]:
+def constrained_ranks(
+    costs: Sequence[Sequence[float]] | Costs, violations: Sequence[float] | Costs
+) -> NDArray[np.int64]:
     """Constrained domination (Deb et al. 2002, section VI): feasible points by rank, then the rest by violation."""
     array, violation = _array(costs), np.asarray(violations, dtype=np.float64)
     feasible = violation <= 0
@@ -92,7 +94,7 @@ def select(
     reference: Sequence[float],
     count: int,
     ties: Sequence[str],
-    violations: Sequence[float] | None = None,
+    violations: Sequence[float] | Costs | None = None,
 ) -> list[int]:
     """Indices of up to ``count`` points: by rank, within a rank by greedy hypervolume contribution, ties by name.
 
@@ -110,7 +112,7 @@ def select(
     one = [1.0] * array.shape[1]
     chosen: list[int] = []
     for level in np.unique(rank[usable]):
-        left = sorted(np.flatnonzero(usable & (rank == level)), key=lambda i: ties[i])
+        left = sorted(np.flatnonzero(usable & (rank == level)).tolist(), key=lambda i: ties[i])
         while left and len(chosen) < count:
             base = hypervolume(scaled[chosen], one) if chosen else 0.0
             gains = [hypervolume(scaled[[*chosen, i]], one) - base for i in left]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -22,9 +22,13 @@ def settings(cls: type[T]) -> type[T]:
     return dataclass(frozen=True, kw_only=True)(cls)
 
 
-@lru_cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def parse(cls: type[T], values: Mapping[str, Any], what: str) -> T:
@@ -32,8 +36,6 @@ def parse(cls: type[T], values: Mapping[str, Any], what: str) -> T:
 
     Raises InvalidSettingsError naming the field, what came and what would do.
     """
-    import json
-
     try:
         parsed: T = _adapter(cls).validate_json(json.dumps(dict(values)))
     except ValidationError as error:

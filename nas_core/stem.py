@@ -21,9 +21,7 @@ class Stem(nn.Module):
             return nn.BatchNorm2d(width, track_running_stats=track)
 
         if skeleton.stem == "cifar":
-            self.first = nn.Sequential(
-                nn.Conv2d(images, 3 * channels, 3, padding=1, bias=False), norm(3 * channels)
-            )
+            self.first = nn.Sequential(nn.Conv2d(images, 3 * channels, 3, padding=1, bias=False), norm(3 * channels))
             self.second: nn.Module = nn.Identity()
         else:
             half = channels // 2

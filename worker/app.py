@@ -66,4 +66,3 @@ def _draining(**_: Any) -> None:
 @worker_shutdown.connect
 def _gone(**_: Any) -> None:
     _keeper.stop()
-

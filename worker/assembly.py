@@ -108,9 +108,10 @@ def plan_of(
 def targets_of(spec: JobSpec, space: SearchSpace, splits: Splits) -> tuple[Skeleton, ...]:
     """The skeletons of the networks wanted, one for each width."""
     target = spec.target
+    widths: list[int | None] = [*target.widths] if target.widths else [None]
     return tuple(
         space.skeleton(splits.input, splits.classes, cells=target.cells, channels=width, stem=target.stem)
-        for width in target.widths or [None]
+        for width in widths
     )
 
 
@@ -119,9 +120,7 @@ def reference_point(problem: Problem[Any], given: Mapping[str, float]) -> dict[s
     the target; measured ones 1.1 x the ceiling network's value, measured now.
     """
     chance = 1.0 - 1.0 / problem.splits.classes
-    ceilings = [
-        Architecture(problem.space.extreme(target, "macs", True), target) for target in problem.targets
-    ]
+    ceilings = [Architecture(problem.space.extreme(target, "macs", True), target) for target in problem.targets]
     reference: dict[str, float] = {}
     for key, objective in problem.axes.objectives.items():
         if key in given:

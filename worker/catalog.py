@@ -46,9 +46,7 @@ def publication() -> Publication:
     for name, objective in objectives.items():
         facts = {"unit": objective.unit, "direction": objective.direction, "source": objective.source}
         entries.append(
-            CatalogEntry(
-                kind="objective", name=name, summary=summary(objective), settings=form(objective), facts=facts
-            )
+            CatalogEntry(kind="objective", name=name, summary=summary(objective), settings=form(objective), facts=facts)
         )
     for name, dataset in datasets.items():
         presence = dataset.presence(settings().data_root)

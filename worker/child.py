@@ -1,4 +1,4 @@
-"""``python -m worker.child TASK FENCE``: one attempt of one task, in a process of its own.
+"""``python -m worker.child TASK FENCE SUPERVISOR``: one attempt of one task, in a process of its own.
 
 The only place of the service where torch runs. An error that says what is wrong with a job or a candidate ends that
 with a reason; anything else is a crash, which the supervisor counts.
@@ -21,7 +21,7 @@ from store.models import Task
 from store.session import reading, unit_of_work
 from worker import conclude, search, verify
 from worker.attempt import Attempt
-from worker.control import DONE, LEASE_LOST, PUT_BACK, Stopped, StopFlag
+from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped
 from worker.identity import Identity
 from worker.quiet import Room
 
@@ -80,5 +80,6 @@ def main(task_id: UUID, fence: int) -> int:
 
 
 if __name__ == "__main__":
+    die_with(int(sys.argv[3]))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2])))

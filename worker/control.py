@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
+import sys
 from types import FrameType
 
 DONE = 0
@@ -29,3 +32,14 @@ class StopFlag:
     def check(self) -> None:
         if self.set:
             raise Stopped
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with(parent: int) -> None:
+    """A process without its supervisor has no lease for long: on Linux it is killed together with it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before we could ask
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -42,7 +42,7 @@ class FrontKeeper:
     is their union; the final front is one.
     """
 
-    def __init__(self, job_id: UUID, kind: str, axes: Axes, reference: Mapping[str, float]) -> None:
+    def __init__(self, job_id: UUID, kind: fronts.Kind, axes: Axes, reference: Mapping[str, float]) -> None:
         self.job_id, self.kind, self.axes = job_id, kind, axes
         self.reference = axes.costs_of(reference)
         self.members: list[Point] = []

@@ -28,16 +28,12 @@ T = TypeVar("T")
 
 def run(attempt: Attempt) -> None:
     """From the job's start, or from where an earlier attempt left, to the tasks of verification."""
-    plan = plan_of(
-        attempt.spec, settings().data_root, attempt.device, attempt.between_steps, attempt.room.alone
-    )
+    plan = plan_of(attempt.spec, settings().data_root, attempt.device, attempt.between_steps, attempt.room.alone)
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
     with reading() as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
-    recorder = SearchRecorder(
-        attempt.task_id, attempt.fence, attempt.job_id, axes, plan.problem.targets, reference
-    )
+    recorder = SearchRecorder(attempt.task_id, attempt.fence, attempt.job_id, axes, plan.problem.targets, reference)
     recorder.restore(rows)
     journal = {
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values

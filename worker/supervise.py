@@ -6,15 +6,16 @@ with all its children, and it dies with us.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from store import catalog, tasks
@@ -29,7 +30,6 @@ LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
 TAIL_BYTES = 2_000
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,6 @@ class Ended:
     peak_memory_mb: float
 
 
-def _die_with_parent() -> None:
-    """Runs in the child between fork and exec (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Child:
     """The process of one attempt; what it prints goes to the task's log."""
 
@@ -55,12 +50,11 @@ class Child:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker.child", str(task_id), str(fence)],
+                [sys.executable, "-m", "worker.child", str(task_id), str(fence), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         self.ended: Ended | None = None
 
@@ -90,10 +84,8 @@ class Child:
         return ended
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
 
     def tail(self) -> str:
         """The end of its log."""
@@ -145,7 +137,7 @@ def _asked_to_stop(task_id: UUID, fence: int, identity: Identity) -> str | None:
 
 def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -> None:
     """Closes the attempt; the store decides what becomes of the task and the job."""
-    used = {
+    used: dict[str, Any] = {
         "exit_signal": -ended.code if ended.code < 0 else None,
         "cpu_seconds": round(ended.cpu_seconds, 3),
         "peak_memory_mb": round(ended.peak_memory_mb, 1),

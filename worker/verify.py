@@ -40,7 +40,7 @@ def run(attempt: Attempt) -> None:
     with attempt.recording() as session:
         candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
         candidates.add_artefact(session, candidate.id, attempt.job_id, "safetensors", *path)
-        told = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
+        told: dict[str, Any] = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
         told["values"] = {key: value.value for key, value in values.items()}
         events.append(session, attempt.job_id, [("candidate", told)])
         jobs.set_phase(session, attempt.job_id, progress=progress_of(tasks.counts(session, attempt.job_id, "verify")))
@@ -134,5 +134,3 @@ def write_final_front(session: Any, job_id: UUID, axes: Axes, reference: Mapping
             keeper.add(row.candidate_id, row.target, numbers(row.values))
     keeper.write(session)
     return keeper
-
-

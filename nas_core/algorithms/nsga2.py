@@ -92,9 +92,7 @@ class Nsga2:
         return distinct(child, count, seen)
 
 
-def fitness(
-    problem: Problem[Any], evaluations: Sequence[Evaluation]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def fitness(problem: Problem[Any], evaluations: Sequence[Evaluation]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Constrained rank and crowding distance within the rank; failures come last."""
     costs = problem.costs(evaluations)
     rank = constrained_ranks(costs, problem.violations(evaluations))

@@ -245,4 +245,3 @@ def from_darts(data: Mapping[str, Any]) -> Genotype:
         types[name] = CellType(tuple(edges), INPUTS, len(pairs) // FAN_IN, name == "reduce", "concat", concat)
         types[name].check(name)
     return Genotype("darts", types)
-

@@ -38,7 +38,7 @@ class SupernetCell(nn.Module):
         share_features: bool,
     ) -> None:
         super().__init__()
-        self.type = site.type
+        self.cell_type = site.type
         self.inputs, self.nodes = cell.inputs, cell.nodes
         self.concat = cell.concat if cell.combine == "concat" else None
         self.edges, self.names = tuple(edges), tuple(ops)
@@ -111,8 +111,8 @@ class Supernet(nn.Module):
             assert isinstance(cell, SupernetCell)
             out = cell(
                 states[-cell.inputs :],
-                None if gates is None else gates[cell.type],
-                None if active is None else active[cell.type],
+                None if gates is None else gates[cell.cell_type],
+                None if active is None else active[cell.cell_type],
             )
             states = [states[-1], out]
         logits: Tensor = self.classifier(states[-1])

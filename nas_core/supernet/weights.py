@@ -39,9 +39,7 @@ class WeightLearner:
         clip: float = 5.0,
     ) -> None:
         self.supernet, self.epochs, self.lr, self.lr_min, self.clip = supernet, epochs, lr, lr_min, clip
-        self.optimizer = torch.optim.SGD(
-            supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
-        )
+        self.optimizer = torch.optim.SGD(supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._total: Tensor | None = None
         self._seen = 0
 

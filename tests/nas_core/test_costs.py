@@ -30,7 +30,9 @@ def test_published_network_counts_as_published(
     assert count(Architecture(from_darts(DARTS_V2), skeleton)) == expected
 
 
-@pytest.mark.parametrize(("resource", "floor", "ceiling"), [("params", 1_370_134, 5_144_086), ("macs", 227_272_320, 817_833_600)])
+@pytest.mark.parametrize(
+    ("resource", "floor", "ceiling"), [("params", 1_370_134, 5_144_086), ("macs", 227_272_320, 817_833_600)]
+)
 def test_floor_and_ceiling_of_the_darts_space(resource, floor, ceiling) -> None:  # type: ignore[no-untyped-def]
     skeleton = SPACE.skeleton((3, 32, 32), 10, 20, 36)
     low, high = (

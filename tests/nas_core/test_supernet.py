@@ -103,11 +103,11 @@ def test_what_is_not_active_is_not_computed() -> None:
     for position, cell in enumerate(net.cells):
         assert isinstance(cell, SupernetCell)
         for row in range(len(SPACE.edges)):
-            for column, name in enumerate(SPACE.ops(cell.type)):
+            for column, name in enumerate(SPACE.ops(cell.cell_type)):
                 if name != "none":
                     place = (position, row, column)
                     op_of(net, *place).register_forward_hook(lambda *_, place=place: ran.append(place))
-                    if active[cell.type][row, column]:
+                    if active[cell.cell_type][row, column]:
                         expected.append(place)
     net(images(), None, active)
     assert sorted(ran) == sorted(expected)
@@ -134,7 +134,7 @@ def test_what_is_not_active_gets_no_gradient_momentum_or_decay() -> None:
         cell = net.cells[int(parts[1])]
         assert isinstance(cell, SupernetCell)
         row, column = (int(number) for number in parts[3].removeprefix("edge").split("_"))
-        if active[cell.type][row, column]:
+        if active[cell.cell_type][row, column]:
             touched += 1
             assert parameter.grad is not None
             assert not torch.equal(parameter, before[name])

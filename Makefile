@@ -1,0 +1,41 @@
+# Everything on a fresh machine with Python 3.11, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+demo: $(VENV)/.base ## Install, start the service, search on real digits, print the front, stop
+	$(BIN)/skyline demo
+
+serve: $(VENV)/.base ## Install and start the service on http://127.0.0.1:8765 (Ctrl-C stops it)
+	$(BIN)/skyline serve
+
+test: $(VENV)/.dev ## Install with test tools and run the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## Format, lint, types, imports, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m "not e2e" tests/nas_core tests/skyline/test_imports.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
+
+.PHONY: help demo serve test check clean
