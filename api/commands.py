@@ -87,7 +87,7 @@ def look_after(service: Embedded) -> None:
 
 @contextmanager
 def running(service: Embedded) -> Iterator[None]:
-    """The service within; signals end it in good order, a second one at once; mishaps become messages and exit codes."""
+    """The service within; signals end it in good order, a second one at once; mishaps become messages, exit codes."""
     from api.embedded import FolderInUseError, PortError, StoppedError
     from api.processes import ServeError
     from store.errors import StoreError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-import contextlib
 
 LEASH = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py"))]
 TAIL_LINES = 20

@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def run(spec: JobSpec) -> Row:
     plan = plan_of(spec, settings().data_root, device)
     problem = plan.problem
     reference = reference_point(problem, spec.reference_point)
-    scored: list[Scored] = []
+    scored: list[Scored[Architecture]] = []
     for event in drive(start(plan.algorithm, problem), Evaluator(problem)):
         if isinstance(event, Evaluated) and event.evaluation.failure is None:
             for index, target in enumerate(problem.targets):
@@ -70,7 +71,7 @@ def run(spec: JobSpec) -> Row:
         "front": front,
         "points": points,
         "best_error": min(point[0] for point in points),
-        "smallest_gap": min((b / a for a, b in zip(params, params[1:], strict=False)), default=0.0),
+        "smallest_gap": min((b / a for a, b in pairwise(params)), default=0.0),
         "evaluations": len(scored) // len(problem.targets),
         "search_seconds": searched,
         "seconds": time.monotonic() - began,

@@ -56,7 +56,7 @@ def split_by_class(
 
 
 def hold_out(labels: NDArray[np.int64], share: float) -> tuple[Places, Places]:
-    """(kept, held out) places: the ``share`` of each class, rounded down in all; always the same for the same labels."""
+    """(kept, held out) places: the ``share`` of each class, rounded down in all; the same for the same labels."""
     held, kept = _divide(_shuffled_by_class(labels, seed=0), int(share * len(labels)))
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
 

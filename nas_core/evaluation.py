@@ -50,7 +50,7 @@ class Evaluator:
         genotype: Genotype,
         given: Mapping[str, Value],
         proposal: Propose,
-        measured: Mapping[tuple[str, str], Value],
+        measured: Mapping[tuple[str, str], Value | str],
     ) -> Evaluation:
         self.problem.space.check(genotype)
         data = self._data_values(genotype, given, proposal)
@@ -63,16 +63,22 @@ class Evaluator:
                 elif objective.source == "exact":
                     found[key] = cast(ExactObjective, objective).value(architecture)
                 else:
-                    found[key] = measured[architecture.hash, key]
+                    taken = measured[architecture.hash, key]
+                    if isinstance(taken, str):
+                        return Evaluation(genotype, (), f"{key} could not be measured: {taken}")
+                    found[key] = taken
                 if not math.isfinite(found[key].value):
                     return Evaluation(genotype, (), f"{key} is {found[key].value}, not a finite number")
             values.append(found)
             self.journal[architecture.hash] = found
         return Evaluation(genotype, tuple(values))
 
-    def _measure(self, genotypes: Sequence[Genotype]) -> dict[tuple[str, str], Value]:
-        """Measured objectives of all targets, journalled ones as they were, the others interleaved."""
-        found: dict[tuple[str, str], Value] = {}
+    def _measure(self, genotypes: Sequence[Genotype]) -> dict[tuple[str, str], Value | str]:
+        """Measured objectives of all targets, journalled ones as they were, the others interleaved.
+
+        What cannot be measured has the reason in its place.
+        """
+        found: dict[tuple[str, str], Value | str] = {}
         for key, objective in self.problem.axes.objectives.items():
             if objective.source != "measured":
                 continue
@@ -85,11 +91,22 @@ class Evaluator:
                     else:
                         missing[architecture.hash] = architecture
             if missing:
-                with self.problem.quietly():
-                    taken = cast(MeasuredObjective, objective).measure(list(missing.values()), self.problem.device)
+                taken = self._side_by_side(cast(MeasuredObjective, objective), list(missing.values()))
                 for name, value in zip(missing, taken, strict=True):
                     found[name, key] = value
         return found
+
+    def _side_by_side(
+        self, objective: MeasuredObjective, architectures: Sequence[Architecture]
+    ) -> Sequence[Value | str]:
+        """All together; where that fails, one after another, so that one bad network does not take the others along."""
+        try:
+            with self.problem.quietly():
+                return objective.measure(architectures, self.problem.device)
+        except (NasCoreError, RuntimeError) as error:
+            if len(architectures) == 1:
+                return [str(error)]
+        return [value for architecture in architectures for value in self._side_by_side(objective, [architecture])]
 
     def _data_values(self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose) -> Mapping[str, Value]:
         """Values of all objectives that follow from the error: given, journalled or trained for."""

@@ -62,9 +62,15 @@ class Timing:
 
 
 def time_interleaved(
-    networks: Sequence[nn.Module], inputs: Sequence[Tensor], device: torch.device, threads: int
+    networks: Sequence[nn.Module],
+    inputs: Sequence[Tensor],
+    device: torch.device,
+    threads: int,
+    seconds: float = SECONDS_PER_NETWORK,
 ) -> list[Timing]:
     """Times an inference of each network on its input; both must be on the ``device`` already.
+
+    Rounds go on until the medians are known well enough, or for ``seconds`` per network.
 
     Changes the statistics of the networks' batch norms. Raises DeviceError when the clock gives no duration.
     """
@@ -76,7 +82,7 @@ def time_interleaved(
         for visit in visits:
             visit.prepare()
         order, shuffle = list(range(len(visits))), random.Random(0)
-        end = clock() + SECONDS_PER_NETWORK * len(visits)
+        end = clock() + seconds * len(visits)
         while not _enough(rows, late=clock() >= end):
             shuffle.shuffle(order)
             row = [math.nan] * len(visits)

@@ -50,7 +50,7 @@ JobId = UUID | str
 
 
 class Client:
-    """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an API ``key`` where it asks for one.
+    """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an API ``key`` if it asks for one.
 
     Raises ConnectionFailed when nothing answers, ApiError when the service says no. Usable as a context manager;
     one object is for one thread.

@@ -16,7 +16,7 @@ class Message:
 
 
 def parse(lines: Iterable[str]) -> Iterator[Message | None]:
-    """Messages out of lines without their ends; None for a comment (the service lives); an unfinished end is dropped."""
+    """Messages out of lines without their ends; None for a comment (the service lives); an open end is dropped."""
     identifier: str | None = None
     event, data = "message", list[str]()
     for line in lines:

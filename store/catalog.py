@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from store.clock import now
 from store.errors import SeveralHostsError
-from store.models import CatalogRow, Job, Task, Worker
+from store.models import CatalogRow, Worker
 
 LIVE_SECONDS = 15
 """A worker unseen for longer counts as gone."""
@@ -97,28 +97,6 @@ def entries(session: Session, kind: str | None = None) -> list[dict[str, Any]]:
         before = merged[key]["workers"] if key in merged else {}
         merged[key] = {**entry, "workers": {**before, **entry["workers"]}}
     return list(merged.values())
-
-
-def waiting_for(session: Session, job: Job) -> str | None:
-    """What keeps a job's next task from running: what a worker would need that no live one has, or None."""
-    waiting = select(Task.queue).where(Task.job_id == job.id, Task.status == "queued").order_by(Task.created_at)
-    queue = session.scalars(waiting.limit(1)).first()
-    if queue is None:
-        return None
-    needed = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
-    live = [worker for worker, lives in workers(session) if lives and not worker.draining]
-    on_queue = [worker for worker in live if queue in worker.queues]
-    if any(worker.memory_gb >= needed for worker in on_queue):
-        return None
-    device = queue.rpartition(".")[2]
-    if on_queue:
-        largest = max(worker.memory_gb for worker in on_queue)
-        return f"a worker on queue {queue} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
-    return f"a worker on queue {queue}, device {device} (`skyline worker --device {device}`); live: {_named(live)}"
-
-
-def _named(live: Iterable[Worker]) -> str:
-    return ", ".join(f"{worker.name} ({worker.device})" for worker in live) or "none"
 
 
 def _set(session: Session, name: str, **values: Any) -> bool:

@@ -13,8 +13,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import cursors, events, queue
-from store.catalog import waiting_for as waiting_for  # of a job, though it is the workers that tell
+from store import catalog, cursors, events, queue
 from store.clock import now
 from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
 from store.models import (
@@ -207,6 +206,25 @@ def front_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[s
     ):
         counts[job_id][kind] = size
     return counts
+
+
+def waiting_for(session: Session, job: Job) -> str | None:
+    """What keeps a job's next task from running: what a worker would need that no live one has, or None."""
+    waiting = select(Task.queue).where(Task.job_id == job.id, Task.status == "queued").order_by(Task.created_at)
+    name = session.scalars(waiting.limit(1)).first()
+    if name is None:
+        return None
+    needed = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
+    live = [worker for worker, lives in catalog.workers(session) if lives and not worker.draining]
+    on_queue = [worker for worker in live if name in worker.queues]
+    if any(worker.memory_gb >= needed for worker in on_queue):
+        return None
+    device = name.rpartition(".")[2]
+    if on_queue:
+        largest = max(worker.memory_gb for worker in on_queue)
+        return f"a worker on queue {name} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
+    named = ", ".join(f"{worker.name} ({worker.device})" for worker in live) or "none"
+    return f"a worker on queue {name}, device {device} (`skyline worker --device {device}`); live: {named}"
 
 
 def set_phase(

@@ -21,7 +21,7 @@ from store.models import Task
 from store.session import reading, unit_of_work
 from worker import conclude, search, verify
 from worker.attempt import Attempt
-from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped
+from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped, die_with
 from worker.identity import Identity
 from worker.quiet import Room
 

@@ -83,7 +83,7 @@ class Nsga2:
         def parent() -> Genotype:
             one, other = rng.integers(len(alive), size=2)
             better = (rank[one], -crowding[one]) <= (rank[other], -crowding[other])
-            return alive[one if better else other].genotype
+            return alive[int(one if better else other)].genotype
 
         def child() -> Genotype:
             mated = space.crossover(parent(), parent(), rng) if rng.random() < self.crossover else parent()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from nas_core.architecture import Architecture
 from nas_core.objectives import objectives
@@ -37,6 +37,8 @@ class LatencyMs:
     """Images of one inference."""
     threads: Annotated[int, Ge(1), Le(1024)] = 1
     """CPU threads it may use."""
+    seconds: Annotated[float, Gt(0), Le(60)] = 0.6
+    """Most time spent on a network, on the average of those measured together."""
 
     def measure(
         self,
@@ -64,7 +66,7 @@ class LatencyMs:
                 networks.append(make(architecture).to(device, memory_format=torch.channels_last))  # type: ignore[call-overload]
                 images = torch.randn((self.batch, *architecture.skeleton.input))
                 batches.append(images.to(device, memory_format=torch.channels_last))
-        timings = time_interleaved(networks, batches, device, self.threads)
+        timings = time_interleaved(networks, batches, device, self.threads, self.seconds)
         common = {
             "device": describe(device),
             "batch": self.batch,

@@ -1,4 +1,4 @@
-"""The ``skyline`` command. A module per subcommand; those that serve join through the entry points ``skyline.commands``.
+"""The ``skyline`` command. A module per subcommand; those that serve join by the entry points ``skyline.commands``.
 
 Exit codes: 0 done, 1 the job failed, 2 usage (a request that the service refuses included), 3 no service, 130 Ctrl-C.
 Nothing heavy is imported before a command runs.

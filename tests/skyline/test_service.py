@@ -1,4 +1,4 @@
-"""Client and command against the real service: broker, API and database of `skyline serve`, rows written by the store."""
+"""Client and command against the real service: broker, API and database of `skyline serve`, rows by the store."""
 
 from __future__ import annotations
 

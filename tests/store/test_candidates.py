@@ -63,14 +63,16 @@ def test_a_value_that_comes_later_is_new(job_id: UUID) -> None:
 
 def test_a_batch_may_hold_the_same_candidate_twice(job_id: UUID) -> None:
     first, second = record(job_id, new_candidate(1), new_candidate(1))
-    assert first == (second[0], True) and not second[1]
+    assert first == (second[0], True)
+    assert not second[1]
 
 
 def test_jobs_do_not_share_candidates(job_id: UUID) -> None:
     with unit_of_work() as session:
         other = jobs.create(session, {}, "", {}).id
     ((one, _),), ((two, _),) = record(job_id, new_candidate(1)), record(other, new_candidate(1))
-    assert one != two and stored(two).number == 1
+    assert one != two
+    assert stored(two).number == 1
 
 
 def test_revising_replaces_what_differs(job_id: UUID) -> None:
@@ -79,14 +81,16 @@ def test_revising_replaces_what_differs(job_id: UUID) -> None:
     assert record(job_id, new_candidate(1, error=0.25, params=3.0), revise=True) == [(candidate_id, False)]
     assert values(candidate_id) == {"error": 0.25, "params": 3.0}
     ((other, new),) = record(job_id, new_candidate(2), revise=True)
-    assert new and values(other) == {"error": 1 / 3, "params": 2.0}
+    assert new
+    assert values(other) == {"error": 1 / 3, "params": 2.0}
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_is_a_failure(job_id: UUID, number: float) -> None:
     ((candidate_id, new),) = record(job_id, new_candidate(1, error=number, params=3.0))
     found = stored(candidate_id)
-    assert new and found.status == "failed"
+    assert new
+    assert found.status == "failed"
     assert found.failure == f"error: value is {number}, not a finite number"
     assert values(candidate_id) == {}
 
@@ -100,7 +104,8 @@ def test_a_spread_that_is_not_finite_is_a_failure_too(job_id: UUID) -> None:
 def test_a_failed_candidate_keeps_its_reason_and_stays_failed(job_id: UUID) -> None:
     failed = NewCandidate("hash-1", {}, 0, {}, "out of memory")
     ((candidate_id, new),) = record(job_id, failed)
-    assert new and record(job_id, failed) == [(candidate_id, False)]
+    assert new
+    assert record(job_id, failed) == [(candidate_id, False)]
     with unit_of_work() as session:
         candidates.set_final(session, candidate_id, new_candidate(1).values)
     found = stored(candidate_id)
@@ -152,7 +157,8 @@ def test_a_final_value_that_is_not_finite_fails_the_candidate(job_id: UUID) -> N
 def test_recording_the_final_stage_verifies(job_id: UUID) -> None:
     record(job_id, new_candidate(1))
     ((candidate_id, new),) = record(job_id, new_candidate(1, error=0.25), stage="final")
-    assert new and stored(candidate_id).status == "verified"
+    assert new
+    assert stored(candidate_id).status == "verified"
     assert values(candidate_id, "final") == {"error": 0.25}
 
 

@@ -86,7 +86,8 @@ def test_two_processes_claim_twelve_tasks_none_twice() -> None:
         for name in ("one", "two")
     ]
     for worker in workers:
-        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
     for worker in workers:
         assert worker.stdin is not None
         worker.stdin.write("go\n")

@@ -31,7 +31,8 @@ def test_numbers_go_on_over_transactions(job_id: UUID) -> None:
     with reading() as session:
         last = events.after(session, job_id, 3, 1)[0]
         assert jobs.get(session, job_id).last_seq == 4
-    assert (last.type, last.data) == ("progress", {"n": 3}) and last.at.tzinfo is not None
+    assert (last.type, last.data) == ("progress", {"n": 3})
+    assert last.at.tzinfo is not None
 
 
 def test_what_is_rolled_back_leaves_no_gap(job_id: UUID) -> None:

@@ -79,5 +79,6 @@ def test_the_two_fronts_are_apart(job_id: UUID, members: list[UUID]) -> None:
     with unit_of_work() as session:
         assert fronts.replace(session, job_id, "final", members[:1], 0.25, None) == 1
         final = fronts.state(session, job_id, "final")
-        assert final is not None and fronts.member_ids(session, final) == members[:1]
+        assert final is not None
+        assert fronts.member_ids(session, final) == members[:1]
     assert at(job_id) == members

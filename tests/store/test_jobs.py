@@ -48,7 +48,8 @@ def test_creating_stores_job_task_message_and_event_together(job_id: UUID) -> No
         "toy",
         {"team": "vision"},
     )
-    assert job.reference_point == {"error": 0.9} and job.last_seq == 1
+    assert job.reference_point == {"error": 0.9}
+    assert job.last_seq == 1
     assert (task.kind, task.queue, task.status) == ("search", "search.cpu", "queued")
     assert (message.queue, message.sent_at) == ("search.cpu", None)
     assert (event.seq, event.type) == (1, "phase")
@@ -158,7 +159,9 @@ def test_finishing_closes_everything_and_happens_once(job_id: UUID, search_id: U
         job = jobs.get(session, job_id)
         (attempt,) = jobs.attempts(session, job_id)
     assert (job.status, job.phase, job.progress, job.reason) == ("succeeded", "succeeded", 1.0, None)
-    assert job.ended_at is not None and attempt.ended_at is not None and attempt.end == "cancelled"
+    assert job.ended_at is not None
+    assert attempt.ended_at is not None
+    assert attempt.end == "cancelled"
     assert task_status(search_id) == "cancelled"
     assert phases(job_id) == ["queued", "searching", "succeeded"]
 
@@ -200,7 +203,8 @@ def test_a_job_finishes_only_as_an_end(job_id: UUID) -> None:
 def test_a_queued_job_is_cancelled_at_once(job_id: UUID, search_id: UUID) -> None:
     job = cancel(job_id)
     assert (job.status, job.reason) == ("cancelled", "cancelled on request")
-    assert job.ended_at is not None and job.cancel_requested_at is not None
+    assert job.ended_at is not None
+    assert job.cancel_requested_at is not None
     assert task_status(search_id) == "cancelled"
     assert claim(search_id) is None
     assert phases(job_id) == ["queued", "cancelled"]

@@ -66,7 +66,8 @@ def test_check_refuses_a_newer_database() -> None:
 
 def test_the_message_hides_the_password() -> None:
     shown = parse_url("postgresql://me:secret@host/db").render_as_string(hide_password=True)
-    assert "secret" not in shown and shown.startswith("postgresql+psycopg://")
+    assert "secret" not in shown
+    assert shown.startswith("postgresql+psycopg://")
 
 
 def test_processes_may_migrate_at_once(database_url: str) -> None:
@@ -97,7 +98,8 @@ def test_times_have_their_zone_on_both() -> None:
         for column in table.columns
         if column.name.endswith("_at") or column.name == "at"
     }
-    assert columns and all(repr(kind) == "Utc(timezone=True)" for kind in columns.values())
+    assert columns
+    assert all(repr(kind) == "Utc(timezone=True)" for kind in columns.values())
 
 
 def test_urls_keep_what_they_say() -> None:

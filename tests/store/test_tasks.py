@@ -42,7 +42,8 @@ def test_a_claim_has_all_that_a_worker_needs(job_id: UUID, search_id: UUID) -> N
     with reading() as session:
         found = jobs.get(session, job_id)
         (attempt,) = jobs.attempts(session, job_id)
-    assert (found.status, found.phase) == ("searching", "searching") and found.started_at is not None
+    assert (found.status, found.phase) == ("searching", "searching")
+    assert found.started_at is not None
     assert (attempt.worker, attempt.device, attempt.threads, attempt.ended_at) == ("worker-1", "cpu", 1, None)
 
 
@@ -161,7 +162,8 @@ def test_a_verification_that_always_dies_costs_one_candidate(job_id: UUID, verif
         assert tasks.counts(session, job_id, "verify") == {"failed": 1, "queued": 2}
         warning = events.after(session, job_id, 0)[-1]
     assert candidate.status == "failed"
-    assert candidate.failure is not None and "the verification died 3 times" in candidate.failure
+    assert candidate.failure is not None
+    assert "the verification died 3 times" in candidate.failure
     assert "SIGSEGV" in candidate.failure
     assert (warning.type, warning.data["candidate"]) == ("warning", str(candidate.id))
 
@@ -210,7 +212,9 @@ def test_a_conclusion_that_always_dies_fails_the_job(job_id: UUID, search_id: UU
         must_claim(conclude_id, lease_seconds=-1)
     assert claim(conclude_id) is None  # a message for it finds the attempts used up
     status, reason = job(job_id)
-    assert status == "failed" and reason is not None and reason.startswith("the conclusion died 3 times")
+    assert status == "failed"
+    assert reason is not None
+    assert reason.startswith("the conclusion died 3 times")
 
 
 def test_used_up_attempts_end_at_the_claim_too(job_id: UUID, search_id: UUID) -> None:
