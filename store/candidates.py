@@ -73,7 +73,7 @@ def record(
     jobs.ensure_locked(session, job_id)
     at = now(session)
     hashes = {"job_id": job_id, "hashes": list({item.hash for item in items})}
-    known = dict(session.execute(_KNOWN, hashes))
+    known = {hash: candidate_id for hash, candidate_id in session.execute(_KNOWN, hashes)}
     stored = values(session, list(known.values()), stage) if known else {}
     number = session.execute(_LAST_NUMBER, {"job_id": job_id}).scalar() or 0
     rows: list[tuple[Any, ...]] = []

@@ -223,7 +223,7 @@ def open_count(session: Session, job_id: UUID, kind: str) -> int:
 def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:
     """How many tasks of this kind have each status; a status that none has is left out."""
     query = select(Task.status, func.count()).where(Task.job_id == job_id, Task.kind == kind).group_by(Task.status)
-    return dict(session.execute(query))
+    return {status: number for status, number in session.execute(query)}
 
 
 def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
