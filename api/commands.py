@@ -64,9 +64,10 @@ def demo(
 ) -> None:
     """Search on real digits here, from nothing to a table of trained networks, in a few minutes."""
     from api.demo import run
-    from api.embedded import Embedded
+    from api.embedded import Embedded, cores
 
-    service = Embedded(data_dir, port)
+    # networks this small gain nothing from a second thread: a second worker verifies beside the first
+    service = Embedded(data_dir, port, workers=min(2, cores()))
     typer.echo(f"starting a service in {service.data_dir} ...")
     with running(service):
         succeeded = run(service, seed)

@@ -119,9 +119,9 @@ class _Run:
         """One Adam step on the validation loss; the weights get no gradient."""
         self.supernet.train()
         loss = F.cross_entropy(self.supernet(images, self.gates()), labels)
-        for alpha, gradient in zip(
-            self.alpha.values(), torch.autograd.grad(loss, list(self.alpha.values())), strict=True
-        ):
+        alphas = list(self.alpha.values())
+        # a stack of one or two cells has reduction cells alone: the other alpha is not used and stays as it is
+        for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas, allow_unused=True), strict=True):
             alpha.grad = gradient
         self.architect.step()
 

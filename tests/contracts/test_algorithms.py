@@ -1,0 +1,141 @@
+"""What every algorithm in the registry must do, whoever wrote it. A new one only adds its small settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas_core import checkpoint, settings
+from nas_core.algorithms import algorithms
+from nas_core.errors import IncompatibleSpaceError
+from nas_core.evaluation import Evaluator
+from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
+from nas_core.search import Problem, SearchAlgorithm, drive, start
+from tests.contracts.problems import SPACE, problem
+
+SUPERNET = {"supernet_epochs": 2, "batch": 16}
+SMALL: dict[str, list[dict[str, Any]]] = {
+    "random": [{"batch": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 4, "evaluate": SUPERNET}],
+    "nsga2": [{"population": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"population": 4, "evaluate": SUPERNET}],
+    "darts": [{"batch": 16}, {"batch": 16, "share_features": True}],
+}
+CASES = [
+    pytest.param(name, index, id=f"{name}-{index}") for name in algorithms for index in range(len(SMALL.get(name, [0])))
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def made(name: str, index: int) -> SearchAlgorithm:
+    assert name in SMALL, f"add small settings for '{name}' to SMALL, so that its contract is tested"
+    algorithm: SearchAlgorithm = settings.parse(algorithms[name], SMALL[name][index], name)
+    return algorithm
+
+
+def shown(event: Event) -> tuple[Any, ...]:
+    """An event as something to compare; checkpoints by kind alone (their tensors are compared by what follows)."""
+    if isinstance(event, Propose):
+        known = [{key: value.to_json() for key, value in values.items()} for values in event.known]
+        return "propose", [genotype.key() for genotype in event.genotypes], known, event.revise
+    if isinstance(event, Evaluated):
+        found = [{k: v.to_json() for k, v in values.items()} for values in event.evaluation.values]
+        return "evaluated", event.evaluation.genotype.key(), found, event.evaluation.failure
+    if isinstance(event, Progress):
+        return "progress", event.phase, event.step, event.total, dict(event.metrics)
+    return ("checkpoint",)
+
+
+def run(algorithm: SearchAlgorithm, on: Problem[Any], keep: Path | None = None) -> list[tuple[Any, ...]]:
+    events = []
+    for event in drive(start(algorithm, on), Evaluator(on)):
+        if isinstance(event, Checkpoint) and keep is not None:
+            checkpoint.save(event.state, keep / f"{len(events)}.pt")
+        events.append(shown(event))
+    return events
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_same_seed_same_events_and_resuming_equals_never_stopping(name: str, index: int, tmp_path: Path) -> None:
+    algorithm = made(name, index)
+    whole = run(algorithm, problem(), tmp_path)
+    assert run(algorithm, problem()) == whole
+    places = sorted(int(path.stem) for path in tmp_path.glob("*.pt"))
+    assert places, "a search that never says a checkpoint cannot survive"
+    for place in places:
+        on = problem()
+        on.rng.random(7)  # a resumed process has other random state
+        state = checkpoint.load(tmp_path / f"{place}.pt")
+        rest = [shown(event) for event in drive(start(algorithm, on, state), Evaluator(on))]
+        assert rest == whole[place + 1 :], f"differs when resumed from checkpoint {place} of {len(whole)} events"
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_other_seed_other_search(name: str, index: int) -> None:
+    algorithm = made(name, index)
+    proposals = [
+        [event for event in run(algorithm, problem(seed)) if event[0] in ("propose", "evaluated")] for seed in (0, 1)
+    ]
+    assert proposals[0] != proposals[1]
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_only_proposes_what_its_space_allows_and_keeps_its_budget(name: str, index: int) -> None:
+    on, proposed = problem(evaluations=7), set()
+    for event in drive(start(made(name, index), on), Evaluator(on)):
+        if isinstance(event, Propose):
+            for genotype in event.genotypes:
+                SPACE.check(genotype)
+                proposed.add(genotype.key())
+    assert 1 <= len(proposed) <= 7
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_failing_candidates_are_survived(name: str, index: int) -> None:
+    on = problem()
+    real = Evaluator(on)
+    seen: list[Evaluation] = []
+
+    def failing(proposal: Propose) -> Iterator[Evaluation]:
+        for evaluation in real(proposal):
+            broken = len(seen) % 3 != 1
+            seen.append(Evaluation(evaluation.genotype, (), "out of memory") if broken else evaluation)
+            yield seen[-1]
+
+    events = list(drive(start(made(name, index), on), failing))
+    assert len([event for event in events if isinstance(event, Evaluated)]) == len(seen) >= 2
+    assert all(evaluation.failure for evaluation in seen[::3])
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_every_evaluation_has_every_objective_on_every_target(name: str, index: int) -> None:
+    on = problem(widths=2)
+    found = [event for event in drive(start(made(name, index), on), Evaluator(on)) if isinstance(event, Evaluated)]
+    assert found
+    for event in found:
+        assert event.evaluation.failure is None
+        narrow, wide = event.evaluation.values
+        assert set(narrow) == set(wide) == {"error", "params"}
+        assert narrow["params"].value < wide["params"].value
+        assert narrow["params"].kind == "exact"
+        assert 0 <= narrow["error"].value <= 1
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_a_space_that_does_not_fit_is_refused(name: str, index: int) -> None:
+    class Nothing:
+        pass
+
+    on = problem()
+    object.__setattr__(on, "space", Nothing())
+    with pytest.raises(IncompatibleSpaceError, match="needs a space that is"):
+        start(made(name, index), on)

@@ -1,0 +1,141 @@
+"""The DARTS space and the first-order algorithm (numbers: docs of the method, section "what it must show")."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from nas_core.algorithms.darts import Darts, _Run
+from nas_core.architecture import Edge
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.settings import parse
+from nas_core.spaces.darts import TYPES, DartsCells, from_darts
+from tests.contracts.problems import problem
+from tests.nas_core.published import DARTS_V2
+
+SPACE = DartsCells()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_variation_stays_inside_the_space() -> None:
+    rng = np.random.default_rng(0)
+    one, other = SPACE.sample(rng), SPACE.sample(rng)
+    for _ in range(200):
+        child = SPACE.mutate(SPACE.crossover(one, other, rng), rng)
+        SPACE.check(child)
+        one, other = other, child
+
+
+def test_a_mutation_changes_one_edge() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        parent = SPACE.sample(rng)
+        child = SPACE.mutate(parent, rng)
+        changed = sum(len(set(child.types[name].edges) - set(parent.types[name].edges)) for name in TYPES)
+        assert changed == 1
+
+
+def test_derivation_takes_two_inputs_never_none_and_ignores_a_constant() -> None:
+    """Property 6."""
+    rng = np.random.default_rng(0)
+    logits = {name: rng.normal(size=(14, 8)) for name in TYPES}
+    for table in logits.values():
+        table[:, 0] = 50.0  # none is strongest everywhere
+
+    def softmax(table: np.ndarray) -> np.ndarray:
+        weights = np.exp(table - table.max(axis=1, keepdims=True))
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    derived = SPACE.derive({name: softmax(table) for name, table in logits.items()})
+    SPACE.check(derived)
+    shifted = {name: softmax(table + rng.normal(size=(14, 1))) for name, table in logits.items()}
+    assert SPACE.derive(shifted) == derived
+
+
+def test_derivation_by_hand() -> None:
+    strengths = {name: np.zeros((14, 8)) for name in TYPES}
+    # node 3 has edges 2, 3, 4 (from 0, 1, 2): the two strongest are from 2 and 0
+    strengths["normal"][2, 4], strengths["normal"][3, 5], strengths["normal"][4, 6] = 0.3, 0.1, 0.9
+    node = SPACE.derive(strengths).types["normal"].into(3)
+    assert node == (Edge(3, 0, "sep_conv_3x3"), Edge(3, 2, "dil_conv_3x3"))
+
+
+def test_ties_go_to_the_smaller_index() -> None:
+    node = SPACE.derive({name: np.full((14, 8), 0.125) for name in TYPES}).types["normal"].into(5)
+    assert node == (Edge(5, 0, "max_pool_3x3"), Edge(5, 1, "max_pool_3x3"))
+
+
+def test_genotypes_go_to_selections_and_back() -> None:
+    genotype = SPACE.sample(np.random.default_rng(1))
+    strengths = {name: chosen.astype(float) for name, chosen in SPACE.selection(genotype).items()}
+    assert SPACE.derive(strengths) == genotype
+
+
+def test_published_form_is_read() -> None:
+    genotype = from_darts(DARTS_V2)
+    SPACE.check(genotype)
+    assert genotype.types["reduce"].into(5) == (Edge(5, 1, "max_pool_3x3"), Edge(5, 2, "skip_connect"))
+    with pytest.raises(InvalidGenotypeError, match="lists 3 ops; two for each node"):
+        from_darts({**DARTS_V2, "normal": DARTS_V2["normal"][:3]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cells": 0}, "cells: Input should be greater than or equal to 1 .got 0"),
+        ({"depth": 3}, "depth: Unexpected keyword argument"),
+        ({"cells": "8"}, "cells: Input should be a valid integer"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidSettingsError, match=message):
+        parse(DartsCells, settings, "space")
+
+
+def test_unknown_ops_are_refused() -> None:
+    with pytest.raises(InvalidSettingsError, match="unknown op 'warp'; known: avg_pool_3x3"):
+        parse(DartsCells, {"normal_ops": ["warp"]}, "space")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8, 14, 20])
+def test_reduction_cells_stand_at_a_third_and_two_thirds(depth: int) -> None:
+    cells = SPACE.skeleton((3, 32, 32), 10, cells=depth).cells
+    assert {place for place, name in enumerate(cells) if name == "reduce"} == {depth // 3, 2 * depth // 3}
+
+
+def test_alpha_steps_leave_weights_and_weight_steps_leave_alpha() -> None:
+    run = _Run(Darts(batch=16, alpha_lr=0.1), problem())
+    images, labels = next(run.problem.splits.train.batches(16, run.order, None, run.problem.device))
+    before = {name: parameter.detach().clone() for name, parameter in run.supernet.named_parameters()}
+    alpha = {name: tensor.detach().clone() for name, tensor in run.alpha.items()}
+    run.alpha_step(images, labels)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in run.supernet.named_parameters())
+    assert all(parameter.grad is None for parameter in run.supernet.parameters())
+    assert not torch.equal(run.alpha["reduce"], alpha["reduce"])
+    alpha = {name: tensor.detach().clone() for name, tensor in run.alpha.items()}
+    run.learner.start(0)
+    run.learner.step(images, labels, ({name: gate.detach() for name, gate in run.gates().items()}, None))
+    assert all(torch.equal(tensor, alpha[name]) for name, tensor in run.alpha.items())
+    assert not torch.equal(next(iter(run.supernet.parameters())), next(iter(before.values())))
+
+
+def test_the_training_half_does_not_reach_alpha() -> None:
+    """Property 7: with the validation batch held, another training batch does not change a first-order alpha step."""
+    steps = []
+    for training in (0, 1):
+        run = _Run(Darts(batch=16, alpha_lr=0.1), problem())
+        splits, device = run.problem.splits, run.problem.device
+        validation = next(splits.validation.batches(16, None, None, device))
+        order = torch.Generator().manual_seed(training)
+        next(splits.train.batches(16, order, None, device))
+        run.alpha_step(*validation)
+        steps.append(run.alpha["reduce"].detach().clone())
+    assert torch.equal(steps[0], steps[1])
