@@ -85,6 +85,14 @@ class Split(Protocol):
         ...
 
 
+def first_drawn(split: Split, count: int | None, seed: int) -> Split:
+    """``count`` images of a split, drawn by the seed alone; all of them where that is None or more than there are."""
+    if count is None or count >= split.size:
+        return split
+    order = torch.randperm(split.size, generator=torch.Generator().manual_seed(seed))
+    return split.part(order[:count])
+
+
 class _Images:
     """All images of one source with their labels; copied to a device when they are first asked for there."""
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from nas_core.architecture import Architecture, Genotype
+from nas_core.data import first_drawn
 from nas_core.errors import DivergedError, NasCoreError
 from nas_core.events import Evaluation, Propose
 from nas_core.recipe import ShortTraining
@@ -128,10 +129,8 @@ class Evaluator:
         """Validation error after a short training on the search skeleton."""
         problem = self.problem
         architecture = Architecture(genotype, problem.skeleton)
-        split = problem.splits.train
-        if short.subset is not None and short.subset < split.size:
-            order = torch.Generator().manual_seed(seed_of(problem.seed, "subset"))
-            split = split.part(torch.randperm(split.size, generator=order)[: short.subset])
+        split = first_drawn(problem.splits.train, short.subset, seed_of(problem.seed, "subset"))
+        judges = first_drawn(problem.splits.validation, short.score_images, seed_of(problem.seed, "judges"))
         training = Training(
             architecture,
             short.recipe(),
@@ -143,6 +142,6 @@ class Evaluator:
         )
         while not training.finished:
             training.epoch()
-        wrong = misclassified(training.network, problem.splits.validation, problem.device)
-        images = problem.splits.validation.size
-        return wrong / images, {"epochs": short.epochs, "seeds": 1, "split": "validation", "n": images}
+        wrong = misclassified(training.network, judges, problem.device)
+        detail = {"epochs": short.epochs, "seeds": 1, "split": "validation", "n": judges.size}
+        return wrong / judges.size, detail

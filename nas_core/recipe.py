@@ -43,6 +43,8 @@ class ShortTraining:
     """Training images used, the same ones for every candidate; default: all of the train split."""
     batch: Annotated[int, Ge(2)] = 64
     lr: Annotated[float, Gt(0)] = 0.05
+    score_images: Annotated[int, Ge(1)] | None = None
+    """Validation images a candidate is scored on, the same ones for all; default: all of them."""
 
     def recipe(self) -> Recipe:
         return Recipe(epochs=self.epochs, batch=self.batch, lr=self.lr)
@@ -59,6 +61,8 @@ class SupernetTraining:
     """Epochs of the shared supernet; the job's ``budget.epochs`` may end it earlier."""
     batch: Annotated[int, Ge(2)] = 64
     lr: Annotated[float, Gt(0)] = 0.05
+    score_images: Annotated[int, Ge(1)] | None = None
+    """Validation images a candidate is scored on, the same ones for all; default: all of them."""
     share_features: bool = False
     """One feature per (source, op) for all targets instead of one per edge."""
 

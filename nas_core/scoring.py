@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nas_core.architecture import Genotype
+from nas_core.data import first_drawn
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
@@ -71,7 +72,7 @@ class OnSupernet:
     """Trains one supernet on uniformly sampled paths, then scores candidates with the weights they inherit.
 
     Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420. A path is a random genotype of the
-    space, its ops unweighted. Scores use all validation images and batch statistics.
+    space, its ops unweighted. Scores use batch statistics.
     """
 
     def __init__(self, estimation: SupernetTraining, problem: Problem[Relaxable]) -> None:
@@ -85,6 +86,7 @@ class OnSupernet:
         self.learner = WeightLearner(self.supernet, epochs=self.epochs, lr=estimation.lr)
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "supernet order"))
         self.paths = np.random.default_rng(seed_of(problem.seed, "paths"))
+        self.judges = first_drawn(problem.splits.validation, estimation.score_images, seed_of(problem.seed, "judges"))
         self.done = 0
 
     def prepare(self) -> Generator[Progress, None, None]:
@@ -106,10 +108,10 @@ class OnSupernet:
     def _score(self, genotype: Genotype) -> dict[str, Value]:
         problem = self.problem
         active = problem.space.selection(genotype)
-        error = supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device)
+        error = supernet_error(self.supernet, self.judges, (None, active), problem.device)
         problem.between_steps()
-        images = problem.splits.validation.size
-        return data_values(problem, error, {"epochs": self.done, "split": "validation", "n": images})
+        detail = {"epochs": self.done, "split": "validation", "n": self.judges.size}
+        return data_values(problem, error, detail)
 
     def state(self) -> dict[str, Any]:
         return {

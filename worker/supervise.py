@@ -30,6 +30,12 @@ LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
 TAIL_BYTES = 2_000
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+"""glibc keeps freed activations instead of asking the kernel for fresh pages at every step (docs/decisions/0010)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**ALLOCATOR, **os.environ},
             )
         self.ended: Ended | None = None
 

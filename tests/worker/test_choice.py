@@ -1,0 +1,93 @@
+"""What is verified, and which points stand on a front."""
+
+from uuid import uuid4
+
+import pytest
+
+from nas_core.objectives.accuracy import Accuracy
+from nas_core.objectives.error import Error
+from nas_core.objectives.params import Params
+from nas_core.search import Axes, Bound
+from worker.recorder import FrontKeeper
+from worker.search import Scored, choose
+
+AXES = Axes({"error": Error(), "params": Params()})
+REFERENCE = {"error": 0.9, "params": 1000.0}
+
+
+def scored(name: str, error: float, params: float, target: int = 0) -> Scored[str]:
+    return Scored(name, target, {"error": error, "params": params}, name)
+
+
+def test_choice_spreads_over_the_front_and_then_takes_the_next_rank() -> None:
+    items = [
+        scored("small", 0.5, 10),
+        scored("middle", 0.2, 200),
+        scored("large", 0.05, 800),
+        scored("twin", 0.21, 210),
+        scored("bad", 0.8, 900),
+    ]
+    assert {item.what for item in choose(items, AXES, REFERENCE, 3)} == {"small", "middle", "large"}
+    assert {item.what for item in choose(items, AXES, REFERENCE, 4)} == {"small", "middle", "large", "twin"}
+
+
+def test_every_target_gets_its_share_and_a_small_one_leaves_it_to_the_others() -> None:
+    items = [scored(f"a{n}", 0.1 + n / 10, 500 - 100 * n) for n in range(4)]
+    items += [scored(f"b{n}", 0.1 + n / 10, 900 - 100 * n, target=1) for n in range(4)]
+    chosen = choose(items, AXES, REFERENCE, 4)
+    assert sorted(item.target for item in chosen) == [0, 0, 1, 1]
+    few = [items[0], *items[4:]]
+    assert sorted(item.target for item in choose(few, AXES, REFERENCE, 4)) == [0, 1, 1, 1]
+
+
+def test_what_breaks_a_bound_is_never_chosen() -> None:
+    axes = Axes(AXES.objectives, {"params": Bound(max=100)})
+    items = [scored("over", 0.01, 101), scored("under", 0.5, 100)]
+    assert [item.what for item in choose(items, axes, REFERENCE, 2)] == ["under"]
+    assert choose(items[:1], axes, REFERENCE, 2) == []
+
+
+def keeper(kind: str = "search", axes: Axes = AXES) -> FrontKeeper:
+    return FrontKeeper(uuid4(), kind, axes, REFERENCE)  # type: ignore[arg-type]
+
+
+def test_the_front_keeps_ties_and_drops_what_is_dominated() -> None:
+    front, ids = keeper(), [uuid4() for _ in range(4)]
+    assert front.add(ids[0], 0, {"error": 0.5, "params": 100})
+    assert front.add(ids[1], 0, {"error": 0.5, "params": 100})
+    assert not front.add(ids[2], 0, {"error": 0.6, "params": 100})
+    assert front.add(ids[3], 0, {"error": 0.4, "params": 90})
+    assert [point.id for point in front.members] == [ids[3]]
+
+
+def test_search_values_compare_within_one_target_and_final_ones_across() -> None:
+    wide, narrow = uuid4(), uuid4()
+    for kind, members in (("search", {wide, narrow}), ("final", {narrow})):
+        front = keeper(kind)
+        front.add(wide, 1, {"error": 0.5, "params": 200})
+        front.add(narrow, 0, {"error": 0.5, "params": 100})
+        assert {point.id for point in front.members} == members
+
+
+def test_a_revised_value_takes_the_place_of_the_old_one() -> None:
+    front, one, other = keeper(), uuid4(), uuid4()
+    front.add(one, 0, {"error": 0.1, "params": 100})
+    front.add(other, 0, {"error": 0.3, "params": 90})
+    assert front.add(one, 0, {"error": 0.2, "params": 100})
+    assert {point.costs for point in front.members} == {(0.2, 100.0), (0.3, 90.0)}
+    assert not front.add(one, 0, {"error": 0.4, "params": 100})
+    assert [point.id for point in front.members] == [other]
+
+
+def test_bounds_and_maximised_objectives() -> None:
+    axes = Axes({"accuracy": Accuracy(), "params": Params()}, {"accuracy": Bound(min=0.5)})
+    front = FrontKeeper(uuid4(), "final", axes, {"accuracy": 0.1, "params": 1000.0})
+    assert not front.add(uuid4(), 0, {"accuracy": 0.4, "params": 1})
+    assert front.add(uuid4(), 0, {"accuracy": 0.6, "params": 10})
+    assert front.add(uuid4(), 0, {"accuracy": 0.9, "params": 20})
+    assert not front.add(uuid4(), 0, {"accuracy": 0.55, "params": 15})
+
+
+@pytest.mark.parametrize(("value", "violation"), [(5.0, 0.0), (4.0, 0.2), (12.0, 0.2), (10.0, 0.0)])
+def test_violations_are_relative(value: float, violation: float) -> None:
+    assert Bound(min=5.0, max=10.0).violation(value) == pytest.approx(violation)
