@@ -21,6 +21,20 @@ Journal = Mapping[str, Mapping[str, Value]]
 """What is known already: values by objective key, by architecture hash."""
 
 
+def side_by_side(
+    objective: MeasuredObjective, architectures: Sequence[Architecture], device: torch.device
+) -> list[Value | str]:
+    """Measures all together; where that fails, one after another, so that one bad network does not take the others
+    along. What cannot be measured has the reason in its place.
+    """
+    try:
+        return [*objective.measure(architectures, device)]
+    except (NasCoreError, RuntimeError) as error:
+        if len(architectures) == 1:
+            return [str(error)]
+    return [value for architecture in architectures for value in side_by_side(objective, [architecture], device)]
+
+
 class Evaluator:
     """An evaluator for :func:`nas_core.search.drive`.
 
@@ -92,22 +106,13 @@ class Evaluator:
                     else:
                         missing[architecture.hash] = architecture
             if missing:
-                taken = self._side_by_side(cast(MeasuredObjective, objective), list(missing.values()))
+                with self.problem.quietly():
+                    taken = side_by_side(
+                        cast(MeasuredObjective, objective), list(missing.values()), self.problem.device
+                    )
                 for name, value in zip(missing, taken, strict=True):
                     found[name, key] = value
         return found
-
-    def _side_by_side(
-        self, objective: MeasuredObjective, architectures: Sequence[Architecture]
-    ) -> Sequence[Value | str]:
-        """All together; where that fails, one after another, so that one bad network does not take the others along."""
-        try:
-            with self.problem.quietly():
-                return objective.measure(architectures, self.problem.device)
-        except (NasCoreError, RuntimeError) as error:
-            if len(architectures) == 1:
-                return [str(error)]
-        return [value for architecture in architectures for value in self._side_by_side(objective, [architecture])]
 
     def _data_values(self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose) -> Mapping[str, Value]:
         """Values of all objectives that follow from the error: given, journalled or trained for."""

@@ -176,11 +176,16 @@ class Problem(Generic[S]):
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.axes.keys))
 
     def violations(self, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
-        """(n,): 0 where every bound holds, else the relative excess; what failed violates infinitely."""
+        """(n,): 0 where every bound holds at one target at least, else the least relative excess.
+
+        What failed violates infinitely.
+        """
         found = [
             np.inf
             if evaluation.failure is not None
-            else self.axes.violation({key: value.value for key, value in evaluation.values[0].items()})
+            else min(
+                self.axes.violation({key: value.value for key, value in values.items()}) for values in evaluation.values
+            )
             for evaluation in evaluations
         ]
         return np.array(found, dtype=np.float64)

@@ -70,7 +70,7 @@ class Attempt:
             state: Mapping[str, Any] = checkpoint.load(self._checkpoint)["state"]
         except CheckpointError as error:
             with self.recording() as session:
-                events.append(session, self.job_id, [("warning", {"message": str(error)})])
+                events.append(session, self.job_id, [("warning", {"text": str(error)})])
             return None
         return state
 

@@ -29,11 +29,17 @@ def summary(cls: type[Any]) -> str:
     return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
 
 
+def offers(space: type[Any], needs: type[Any]) -> bool:
+    """Whether a space has everything an algorithm's Protocol names; looked up on the class, so that none is made."""
+    named = {name for part in needs.__mro__ if part.__module__ == needs.__module__ for name in vars(part)}
+    return all(hasattr(space, name) for name in named if not name.startswith("_"))
+
+
 def publication() -> Publication:
     identity = Identity()
     entries = [CatalogEntry(kind="space", name=n, summary=summary(c), settings=form(c)) for n, c in spaces.items()]
     for name, algorithm in algorithms.items():
-        fits = [space for space, made in spaces.items() if isinstance(made(), algorithm.needs)]
+        fits = [space for space, described in spaces.items() if offers(described, algorithm.needs)]
         entries.append(
             CatalogEntry(
                 kind="algorithm",

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NasCoreError
+from nas_core.evaluation import side_by_side
 from nas_core.network import Network
 from nas_core.search import Axes, MeasuredObjective
 from nas_core.training import misclassified
@@ -48,10 +49,13 @@ def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> Non
             continue
         networks = [Architecture.from_json(row.architecture) for row in rows]
         with attempt.room.alone():
-            taken = cast(MeasuredObjective, objective).measure(networks, attempt.device)
+            taken = side_by_side(cast(MeasuredObjective, objective), networks, attempt.device)
         with attempt.recording() as session:
             for row, value in zip(rows, taken, strict=True):
-                candidates.set_final(session, row.candidate_id, {key: value.to_json()})
+                if isinstance(value, str):
+                    candidates.fail(session, row.candidate_id, f"{key} could not be measured: {value}")
+                else:
+                    candidates.set_final(session, row.candidate_id, {key: value.to_json()})
 
 
 def test(attempt: Attempt, members: Sequence[UUID]) -> None:

@@ -95,7 +95,7 @@ def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]
         )
         if not chosen:
             message = "no candidate holds all bounds; the front stays empty"
-            events.append(session, attempt.job_id, [("warning", {"message": message})])
+            events.append(session, attempt.job_id, [("warning", {"text": message})])
 
 
 @dataclass(frozen=True, slots=True)

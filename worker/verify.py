@@ -12,6 +12,7 @@ from uuid import UUID
 from safetensors.torch import save_file
 
 from nas_core.architecture import Architecture
+from nas_core.data import Splits
 from nas_core.network import Network
 from nas_core.recipe import Recipe
 from nas_core.search import Axes, DataObjective, ExactObjective
@@ -34,8 +35,9 @@ def run(attempt: Attempt) -> None:
             return  # recorded by an attempt that died before it could say so
     architecture = Architecture.from_json(candidate.architecture)
     axes, recipe = axes_of(attempt.spec), recipe_of(attempt.spec)
-    errors, network = train(attempt, architecture, recipe)
-    path = store_weights(attempt, candidate.id, architecture, network)
+    splits = splits_of(attempt.spec, settings().data_root)
+    errors, network = train(attempt, architecture, recipe, splits)
+    path = store_weights(attempt, candidate.id, architecture, network, splits)
     values = final_values(axes, architecture, errors, recipe, attempt)
     with attempt.recording() as session:
         candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
@@ -48,9 +50,8 @@ def run(attempt: Attempt) -> None:
             write_final_front(session, attempt.job_id, axes, attempt.reference_point)
 
 
-def train(attempt: Attempt, architecture: Architecture, recipe: Recipe) -> tuple[list[float], Network]:
+def train(attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: Splits) -> tuple[list[float], Network]:
     """Errors on ``select`` of every replicate, and the network of the first."""
-    splits = splits_of(attempt.spec, settings().data_root)
     kept = attempt.load()
     errors: list[float] = list(kept["errors"]) if kept else []
     first: Mapping[str, Any] | None = kept["first"] if kept else None
@@ -85,9 +86,13 @@ def train(attempt: Attempt, architecture: Architecture, recipe: Recipe) -> tuple
 
 
 def store_weights(
-    attempt: Attempt, candidate_id: UUID, architecture: Architecture, network: Network
+    attempt: Attempt, candidate_id: UUID, architecture: Architecture, network: Network, splits: Splits
 ) -> tuple[str, str, int]:
-    """Writes the weights without the auxiliary head; (path below the artefact folder, SHA-256, bytes)."""
+    """Writes the weights without the auxiliary head; (path below the artefact folder, SHA-256, bytes).
+
+    The file's metadata has the architecture, and the mean and standard deviation (by channel, in the units of the
+    data set's images) that images are normalised by.
+    """
     relative = Path(str(attempt.job_id), f"{candidate_id}.safetensors")
     target = settings().artefact_dir / relative
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,12 @@ def store_weights(
         if not name.startswith("auxiliary.")
     }
     beside = target.with_name(target.name + f".{attempt.fence}")
-    save_file(tensors, beside, metadata={"architecture": json.dumps(architecture.to_json(), sort_keys=True)})
+    metadata = {
+        "architecture": json.dumps(architecture.to_json(), sort_keys=True),
+        "mean": json.dumps(list(splits.mean)),
+        "std": json.dumps(list(splits.std)),
+    }
+    save_file(tensors, beside, metadata=metadata)
     data = beside.read_bytes()
     beside.replace(target)
     return str(relative), hashlib.sha256(data).hexdigest(), len(data)
