@@ -20,7 +20,7 @@ from nas_core.architecture import Architecture
 from nas_core.costs import count
 from nas_core.network import Network
 from skyline import Client
-from skyline.schemas import Job
+from skyline.schemas import Attempt, Job
 
 pytestmark = pytest.mark.e2e
 
@@ -61,6 +61,10 @@ def until(what: str, condition: Any) -> Any:
         assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
         time.sleep(0.02)
     return found
+
+
+def all_ended(job: Job) -> list[Attempt] | None:
+    return job.attempts if all(attempt.ended_at for attempt in job.attempts) else None
 
 
 def child_of(service: Embedded, word: str = "worker.child") -> psutil.Process | None:
@@ -107,9 +111,10 @@ def test_a_job_ends_in_a_front_of_trained_and_measured_networks(client: Client, 
     tried = list(client.candidates(job.id))
     assert len(tried) == 16  # eight genotypes at two widths
     assert {len(candidate.architecture["skeleton"]["cells"]) for candidate in tried} == {3}
-    kinds = [attempt.kind for attempt in job.attempts]
+    attempts = until("end of all attempts", lambda: all_ended(client.job(job.id)))  # the last closes after the job
+    kinds = [attempt.kind for attempt in attempts]
     assert kinds[0] == "search" and kinds[-1] == "conclude" and kinds.count("verify") == 4
-    for attempt in job.attempts:
+    for attempt in attempts:
         assert (attempt.end, attempt.threads, attempt.exit_signal) == ("done", 1, None)
         assert attempt.cpu_seconds and attempt.cpu_seconds > 0
         assert attempt.peak_memory_mb and attempt.peak_memory_mb > 50
