@@ -29,6 +29,9 @@ class Recipe:
     """Probability at the end of a linear ramp."""
     auxiliary: Annotated[float, Ge(0)] = 0.0
     """Weight of the auxiliary loss; 0 = no auxiliary head."""
+    augment: bool = True
+    """Whether the data set's own augmentation (crops, flips) is used; short trainings of small networks learn more
+    without."""
     cutout: Annotated[int, Ge(0)] = 0
     """Side of the square, pixels; 0 = none."""
     label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0

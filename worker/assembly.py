@@ -63,6 +63,7 @@ def recipe_of(spec: JobSpec) -> Recipe:
         weight_decay=verify.weight_decay,
         drop_path=verify.drop_path,
         auxiliary=verify.auxiliary,
+        augment=verify.augment,
         cutout=verify.cutout,
         label_smoothing=verify.label_smoothing,
     )

@@ -54,7 +54,7 @@ class Training:
         between_steps: Callable[[], None] = lambda: None,
     ) -> None:
         self.recipe, self.split, self.device = recipe, split, device
-        self.augmentation = replace(augmentation, cutout=recipe.cutout)
+        self.augmentation = replace(augmentation if recipe.augment else Augmentation(), cutout=recipe.cutout)
         self.between_steps = between_steps
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

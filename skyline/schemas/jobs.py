@@ -141,6 +141,8 @@ class VerifySpec(BaseModel):
     """Final drop-path probability (linear ramp)."""
     auxiliary: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Weight of the auxiliary head's loss; 0: no auxiliary head."""
+    augment: bool = True
+    """Whether training images are varied as the data set says (crops, flips)."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     """Side of the square cut out of each training image, pixels; 0: none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

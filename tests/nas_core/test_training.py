@@ -87,6 +87,12 @@ def test_divergence_is_a_clear_error() -> None:
             run.epoch()
 
 
+def test_augmentation_can_be_left_out_and_cutout_comes_from_the_recipe() -> None:
+    assert training().augmentation == PARTS.augmentation
+    plain = training(augment=False, cutout=3)
+    assert (plain.augmentation.padding, plain.augmentation.flip, plain.augmentation.cutout) == (0, False, 3)
+
+
 def test_between_steps_is_called_between_steps() -> None:
     run, calls = training(), []
     run.between_steps = lambda: calls.append(1)
