@@ -21,6 +21,10 @@ Journal = Mapping[str, Mapping[str, Value]]
 """What is known already: values by objective key, by architecture hash."""
 
 
+MESSAGE = 500
+"""Characters of an error that become a candidate's failure."""
+
+
 def side_by_side(
     objective: MeasuredObjective, architectures: Sequence[Architecture], device: torch.device
 ) -> list[Value | str]:
@@ -52,10 +56,10 @@ class Evaluator:
         for genotype, given in zip(proposal.genotypes, known, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured)
-            except (DivergedError, torch.OutOfMemoryError) as error:
+            except DivergedError as error:
                 yield Evaluation(genotype, (), str(error))
-            except NasCoreError as error:
-                yield Evaluation(genotype, (), f"{type(error).__name__}: {error}")
+            except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
+                yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
 
     def _architectures(self, genotype: Genotype) -> list[Architecture]:
         return [Architecture(genotype, target) for target in self.problem.targets]

@@ -69,8 +69,8 @@ class Cell(nn.Module):
 class AuxiliaryHead(nn.Sequential):
     """DARTS' auxiliary classifier on the maps after the cell at floor(2L/3); the ImageNet one has one norm less."""
 
-    def __init__(self, channels: int, size: int, classes: int, imagenet: bool) -> None:
-        published = 7 if imagenet else 8
+    def __init__(self, channels: int, size: tuple[int, int], classes: int, imagenet: bool) -> None:
+        published = (7, 7) if imagenet else (8, 8)
         pool: nn.Module = (
             nn.AvgPool2d(5, stride=2 if imagenet else 3, padding=0, count_include_pad=False)
             if size == published
@@ -109,9 +109,7 @@ class Network(nn.Module):
         site = where[self.auxiliary_at]
         self.auxiliary: AuxiliaryHead | None = None
         if auxiliary and min(site.size_out) >= SMALLEST_AUXILIARY_MAP:
-            self.auxiliary = AuxiliaryHead(
-                site.outputs, min(site.size_out), skeleton.classes, skeleton.stem == "imagenet"
-            )
+            self.auxiliary = AuxiliaryHead(site.outputs, site.size_out, skeleton.classes, skeleton.stem == "imagenet")
         self.drop_path = 0.0
         """Probability in training mode; the training recipe ramps it."""
         self.drop_path_generator: torch.Generator | None = None

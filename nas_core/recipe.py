@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from nas_core.settings import settings
 
@@ -41,12 +41,12 @@ class Recipe:
 class ShortTraining:
     """Score a candidate by training it briefly on the search skeleton."""
 
-    epochs: Annotated[int, Ge(1)] = 2
-    subset: Annotated[int, Ge(1)] | None = None
+    epochs: Annotated[int, Ge(1), Le(10_000)] = 2
+    subset: Annotated[int, Ge(2)] | None = None
     """Training images used, the same ones for every candidate; default: all of the train split."""
-    batch: Annotated[int, Ge(2)] = 64
-    lr: Annotated[float, Gt(0)] = 0.05
-    score_images: Annotated[int, Ge(1)] | None = None
+    batch: Annotated[int, Ge(2), Le(65_536)] = 64
+    lr: Annotated[float, Gt(0), Le(10)] = 0.05
+    score_images: Annotated[int, Ge(2)] | None = None
     """Validation images a candidate is scored on, the same ones for all; default: all of them."""
 
     def recipe(self) -> Recipe:
@@ -60,11 +60,11 @@ class SupernetTraining:
     Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420.
     """
 
-    supernet_epochs: Annotated[int, Ge(1)]
+    supernet_epochs: Annotated[int, Ge(1), Le(10_000)]
     """Epochs of the shared supernet; the job's ``budget.epochs`` may end it earlier."""
-    batch: Annotated[int, Ge(2)] = 64
-    lr: Annotated[float, Gt(0)] = 0.05
-    score_images: Annotated[int, Ge(1)] | None = None
+    batch: Annotated[int, Ge(2), Le(65_536)] = 64
+    lr: Annotated[float, Gt(0), Le(10)] = 0.05
+    score_images: Annotated[int, Ge(2)] | None = None
     """Validation images a candidate is scored on, the same ones for all; default: all of them."""
     share_features: bool = False
     """One feature per (source, op) for all targets instead of one per edge."""

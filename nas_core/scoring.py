@@ -91,7 +91,7 @@ class OnSupernet:
 
     def prepare(self) -> Generator[Progress, None, None]:
         problem = self.problem
-        while self.done < self.epochs:
+        while self.done < self.epochs and not (self.done and problem.time_is_up()):
             self.learner.start(self.done)
             augmentation = problem.splits.augmentation
             batches = problem.splits.train.batches(self.estimation.batch, self.order, augmentation, problem.device)

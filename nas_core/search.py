@@ -113,7 +113,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The first one reached ends the search (seconds are the driver's business)."""
+    """The first one reached ends the search (for seconds see ``Problem.time_is_up``)."""
 
     evaluations: int = 100
     epochs: int = 50
@@ -162,6 +162,8 @@ class Problem(Generic[S]):
     splits: Splits
     between_steps: Callable[[], None] = lambda: None
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
+    time_is_up: Callable[[], bool] = lambda: False
+    """Asked by algorithms before another epoch or generation: when true, they come to their end in good order."""
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while measuring: the service keeps training away from the device meanwhile."""
 

@@ -7,6 +7,7 @@ for dead and comes back changes nothing.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -218,6 +219,13 @@ def open_count(session: Session, job_id: UUID, kind: str) -> int:
     """How many tasks of this kind have not ended."""
     query = select(func.count()).where(Task.job_id == job_id, Task.kind == kind, Task.status.in_(OPEN_TASKS))
     return session.execute(query).scalar_one()
+
+
+def still_open(session: Session, task_ids: Sequence[UUID]) -> set[UUID]:
+    """Those that wait or run."""
+    if not task_ids:
+        return set()
+    return set(session.scalars(select(Task.id).where(Task.id.in_(task_ids), Task.status.in_(OPEN_TASKS))))
 
 
 def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:

@@ -83,6 +83,7 @@ def plan_of(
     device: torch.device,
     between_steps: Callable[[], None] = lambda: None,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
+    time_is_up: Callable[[], bool] = lambda: False,
 ) -> Plan:
     """Raises a NasCoreError that says what is wrong with the job."""
     space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
@@ -101,6 +102,7 @@ def plan_of(
         device=device,
         splits=splits,
         between_steps=between_steps,
+        time_is_up=time_is_up,
         quietly=quietly,
     )
     return Plan(problem, algorithm)

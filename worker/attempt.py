@@ -23,6 +23,8 @@ from worker.control import StopFlag
 from worker.quiet import Room
 
 CHECKPOINT_SECONDS = 10.0
+PATIENCE_SECONDS = 3.0
+"""Between being asked to stop and stopping without a checkpoint; shorter than the supervisor's grace."""
 
 
 @dataclass
@@ -38,11 +40,21 @@ class Attempt:
     device: torch.device
     flag: StopFlag
     room: Room
+    seconds_before: float = 0.0
+    """Of the attempts before this one, as its checkpoint says."""
+    _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
 
+    def seconds(self) -> float:
+        """Of this task so far, over all attempts."""
+        return self.seconds_before + time.monotonic() - self._began
+
     def between_steps(self) -> None:
-        """Lets a measurement pass; raises Stopped when asked to stop."""
-        self.flag.check()
+        """Lets a measurement pass; raises Stopped some seconds after being asked to stop.
+
+        Until then the next checkpoint may come, which loses nothing.
+        """
+        self.flag.check(PATIENCE_SECONDS)
         self.room.pass_measurers()
 
     @contextmanager

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from types import FrameType
 
 DONE = 0
@@ -23,14 +24,20 @@ class StopFlag:
     """Set by SIGTERM; training looks at it between steps."""
 
     def __init__(self) -> None:
-        self.set = False
+        self._since: float | None = None
         signal.signal(signal.SIGTERM, self._asked)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        self.set = True
+        if self._since is None:
+            self._since = time.monotonic()
 
-    def check(self) -> None:
-        if self.set:
+    @property
+    def set(self) -> bool:
+        return self._since is not None
+
+    def check(self, patience: float = 0.0) -> None:
+        """Raises Stopped when asked to stop ``patience`` seconds ago or earlier."""
+        if self._since is not None and time.monotonic() - self._since >= patience:
             raise Stopped
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from store import catalog, queue, tasks
+from store.errors import SeveralHostsError, StoreError
 from store.session import unit_of_work
 from store.settings import settings
 from worker.identity import Identity
@@ -80,7 +84,11 @@ class Keeper:
         while not self._stop.is_set():
             try:
                 self._round()
-            except (SQLAlchemyError, OSError, RuntimeError):
+            except SeveralHostsError:
+                log.exception("this worker cannot serve; it stops")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except (SQLAlchemyError, StoreError, OSError, RuntimeError, ValueError):
                 log.exception("a round of the keeper failed; it goes on")
             self._stop.wait(settings().relay_seconds)
 
@@ -93,7 +101,15 @@ class Keeper:
             if not catalog.seen(session, Identity().name):
                 self._published = None  # the next round publishes again
             tasks.reap(session)
+            self._forget_checkpoints(session)
         queue.relay()
+
+    def _forget_checkpoints(self, session: Session) -> None:
+        """Removes checkpoints of tasks that are over, however they ended."""
+        files = {path.stem: path for path in settings().checkpoint_dir.glob("*.pt")}
+        ids = [UUID(name) for name in files]
+        for task_id in set(ids) - tasks.still_open(session, ids):
+            files[str(task_id)].unlink(missing_ok=True)
 
     def _publish(self, publication: dict[str, Any]) -> None:
         identity = Identity()

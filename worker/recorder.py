@@ -152,6 +152,9 @@ class SearchRecorder:
                             self.front.add(candidate_id, item.target, numbers(item.values))
                         if new:
                             said.append(("candidate", self._told(candidate_id, item)))
+            if self._revised:  # what an old value kept off the front may belong there now
+                self.front.members = []
+                self.restore(candidates.all_values(session, self.job_id, "search"))
             if self._progress is not None:
                 said.append(("progress", self._told_progress(self._progress)))
                 share = self._progress.step / max(1, self._progress.total)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from nas_core.errors import NasCoreError
 from nas_core.evaluation import Evaluator
@@ -28,7 +27,17 @@ T = TypeVar("T")
 
 def run(attempt: Attempt) -> None:
     """From the job's start, or from where an earlier attempt left, to the tasks of verification."""
-    plan = plan_of(attempt.spec, settings().data_root, attempt.device, attempt.between_steps, attempt.room.alone)
+    limit = attempt.spec.budget.max_seconds
+    kept = attempt.load()
+    attempt.seconds_before = float(kept["seconds"]) if kept else 0.0
+    plan = plan_of(
+        attempt.spec,
+        settings().data_root,
+        attempt.device,
+        attempt.between_steps,
+        attempt.room.alone,
+        lambda: limit is not None and attempt.seconds() > limit,
+    )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
     with reading() as session:
@@ -38,7 +47,7 @@ def run(attempt: Attempt) -> None:
     journal = {
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values
     }
-    search_until_done(attempt, plan, recorder, journal)
+    search_until_done(attempt, plan, recorder, journal, kept)
     order_verification(attempt, axes, reference)
 
 
@@ -54,25 +63,22 @@ def complete_reference(attempt: Attempt, plan: Plan) -> dict[str, float]:
 
 
 def search_until_done(
-    attempt: Attempt, plan: Plan, recorder: SearchRecorder, journal: dict[str, dict[str, Value]]
+    attempt: Attempt,
+    plan: Plan,
+    recorder: SearchRecorder,
+    journal: dict[str, dict[str, Value]],
+    kept: Mapping[str, Any] | None,
 ) -> None:
-    """Ends with the algorithm, or when the seconds of all attempts together are used up."""
-    kept = attempt.load()
-    spent_before = float(kept["seconds"]) if kept else 0.0
-    limit = attempt.spec.budget.max_seconds
-    began = time.monotonic()
+    """Ends with the algorithm; it ends itself at the next epoch or generation when the seconds are used up."""
     search = start(plan.algorithm, plan.problem, kept["algorithm"] if kept else None)
     try:
         for event in drive(search, Evaluator(plan.problem, journal)):
             if isinstance(event, Checkpoint):
                 recorder.flush()
-                seconds = spent_before + time.monotonic() - began
-                attempt.save({"algorithm": event.state, "seconds": seconds}, now=attempt.flag.set)
+                attempt.save({"algorithm": event.state, "seconds": attempt.seconds()}, now=attempt.flag.set)
+                attempt.flag.check()
             else:
                 recorder.take(event)
-            attempt.flag.check()
-            if limit is not None and spent_before + time.monotonic() - began > limit:
-                break
     except Stopped:
         recorder.flush()
         raise

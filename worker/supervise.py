@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from store import catalog, tasks
 from store.session import unit_of_work
 from store.settings import settings
@@ -124,12 +126,22 @@ def supervise(task_id: UUID, identity: Identity) -> None:
     child = Child(task_id, claim.fence)
     asked: str | None = None
     ended = None
-    while ended is None:
-        ended = child.wait(have.heartbeat_seconds)
+    held = time.monotonic()
+    try:
+        while ended is None:
+            ended = child.wait(have.heartbeat_seconds)
+            if ended is None:
+                try:
+                    asked = _asked_to_stop(task_id, claim.fence, identity)
+                    held = time.monotonic()
+                except SQLAlchemyError:
+                    log.exception("no heartbeat for task %s; the lease may outlast this", task_id)
+                    asked = "lost" if time.monotonic() - held > have.lease_seconds else None
+                if asked is not None:
+                    ended = child.stop()
+    finally:
         if ended is None:
-            asked = _asked_to_stop(task_id, claim.fence, identity)
-            if asked is not None:
-                ended = child.stop()
+            child.stop()  # never leave a child that nobody watches
     _record(claim, child, ended, asked)
 
 

@@ -38,7 +38,7 @@ def run(attempt: Attempt) -> None:
     splits = splits_of(attempt.spec, settings().data_root)
     errors, network = train(attempt, architecture, recipe, splits)
     path = store_weights(attempt, candidate.id, architecture, network, splits)
-    values = final_values(axes, architecture, errors, recipe, attempt)
+    values = final_values(axes, architecture, errors, recipe, splits.select.size)
     with attempt.recording() as session:
         candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
         candidates.add_artefact(session, candidate.id, attempt.job_id, "safetensors", *path)
@@ -114,11 +114,11 @@ def store_weights(
 
 
 def final_values(
-    axes: Axes, architecture: Architecture, errors: list[float], recipe: Recipe, attempt: Attempt
+    axes: Axes, architecture: Architecture, errors: list[float], recipe: Recipe, images: int
 ) -> dict[str, Value]:
     """All but the measured ones: those are taken side by side when every candidate is trained."""
     mean = sum(errors) / len(errors)
-    detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select"}
+    detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select", "n": images}
     if len(errors) > 1:
         detail["by_seed"] = errors
     values: dict[str, Value] = {}

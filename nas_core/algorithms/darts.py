@@ -53,7 +53,8 @@ class Darts:
             run.resume(resume["run"])
             derived = {g.key(): g for g in map(genotype_from_json, resume["derived"])}
         epochs = problem.budget.epochs
-        while run.done < epochs and len(derived) < problem.budget.evaluations:
+        limit = problem.budget.evaluations
+        while run.done < epochs and len(derived) < limit and not (derived and problem.time_is_up()):
             loss = run.epoch()
             genotype = run.derive()
             error = run.error(genotype)

@@ -61,7 +61,7 @@ class Nsga2:
             yield progress
             yield checkpoint()
         budget = problem.budget.evaluations
-        while len(seen) < budget:
+        while len(seen) < budget and not (seen and problem.time_is_up()):
             count = min(self.population, budget - len(seen))
             genotypes = self._children(problem, alive, count, seen)
             if not genotypes:

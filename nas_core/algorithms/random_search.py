@@ -42,7 +42,7 @@ class RandomSearch:
             yield progress
             yield checkpoint()
         budget = problem.budget.evaluations
-        while len(seen) < budget:
+        while len(seen) < budget and not (seen and problem.time_is_up()):
             count = min(self.batch, budget - len(seen))
             genotypes = distinct(lambda: problem.space.sample(rng), count, seen)
             if not genotypes:

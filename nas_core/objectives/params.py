@@ -26,4 +26,6 @@ class Params:
 
     def value(self, architecture: Architecture) -> Value:
         """Exact. Raises UnknownNameError for an op without a known cost."""
-        return Value(float(self.scale * count(architecture).params), self.unit, "exact")
+        return Value(
+            float(self.scale * count(architecture).params), self.unit, "exact", {"counter": "without auxiliary head"}
+        )

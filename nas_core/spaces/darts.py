@@ -37,6 +37,9 @@ DARTS_OPS = (
 FAN_IN = 2
 INPUTS = 2
 TYPES = ("normal", "reduce")
+FEWEST_CELLS = 3
+"""Below, a stack has reduction cells alone, and genotypes that differ in the normal cell would be one network."""
+MUTATION_TRIES = 100
 IMAGENET_FROM = 64
 """Pixels from which the stem ``auto`` is the imagenet one."""
 
@@ -46,7 +49,7 @@ IMAGENET_FROM = 64
 class DartsCells:
     """DARTS cells: two types, four nodes, two inputs a node."""
 
-    cells: Annotated[int, Ge(1), Le(100)] = 8
+    cells: Annotated[int, Ge(3), Le(100)] = 8
     """Cells of the searched network."""
     channels: Annotated[int, Ge(2), Le(1024)] = 16
     """Channels of its first cell; doubled at each reduction cell."""
@@ -90,8 +93,13 @@ class DartsCells:
         channels: int | None = None,
         stem: str | None = None,
     ) -> Skeleton:
-        """The searched skeleton for images of ``input`` (C, H, W), or a target that differs from it."""
+        """The searched skeleton for images of ``input`` (C, H, W), or a target that differs from it.
+
+        Raises InvalidSettingsError for fewer than three cells.
+        """
         depth = cells or self.cells
+        if depth < FEWEST_CELLS:
+            raise InvalidSettingsError(f"cells: a stack of DARTS cells has at least {FEWEST_CELLS}; got {depth}")
         stem = stem or self.stem
         if stem == "auto":
             stem = "imagenet" if min(input[1:]) >= IMAGENET_FROM else "cifar"
@@ -141,9 +149,12 @@ class DartsCells:
         return self._genotype(cells)
 
     def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
-        """One change of one edge: another op, or (half of the time, where a node has a choice) another input."""
+        """One change of one edge: another op, or (half of the time, where a node has a choice) another input.
+
+        The parent itself where the space has nothing to change.
+        """
         cells = {name: list(parent.types[name].edges) for name in TYPES}
-        while True:
+        for _ in range(MUTATION_TRIES):
             name = TYPES[rng.integers(len(TYPES))]
             place = int(rng.integers(len(cells[name])))
             edge = cells[name][place]
@@ -159,6 +170,7 @@ class DartsCells:
                     continue
                 cells[name][place] = replace(edge, op=others[rng.integers(len(others))])
             return self._genotype(cells)
+        return parent
 
     def crossover(self, one: Genotype, other: Genotype, rng: np.random.Generator) -> Genotype:
         """Uniform crossover by node: a node keeps both of its edges together."""

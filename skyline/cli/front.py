@@ -10,6 +10,10 @@ import typer
 from skyline.cli.options import JobArgument, Json, Key, Url, bounds
 
 
+UNMET = 4
+"""Exit code when no point meets the bounds."""
+
+
 class Kind(StrEnum):
     search = "search"
     final = "final"
@@ -26,7 +30,7 @@ def front(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show the Pareto front of a job."""
+    """Show the Pareto front of a job; exits with 4 when no point meets the bounds."""
     from skyline.cli.find import find_job
     from skyline.cli.output import as_json, console, emit
     from skyline.client import Client
@@ -34,12 +38,14 @@ def front(
     upper, lower = bounds(max, "--max"), bounds(min, "--min")
     with Client(url, key) as client:
         answer = client.front(find_job(client, job), kind.value if kind else None, upper, lower)
+    unmet = bool(upper or lower) and not answer.members
     if json:
         emit(as_json(answer))
-        return
+        raise typer.Exit(UNMET if unmet else 0)
     from skyline.cli.tables import front_notes, front_table
 
     if answer.members:
         console().print(front_table(answer))
     for note in front_notes(answer, bounded=bool(upper or lower)):
         typer.echo(note)
+    raise typer.Exit(UNMET if unmet else 0)

@@ -11,10 +11,10 @@ from nas_core.objectives.params import Params
 from nas_core.search import Axes, Bound, Budget, Problem
 from nas_core.spaces.darts import DartsCells
 
-SPACE = DartsCells(cells=2, channels=2, nodes=2)
+SPACE = DartsCells(cells=3, channels=2, nodes=2)
 
 
-def splits(seed: int = 0, images: int = 240) -> Splits:
+def splits(seed: int = 0, images: int = 160) -> Splits:
     """Two classes that a small network can tell apart: bright above or bright below."""
     rng = np.random.default_rng(seed)
     labels = np.arange(images) % 2
