@@ -82,7 +82,9 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
     front = fronts.state(session, job_id, query.kind)
     newest = front.version if front is not None else 0
     version, after = _position(query, newest)
-    tag = f'W/"{query.kind}.{version}.{job.status}"'
+    # an empty front of a job with bounds tells of the nearest candidates, which change with what was tried
+    unmet = bool(spec.constraints) and version == newest and (front is None or front.size == 0)
+    tag = f'W/"{query.kind}.{version}.{job.status}{f".{job.last_seq}" if unmet else ""}"'
     headers = {"ETag": tag, "Cache-Control": "no-cache"}
     if unchanged(request, tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
@@ -93,7 +95,7 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
     following = cursors.pack(version, shown[-1].number) if len(found) > query.limit else None
     current = front is not None and version == newest
     infeasible = None
-    if spec.constraints and version == newest and (front is None or front.size == 0):
+    if unmet:
         infeasible = _infeasible(session, job, spec, query.kind)
     head = {
         "job": str(job_id),

@@ -23,7 +23,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, WaitTimeoutError
+from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, InvalidUrlError, WaitTimeoutError
 from skyline.schemas.answers import ENDED, Candidate, CandidatePage, Event, EventPage, Front, Job, JobPage, Readiness
 from skyline.schemas.catalog import Catalog
 from skyline.schemas.jobs import JobSpec
@@ -49,6 +49,17 @@ Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
 
 
+def _host(url: str) -> str:
+    """Raises InvalidUrlError for what cannot be reached by HTTP."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidUrlError(url, str(error)) from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidUrlError(url, "it needs http:// or https:// and a host")
+    return parsed.host
+
+
 class Client:
     """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an API ``key`` if it asks for one.
 
@@ -58,6 +69,7 @@ class Client:
 
     def __init__(self, url: str | None = None, key: str | None = None) -> None:
         self.url = (url or os.environ.get("SKYLINE_URL") or DEFAULT_URL).rstrip("/")
+        host = _host(self.url)
         key = key or os.environ.get("SKYLINE_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(
@@ -66,7 +78,7 @@ class Client:
             timeout=TIMEOUT,
             limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
             verify=self.url.startswith("https:"),  # reading the certificates takes a while and plain HTTP has none
-            trust_env=httpx.URL(self.url).host not in LOOPBACK,  # a proxy in the environment is not for this machine
+            trust_env=host not in LOOPBACK,  # a proxy in the environment is not for this machine
         )
         self._fronts: dict[str, tuple[str, Front]] = {}
 

@@ -23,6 +23,14 @@ class ConnectionFailed(ClientError):
         )
 
 
+class InvalidUrlError(ClientError):
+    """The address of the service cannot be one."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(f"'{url}' is no address of a service ({why}); one looks like http://127.0.0.1:8765")
+
+
 class InvalidSpecError(ClientError):
     """A job that was refused before it was sent: the file cannot be read, or a field does not hold what it should."""
 

@@ -1,6 +1,7 @@
 """The ``skyline`` command. A module per subcommand; those that serve join by the entry points ``skyline.commands``.
 
-Exit codes: 0 done, 1 the job failed, 2 usage (a request that the service refuses included), 3 no service, 130 Ctrl-C.
+Exit codes: 0 done, 1 the job failed, 2 usage (a request that the service refuses included), 3 no service,
+4 no point meets the bound, 130 Ctrl-C.
 Nothing heavy is imported before a command runs.
 """
 

@@ -9,7 +9,6 @@ import typer
 
 from skyline.cli.options import JobArgument, Json, Key, Url, bounds
 
-
 UNMET = 4
 """Exit code when no point meets the bounds."""
 

@@ -139,3 +139,15 @@ def test_a_space_that_does_not_fit_is_refused(name: str, index: int) -> None:
     object.__setattr__(on, "space", Nothing())
     with pytest.raises(IncompatibleSpaceError, match="needs a space that is"):
         start(made(name, index), on)
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_seconds_end_it_in_good_order(name: str, index: int) -> None:
+    """When time is up from the start, something is still proposed, and whatever was proposed is answered."""
+    on = problem(evaluations=1000, epochs=1000)
+    object.__setattr__(on, "time_is_up", lambda: True)
+    events = list(drive(start(made(name, index), on), Evaluator(on)))
+    proposed = sum(len(event.genotypes) for event in events if isinstance(event, Propose))
+    evaluated = [event for event in events if isinstance(event, Evaluated)]
+    assert 1 <= proposed == len(evaluated) < 20
+    assert isinstance(events[-1], Checkpoint | Evaluated)

@@ -90,7 +90,7 @@ def test_published_form_is_read() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cells": 0}, "cells: Input should be greater than or equal to 1 .got 0"),
+        ({"cells": 0}, "cells: Input should be greater than or equal to 3 .got 0"),
         ({"depth": 3}, "depth: Unexpected keyword argument"),
         ({"cells": "8"}, "cells: Input should be a valid integer"),
     ],
@@ -105,7 +105,19 @@ def test_unknown_ops_are_refused() -> None:
         parse(DartsCells, {"normal_ops": ["warp"]}, "space")
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 5, 8, 14, 20])
+def test_a_space_of_one_genotype_mutates_into_itself() -> None:
+    space = DartsCells(nodes=1, normal_ops=("skip_connect",), reduce_ops=("skip_connect",))
+    rng = np.random.default_rng(0)
+    only = space.sample(rng)
+    assert space.mutate(only, rng) == only
+
+
+def test_a_stack_without_normal_cells_is_refused() -> None:
+    with pytest.raises(InvalidSettingsError, match="at least 3; got 2"):
+        SPACE.skeleton((3, 32, 32), 10, cells=2)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5, 8, 14, 20])
 def test_reduction_cells_stand_at_a_third_and_two_thirds(depth: int) -> None:
     cells = SPACE.skeleton((3, 32, 32), 10, cells=depth).cells
     assert {place for place, name in enumerate(cells) if name == "reduce"} == {depth // 3, 2 * depth // 3}

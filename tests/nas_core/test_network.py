@@ -45,6 +45,12 @@ def test_auxiliary_logits_only_in_training_and_only_where_maps_are_large_enough(
     assert network((1, 8, 8), auxiliary=True).auxiliary is None
 
 
+def test_auxiliary_heads_of_maps_that_are_not_square() -> None:
+    net = network((1, 32, 64), auxiliary=True)
+    logits, auxiliary = net.with_auxiliary(torch.randn(2, 1, 32, 64))
+    assert auxiliary is not None and auxiliary.shape == logits.shape
+
+
 def test_drop_path_keeps_the_mean_and_drops_whole_samples() -> None:
     """DARTS property 9."""
     generator = torch.Generator().manual_seed(0)
