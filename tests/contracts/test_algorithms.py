@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from nas_core import checkpoint, settings
 from nas_core.algorithms import algorithms
@@ -16,6 +15,8 @@ from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
 from nas_core.search import Problem, SearchAlgorithm, drive, start
 from tests.contracts.problems import SPACE, problem
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SUPERNET = {"supernet_epochs": 2, "batch": 16}
 SMALL: dict[str, list[dict[str, Any]]] = {
@@ -26,14 +27,6 @@ SMALL: dict[str, list[dict[str, Any]]] = {
 CASES = [
     pytest.param(name, index, id=f"{name}-{index}") for name in algorithms for index in range(len(SMALL.get(name, [0])))
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(name: str, index: int) -> SearchAlgorithm:

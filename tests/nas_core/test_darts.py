@@ -1,7 +1,5 @@
 """The DARTS space and the first-order algorithm (numbers: docs of the method, section "what it must show")."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -14,15 +12,9 @@ from nas_core.spaces.darts import TYPES, DartsCells, from_darts
 from tests.contracts.problems import problem
 from tests.nas_core.published import DARTS_V2
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SPACE = DartsCells()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_variation_stays_inside_the_space() -> None:

@@ -1,6 +1,5 @@
 """Training of networks: repeatable, resumable bit for bit, honest about divergence."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,10 @@ from nas_core.training import Training, misclassified, seed_of
 from nas_core.training.networks import cosine
 from tests.contracts.problems import SPACE, splits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 PARTS = splits()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def training(seed: int = 0, **recipe: float) -> Training:
