@@ -55,6 +55,7 @@ def built_count(architecture: Architecture) -> tuple[int, int]:
     return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("input", [(3, 32, 32), (1, 28, 28), (3, 64, 64)])
 def test_table_equals_the_built_network(seed: int, input: tuple[int, int, int]) -> None:

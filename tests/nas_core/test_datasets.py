@@ -26,6 +26,8 @@ from nas_core.datasets import _download, _idx, _npz, datasets, fashion_mnist
 from nas_core.errors import DatasetError, DatasetMissingError, InvalidSettingsError
 from nas_core.settings import form, parse
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -111,6 +111,7 @@ def pymoos(seed: int, evaluations: int, population: int) -> float:
     return quality(seen)
 
 
+@pytest.mark.slow
 def test_its_fronts_are_as_good_as_pymoos_and_better_than_random() -> None:
     seeds, evaluations = range(5), 400
     mine = [ours(Nsga2(population=20), seed, evaluations) for seed in seeds]

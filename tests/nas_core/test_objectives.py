@@ -79,9 +79,16 @@ def test_settings_of_latency() -> None:
     cls = objectives["latency_ms"]
     assert parse(cls, {}, "latency_ms") == cls(batch=1, threads=1)
     properties = form(cls)["properties"]
-    assert set(properties) == {"device", "kind", "runtime", "batch", "threads"}
+    assert set(properties) == {"device", "kind", "runtime", "batch", "threads", "seconds"}
     assert all(entry["description"] for entry in properties.values())
-    for wrong in ({"batch": 0}, {"threads": 0}, {"device": "phone"}, {"kind": "predicted"}, {"warmup": 3}):
+    for wrong in (
+        {"batch": 0},
+        {"threads": 0},
+        {"seconds": 0.0},
+        {"device": "phone"},
+        {"kind": "predicted"},
+        {"warmup": 3},
+    ):
         with pytest.raises(InvalidSettingsError, match=next(iter(wrong))):
             parse(cls, wrong, "latency_ms")
 
