@@ -86,13 +86,14 @@ def _shape(document: Mapping[str, Any]) -> JobSpec:
 
 def _shape_faults(error: ValidationError, document: Mapping[str, Any]) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
-        path, got = _place(item["loc"], document, missing=item["type"] == "missing")
+        location = item.get("ctx", {}).get("path", item["loc"])  # rules over several fields name their place
+        path, got = _place(location, document, missing=item["type"] == "missing")
         expected = expectation(item)
         if item["type"] == "extra_forbidden":
             expected = f"one of {', '.join(_fields(item['loc'][:-1]))}"
             detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
             yield Fault("Unknown field", detail, pointer(path), got, expected)
-        elif item["type"] == "value_error":  # a rule over several fields, in words of its own
+        elif item["type"] in ("value_error", "rule"):  # in words of their own
             yield Fault(TITLE, expected, pointer(path), got, expected)
         else:
             where = ".".join(map(str, path)) or "the job"

@@ -248,12 +248,22 @@ class Client:
         job_id: JobId,
         *,
         sort: str | None = None,
+        stage: str | None = None,
         descending: bool = False,
         status: str | None = None,
         limit: int = 100,
     ) -> Iterator[Candidate]:
-        """All candidates of a job, fetched in pages of ``limit``; ``sort``: ``number`` or an objective's key."""
-        asked = {"sort": sort, "descending": "true" if descending else None, "status": status, "limit": limit}
+        """All candidates of a job, fetched in pages of ``limit``.
+
+        ``sort``: ``number`` or an objective's key; ``stage``: whose values it goes by, ``search`` or ``final``.
+        """
+        asked = {
+            "sort": sort,
+            "stage": stage,
+            "descending": "true" if descending else None,
+            "status": status,
+            "limit": limit,
+        }
         cursor: str | None = None
         while True:
             page = self._get(CandidatePage, f"/v1/jobs/{job_id}/candidates", {**asked, "cursor": cursor})

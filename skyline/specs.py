@@ -77,11 +77,21 @@ def _yaml(text: str, name: str) -> Any:
 
 
 def _loader() -> Any:
-    """PyYAML's safe loader, but ``1e-3`` is a number and ``2026-01-31`` is text, as JSON would have them."""
+    """PyYAML's safe loader, but ``1e-3`` is a number, ``2026-01-31`` is text, as JSON would have them, and a key that
+    stands twice is an error.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        pass
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            seen = set()
+            for key, _ in node.value:
+                if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                    problem = f"'{key.value}' stands twice; keep one of the two"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                if isinstance(key, yaml.ScalarNode):
+                    seen.add(key.value)
+            return super().construct_mapping(node, deep)
 
     Loader.yaml_implicit_resolvers = {
         key: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]

@@ -13,6 +13,9 @@ from skyline.cli.options import JobArgument, Json, Key, Url
 def candidates(
     job: JobArgument,
     sort: Annotated[str | None, typer.Option(help="An objective, or number.", show_default="number")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Whose values --sort goes by: search or final.", show_default="search")
+    ] = None,
     descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
     status: Annotated[str | None, typer.Option(help="Only evaluated, verified or failed ones.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 50,
@@ -27,7 +30,9 @@ def candidates(
 
     with Client(url, key) as client:
         found = find_job(client, job)
-        pages = client.candidates(found, sort=sort, descending=descending, status=status, limit=min(limit, 100))
+        pages = client.candidates(
+            found, sort=sort, stage=stage, descending=descending, status=status, limit=min(limit, 100)
+        )
         listed = list(islice(pages, limit))
         if json:
             emit(as_json(listed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -218,17 +219,23 @@ class JobSpec(BaseModel):
     @model_validator(mode="after")
     def _keys(self) -> Self:
         keys = self.keys
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise ValueError(f"objective keys must differ; '{twice[0]}' stands twice: give one of them a 'key'")
+        for index, key in enumerate(keys):
+            if key in keys[:index]:
+                text = f"objective keys must differ; '{key}' stands twice: give one of them a 'key'"
+                raise _rule(text, "objectives", index)
         for part, named in (("constraints", self.constraints), ("reference_point", self.reference_point)):
-            unknown = sorted(set(named) - set(keys))
-            if unknown:
-                raise ValueError(f"{part} names '{unknown[0]}', which is no objective of this job: {', '.join(keys)}")
+            for name in sorted(set(named) - set(keys)):
+                raise _rule(f"{part} names '{name}', which is no objective of this job: {', '.join(keys)}", part, name)
         if not any(objective.name in ("error", "accuracy") for objective in self.objectives):
-            raise ValueError("objectives need 'error' or 'accuracy', the quality that costs are weighed against")
+            text = "objectives need 'error' or 'accuracy', the quality that costs are weighed against"
+            raise _rule(text, "objectives")
         return self
 
     @property
     def keys(self) -> list[str]:
         return [objective.effective_key for objective in self.objectives]
+
+
+def _rule(text: str, *path: str | int) -> PydanticCustomError:
+    """The breach of a rule over several fields, and the place that it is reported at."""
+    return PydanticCustomError("rule", "{text}", {"text": text, "path": path})
