@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     """How often a worker renews its lease and looks whether someone asked to stop."""
     max_attempts: int = Field(default=3, ge=1)
     """A task that dies so often is given up."""
+    outage_seconds: float = Field(default=60.0, ge=0)
+    """How long a running attempt waits for a database that is away before it counts as died."""
+    resend_seconds: float = Field(default=30.0, gt=0)
+    """A message unheard for so long is sent again, unless the broker still has it."""
     relay_seconds: float = Field(default=2.0, gt=0)
     """How often a worker sends what is unsent and looks for lost tasks."""
 

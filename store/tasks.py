@@ -23,8 +23,6 @@ from store.jobs import NO_SYNC, OPEN_TASKS
 from store.models import Attempt, Job, Outbox, Task, Worker
 from store.settings import settings
 
-LOST_SECONDS = 30
-"""A message unheard for so long is sent again, unless the broker still has it."""
 KEEP_SENT_SECONDS = 3600
 """How long sent messages of tasks that are over are kept."""
 
@@ -311,7 +309,7 @@ def _send_again(session: Session, at: datetime, waiting_at_broker: dict[str, int
         short[task.queue] = short.get(task.queue, 0) + 1
     again = 0
     for task, sent_at in waiting:
-        stale = sent_at is None or sent_at < at - timedelta(seconds=LOST_SECONDS)
+        stale = sent_at is None or sent_at < at - timedelta(seconds=settings().resend_seconds)
         if stale and short[task.queue] > 0:
             short[task.queue] -= 1
             queue.enqueue(session, task)

@@ -6,13 +6,15 @@ recovery, and keep its visibility timeout far above the longest task.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from store.settings import settings
+from worker.control import die_with
 from worker.identity import Identity
 from worker.keeper import Keeper
 from worker.supervise import supervise
@@ -50,6 +52,12 @@ _keeper = Keeper()
 def run(task_id: str) -> None:
     """Supervises one attempt of a task, if it is still to be had."""
     supervise(UUID(task_id), Identity())
+
+
+@worker_process_init.connect
+def _in_the_pool(**_: Any) -> None:
+    """A worker that is killed takes its pool process along, and that the attempt: nobody supervises unseen."""
+    die_with(os.getppid())
 
 
 @worker_ready.connect

@@ -60,7 +60,7 @@ class Attempt:
     @contextmanager
     def recording(self) -> Iterator[Session]:
         """A transaction under this attempt's fence. Raises LeaseLostError when the task belongs to another."""
-        with unit_of_work() as session:
+        with unit_of_work(settings().outage_seconds) as session:
             tasks.hold(session, self.task_id, self.fence)
             yield session
 

@@ -19,6 +19,7 @@ from store import candidates, jobs, tasks
 from store.errors import LeaseLostError
 from store.models import Task
 from store.session import reading, unit_of_work
+from store.settings import settings
 from worker import conclude, search, verify
 from worker.attempt import Attempt
 from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped, die_with
@@ -32,7 +33,7 @@ RUN = {"search": search.run, "verify": verify.run, "conclude": conclude.run}
 
 def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
     """The task's kind and everything an attempt of it needs."""
-    with reading() as session:
+    with reading(settings().outage_seconds) as session:
         task = session.get_one(Task, task_id)
         job = jobs.get(session, task.job_id)
         attempt = Attempt(
@@ -51,7 +52,7 @@ def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
 
 def give_up(kind: str, attempt: Attempt, reason: str) -> None:
     """An error that another attempt would meet again: ends the candidate, or the job."""
-    with unit_of_work() as session:
+    with unit_of_work(settings().outage_seconds) as session:
         tasks.hold(session, attempt.task_id, attempt.fence)
         if kind == "verify" and attempt.candidate_id is not None:
             candidates.fail(session, attempt.candidate_id, reason)

@@ -26,7 +26,7 @@ from worker.verify import write_final_front
 def run(attempt: Attempt) -> None:
     """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked."""
     axes = axes_of(attempt.spec)
-    with reading() as session:
+    with reading(settings().outage_seconds) as session:
         every = candidates.all_values(session, attempt.job_id, "final")
         ordered = tasks.counts(session, attempt.job_id, "verify")
     rows = [row for row in every if row.values and row.status != "failed"]
@@ -62,7 +62,7 @@ def test(attempt: Attempt, members: Sequence[UUID]) -> None:
     """Test errors of the members, computed once and shown: nothing sorts, filters or chooses by them."""
     splits = splits_of(attempt.spec, settings().data_root)
     for candidate_id in members:
-        with reading() as session:
+        with reading(settings().outage_seconds) as session:
             candidate = candidates.get(session, candidate_id)
             files = {a.format: a for a in candidates.artefacts_of(session, [candidate_id]).get(candidate_id, [])}
         if candidate.test is not None or "safetensors" not in files:

@@ -17,6 +17,7 @@ from nas_core.search import Axes
 from store import candidates, events, fronts, jobs, tasks
 from store.candidates import NewCandidate
 from store.session import unit_of_work
+from store.settings import settings
 
 FLUSH_SECONDS = 1.0
 FLUSH_COUNT = 50
@@ -140,7 +141,7 @@ class SearchRecorder:
         self._flushed = time.monotonic()
         if not self._pending and not self._revised and self._progress is None:
             return
-        with unit_of_work() as session:
+        with unit_of_work(settings().outage_seconds) as session:
             tasks.hold(session, self.task_id, self.fence)
             said: list[tuple[str, dict[str, Any]]] = []
             for items, revise in ((self._pending, False), (self._revised, True)):

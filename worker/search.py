@@ -40,7 +40,7 @@ def run(attempt: Attempt) -> None:
     )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
-    with reading() as session:
+    with reading(settings().outage_seconds) as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
     recorder = SearchRecorder(attempt.task_id, attempt.fence, attempt.job_id, axes, plan.problem.targets, reference)
     recorder.restore(rows)

@@ -163,7 +163,7 @@ def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -
     }
     if asked == "lost" or ended.code == LEASE_LOST:
         return  # whoever holds the lease now has closed this attempt
-    with unit_of_work() as session:
+    with unit_of_work(settings().outage_seconds) as session:
         if asked == "cancel":
             tasks.end(session, claim.task_id, claim.fence, status="cancelled", end="cancelled", **used)
         elif ended.code == DONE:

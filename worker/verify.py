@@ -29,7 +29,7 @@ from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
 def run(attempt: Attempt) -> None:
     """Trains, stores the weights and the values; nothing is done twice."""
     assert attempt.candidate_id is not None, "a verification is of a candidate"
-    with reading() as session:
+    with reading(settings().outage_seconds) as session:
         candidate = candidates.get(session, attempt.candidate_id)
         if candidates.values(session, [candidate.id], "final").get(candidate.id):
             return  # recorded by an attempt that died before it could say so

@@ -19,6 +19,7 @@ from sqlalchemy import select
 from store import jobs, queue, tasks
 from store.models import Outbox, Task
 from store.session import now, reading, unit_of_work
+from store.settings import settings
 from tests.store.factories import SPEC, change, must_claim
 
 
@@ -168,7 +169,7 @@ def test_the_reaper_sends_again_what_an_emptied_broker_lost(live_broker: str) ->
     with client(live_broker) as found:
         found.flushall()
     assert reap() == 0  # too early: the message may be on its way
-    age(task_id, tasks.LOST_SECONDS + 1)
+    age(task_id, settings().resend_seconds + 1)
     assert reap() == 1
     assert delivered(live_broker) == [task_id]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy import Connection, event, func, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
 
 from store import jobs
+from store import session as store_session
 from store.engine import engine
 from store.models import Job, Task
 from store.session import now, reading, unit_of_work
@@ -159,3 +160,25 @@ def test_the_data_folder_is_made_on_first_use(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SKYLINE_DATA_DIR", str(tmp_path / "not" / "there"))
     with engine().connect():
         assert (tmp_path / "not" / "there" / "skyline.db").exists()
+
+
+def test_a_database_that_is_away_is_waited_for_and_then_given_up(job_id: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+
+    @event.listens_for(engine(), "engine_connect")
+    def refuse(connection: Connection) -> None:
+        if away.is_set():
+            raise OperationalError("connect", None, Exception("nobody there"))
+
+    monkeypatch.setattr(store_session, "RETRY_SECONDS", 0.01)
+    away.set()
+    with pytest.raises(OperationalError), unit_of_work(patience=0.05):
+        raise AssertionError("never begun")
+    with pytest.raises(OperationalError), reading() as session:
+        jobs.get(session, job_id)
+    back = threading.Timer(0.1, away.clear)
+    back.start()
+    with unit_of_work(patience=30) as session:
+        jobs.create(session, SPEC, "", {})
+    back.join()
+    assert count_jobs() == 2
