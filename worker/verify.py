@@ -90,8 +90,9 @@ def store_weights(
 ) -> tuple[str, str, int]:
     """Writes the weights without the auxiliary head; (path below the artefact folder, SHA-256, bytes).
 
-    The file's metadata has the architecture, and the mean and standard deviation (by channel, in the units of the
-    data set's images) that images are normalised by.
+    The file's metadata has one entry, ``skyline``: JSON of the architecture, and of the mean and standard deviation (by
+    channel, in the units of the data set's images) that images are normalised by. Several entries would come in random
+    order, and equal networks give equal files.
     """
     relative = Path(str(attempt.job_id), f"{candidate_id}.safetensors")
     target = settings().artefact_dir / relative
@@ -102,11 +103,8 @@ def store_weights(
         if not name.startswith("auxiliary.")
     }
     beside = target.with_name(target.name + f".{attempt.fence}")
-    metadata = {
-        "architecture": json.dumps(architecture.to_json(), sort_keys=True),
-        "mean": json.dumps(list(splits.mean)),
-        "std": json.dumps(list(splits.std)),
-    }
+    facts = {"architecture": architecture.to_json(), "mean": list(splits.mean), "std": list(splits.std)}
+    metadata = {"skyline": json.dumps(facts, sort_keys=True)}
     save_file(tensors, beside, metadata=metadata)
     data = beside.read_bytes()
     beside.replace(target)
