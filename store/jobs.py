@@ -25,6 +25,7 @@ from store.models import (
     Front,
     FrontMember,
     Job,
+    LogChunk,
     Outbox,
     Task,
     Utc,
@@ -363,4 +364,4 @@ def delete(session: Session, job_id: UUID) -> list[str]:
     return paths
 
 
-_OF_A_JOB: tuple[type[Any], ...] = (Front, Attempt, Task, Artefact, Evaluation, Candidate, Event)
+_OF_A_JOB: tuple[type[Any], ...] = (Front, LogChunk, Attempt, Task, Artefact, Evaluation, Candidate, Event)

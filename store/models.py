@@ -118,6 +118,26 @@ class Attempt(Base):
     peak_memory_mb: Mapped[float | None]
 
 
+class LogChunk(Base):
+    """A piece of what the child of one attempt printed; :mod:`store.logs` bounds how much is kept."""
+
+    __tablename__ = "log_chunks"
+    __table_args__ = (UniqueConstraint("task_id", "attempt", "offset"), Index(None, "job_id", "id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    """Grows within a job in order of commit, because chunks are added under the job's lock."""
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    """The attempt's number, which is its fence."""
+    offset: Mapped[int] = mapped_column(BigInteger)
+    """Bytes that the attempt had printed before."""
+    size: Mapped[int]
+    """Bytes as printed; the text may differ where they were not valid."""
+    text: Mapped[str]
+    at: Mapped[datetime]
+
+
 class Candidate(Base):
     """An architecture under test within a job."""
 

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from store import candidates, events, jobs, queue
+from store import candidates, events, jobs, logs, queue
 from store.clock import now
 from store.errors import LeaseLostError
 from store.jobs import NO_SYNC, OPEN_TASKS
@@ -162,10 +162,10 @@ def end(
     """Gives a task back, with what its attempt took; False when it was no longer ours.
 
     ``queued`` puts it back for another attempt. An attempt that ended as "drained" does not count; any other does, and
-    with the last one used up the task ends as in :func:`exhausted` (``detail``, such as the log's tail, goes into the
-    reason). ``failed`` and ``cancelled`` end the task alone: what becomes of the job or candidate is the caller's to
-    say. The last search or verification to end brings the task that concludes the job. In a job that is being cancelled
-    nothing is put back, and the last task to end closes the job.
+    with the last one used up the task ends as in :func:`exhausted` (``detail`` goes into the reason; by default the end
+    of the log). ``failed`` and ``cancelled`` end the task alone: what becomes of the job or candidate is the caller's
+    to say. The last search or verification to end brings the task that concludes the job. In a job that is being
+    cancelled nothing is put back, and the last task to end closes the job.
     """
     try:
         hold(session, task_id, fence)
@@ -235,14 +235,15 @@ def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:
 def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
     """Ends a task whose attempts are used up: a search or conclusion fails its job, a verification its candidate.
 
-    The caller holds the job's lock.
+    The caller holds the job's lock. The reason ends in ``detail``, by default in the last lines of the log.
     """
     at = now(session)
     _close_attempts(session, task.id, at, "died")
     _set(session, task.id, status="failed", lease_owner=None, lease_expires=None)
-    last = session.scalars(select(Attempt).where(Attempt.task_id == task.id).order_by(Attempt.number.desc()).limit(1))
-    reason = _reason(task, last.first())
-    reason = f"{reason}\n{detail}" if detail else reason
+    attempts = select(Attempt).where(Attempt.task_id == task.id).order_by(Attempt.number.desc()).limit(1)
+    last = session.scalars(attempts).first()
+    said = detail if detail is not None or last is None else logs.tail(session, task.id, last.number)
+    reason = "\n".join(filter(None, (_reason(task, last), logs.storable(said or ""))))
     if task.candidate_id is None:
         jobs.finish(session, task.job_id, "failed", reason)
         return
