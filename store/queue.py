@@ -81,13 +81,19 @@ def relay() -> int:
 
 def ping() -> bool:
     """Whether the broker answers."""
+    return trouble() is None
+
+
+def trouble() -> str | None:
+    """Why the broker cannot be used, in words for whoever starts something that needs it; None where it answers."""
     from redis.exceptions import RedisError
 
     try:
         with _client() as client:
-            return bool(client.ping())
-    except (RedisError, OSError):
-        return False
+            client.ping()
+    except (RedisError, OSError, ValueError) as error:
+        return f"the broker at {_shown_url()} does not answer: {error}"
+    return None
 
 
 def depths() -> dict[str, int] | None:

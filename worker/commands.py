@@ -11,12 +11,15 @@ import typer
 
 
 def worker(
-    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda:N.", show_default="cpu")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Torch threads.", show_default="all cores")] = None,
     name: Annotated[str | None, typer.Option(help="Unique among all workers.", show_default="host and device")] = None,
     queues: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="all for the device")] = None,
 ) -> None:
-    """Run one more worker, for the database and broker that SKYLINE_* settings name."""
+    """Run one more worker, for the database and broker that SKYLINE_* settings name.
+
+    What is not given comes from SKYLINE_WORKER_DEVICE, _THREADS, _NAME and _QUEUES.
+    """
     given = {"--device": device, "--threads": threads, "--name": name, "--queues": queues}
     options = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     root = str(Path(__file__).resolve().parent.parent)

@@ -5,24 +5,34 @@ from __future__ import annotations
 import os
 import socket
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KINDS = ("search", "verify", "measure")
 """Kinds of queues a worker serves for its device class."""
 
 
+def default_name(device: str) -> str:
+    """HOST-DEVICE; a container has a host name of its own."""
+    return f"{socket.gethostname()}-{device.replace(':', '')}"
+
+
 class Identity(BaseSettings):
-    """Environment: SKYLINE_WORKER_NAME, SKYLINE_WORKER_DEVICE, SKYLINE_WORKER_THREADS, SKYLINE_WORKER_QUEUES."""
+    """Environment: SKYLINE_WORKER_NAME, SKYLINE_WORKER_DEVICE, SKYLINE_WORKER_THREADS, SKYLINE_WORKER_QUEUES,
+    SKYLINE_WORKER_SPARE.
+    """
 
-    model_config = SettingsConfigDict(env_prefix="SKYLINE_WORKER_")
+    model_config = SettingsConfigDict(env_prefix="SKYLINE_WORKER_", env_ignore_empty=True)
 
-    name: str = f"{socket.gethostname()}-cpu"
     device: str = "cpu"
     """cpu, or cuda:N."""
+    name: str = Field(default_factory=lambda data: default_name(data["device"]))
     threads: int = os.cpu_count() or 1
     """Torch threads of a task."""
     queues: str = ""
     """Comma-separated; empty: all kinds for the device's class."""
+    spare: bool = True
+    """Whether a process that has imported PyTorch waits for the next task (some 300 MB)."""
 
     @property
     def device_class(self) -> str:

@@ -1,0 +1,60 @@
+"""Before a worker starts: database and broker answer, and the tables are those of this version.
+
+Celery would try a dead broker for ever and say so in its own words; a keeper without tables would fail every round.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from store import queue
+from store.engine import parse_url
+from store.errors import SchemaMismatchError
+from store.session import check_schema
+
+PATIENCE_SECONDS = 30.0
+"""Database, broker and worker may be started in any order."""
+LOOK_SECONDS = 1.0
+
+
+class NotReadyError(Exception):
+    """What a worker needs is not there; the message says what came and what next."""
+
+
+def wait_until_ready(patience: float = PATIENCE_SECONDS) -> None:
+    """Returns when all is there; waits for what does not answer yet. Raises NotReadyError."""
+    deadline, told = time.monotonic() + patience, False
+    while missing := database_trouble() or broker_trouble():
+        if time.monotonic() >= deadline:
+            raise NotReadyError(missing)
+        if not told:
+            print(f"waiting at most {patience:g} s: {missing}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(LOOK_SECONDS)
+
+
+def database_trouble() -> str | None:
+    """Why the database does not answer; None where it does. Raises NotReadyError where waiting would not help."""
+    try:
+        check_schema()
+    except (SchemaMismatchError, ArgumentError) as error:
+        raise NotReadyError(f"{error}\nnext: the database is the one that SKYLINE_DATABASE_URL names") from error
+    except SQLAlchemyError as error:
+        shown = parse_url().render_as_string(hide_password=True)
+        cause = str(getattr(error, "orig", None) or error).strip()
+        return (
+            f"the database {shown} does not answer: {cause}\n"
+            "next: start it, or set SKYLINE_DATABASE_URL to the one of the service that this worker is for"
+        )
+    return None
+
+
+def broker_trouble() -> str | None:
+    """Why the broker does not answer; None where it does."""
+    cause = queue.trouble()
+    if cause is None:
+        return None
+    return f"{cause}\nnext: start it, or set SKYLINE_BROKER_URL to the one of the service that this worker is for"
