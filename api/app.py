@@ -7,6 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from api import candidates, catalog, errors, events, fronts, health, jobs, openapi
+from api.startup import SchemaGuard
 
 
 def create_app() -> FastAPI:
@@ -19,6 +20,7 @@ def create_app() -> FastAPI:
         separate_input_output_schemas=False,  # one JobSpec: posted and echoed
         redirect_slashes=False,
     )
+    app.add_middleware(SchemaGuard)
     errors.install(app)
     openapi.install(app)
     for module in (jobs, fronts, candidates, events, catalog, health):
