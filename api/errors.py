@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.NotFoundError: (HTTPStatus.NOT_FOUND, "Not found"),
     store_errors.IllegalTransitionError: (HTTPStatus.CONFLICT, "Not possible in this state"),
+    store_errors.NotRetriableError: (HTTPStatus.CONFLICT, "Not possible in this state"),
     store_errors.LeaseLostError: (HTTPStatus.CONFLICT, "Lease lost"),
     store_errors.InvalidCursorError: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid cursor"),
     store_errors.SeveralHostsError: (HTTPStatus.CONFLICT, "SQLite serves one host"),

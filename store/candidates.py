@@ -19,6 +19,7 @@ from store.errors import InvalidCursorError, NotFoundError
 from store.models import Artefact, Candidate, Evaluation
 
 Stage = Literal["search", "final"]
+STAGES: tuple[Stage, ...] = ("final", "search")
 Documents = dict[str, dict[str, Any]]
 """Values as on the wire, by objective key."""
 CHUNK = 10_000
@@ -130,6 +131,13 @@ def fail(session: Session, candidate_id: UUID, failure: str) -> None:
     """Marks a candidate as failed, with the reason."""
     _lock(session, candidate_id)
     _update(session, candidate_id, status="failed", failure=failure)
+
+
+def restore(session: Session, candidate_id: UUID) -> None:
+    """Takes a failure back: the candidate is what its values make it."""
+    _lock(session, candidate_id)
+    stage = next((stage for stage in STAGES if values(session, [candidate_id], stage)[candidate_id]), None)
+    _update(session, candidate_id, status="proposed" if stage is None else _status(stage), failure=None)
 
 
 def set_test(session: Session, candidate_id: UUID, result: Mapping[str, float]) -> None:

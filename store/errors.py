@@ -25,6 +25,14 @@ class IllegalTransitionError(StoreError):
         super().__init__(f"job {job_id} is {status} and cannot be {wanted}")
 
 
+class NotRetriableError(StoreError):
+    """A candidate was to be verified again that cannot or need not be."""
+
+    def __init__(self, candidate_id: UUID, why: str) -> None:
+        self.candidate_id, self.why = candidate_id, why
+        super().__init__(f"candidate {candidate_id} cannot be verified again: {why}")
+
+
 class LeaseLostError(StoreError):
     """The task has gone to another worker, or is over: the writer must stop, and nothing of it was written."""
 

@@ -344,6 +344,14 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
     return True
 
 
+def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: float) -> None:
+    """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks."""
+    values: dict[str, Any] = {"status": status, "phase": status, "reason": None, "ended_at": None}
+    values |= {"cancel_requested_at": None, "progress": progress}
+    session.execute(update(Job).where(Job.id == job_id).values(values).execution_options(**NO_SYNC))
+    events.append(session, job_id, [("phase", {"status": status, "phase": status, "reason": reason})])
+
+
 def delete(session: Session, job_id: UUID) -> list[str]:
     """Removes an ended job and all its rows; returns its artefacts' paths, whose files are the caller's to remove."""
     status = lock(session, job_id)

@@ -20,11 +20,13 @@ from store import candidates, events, jobs, logs, queue
 from store.clock import now
 from store.errors import LeaseLostError
 from store.jobs import NO_SYNC, OPEN_TASKS
-from store.models import Attempt, Job, Outbox, Task, Worker
+from store.models import Attempt, Candidate, Job, Outbox, Task, Worker
 from store.settings import settings
 
 KEEP_SENT_SECONDS = 3600
 """How long sent messages of tasks that are over are kept."""
+
+Fate = Literal["open", "failed", "done"]
 
 _THE_TASK = Task.id == bindparam("task_id")
 _JOB_OF_TASK = select(Task.job_id).where(_THE_TASK).scalar_subquery()
@@ -213,17 +215,49 @@ def add(session: Session, job_id: UUID, kind: str, candidate_id: UUID | None = N
     return task
 
 
+def again(session: Session, task: Task) -> None:
+    """Queues a task that is over once more, with all its attempts before it; the caller holds the job's lock."""
+    _set(session, task.id, status="queued", attempt=0, lease_owner=None, lease_expires=None)
+    queue.enqueue(session, task)
+
+
+def abandon(session: Session, job_id: UUID) -> None:
+    """Closes what an ended job has left open: the task that ended it, whose worker has not said so yet.
+
+    The caller holds the job's lock. That worker finds its task taken away and changes nothing.
+    """
+    left = select(Task.id).where(Task.job_id == job_id, Task.status.in_(OPEN_TASKS))
+    how = "done" if jobs.get(session, job_id).status == "succeeded" else "failed"
+    for task_id in session.scalars(left).all():
+        _close_attempts(session, task_id, now(session), how)
+        _set(session, task_id, status=how, lease_owner=None, lease_expires=None)
+
+
+def share_over(every: Sequence[Task], again: Sequence[Task]) -> float:
+    """Progress of a job of these tasks when some of them are to be done again."""
+    return (len(every) - len(again)) / (len(every) + 1)
+
+
 def open_count(session: Session, job_id: UUID, kind: str) -> int:
     """How many tasks of this kind have not ended."""
     query = select(func.count()).where(Task.job_id == job_id, Task.kind == kind, Task.status.in_(OPEN_TASKS))
     return session.execute(query).scalar_one()
 
 
-def still_open(session: Session, task_ids: Sequence[UUID]) -> set[UUID]:
-    """Those that wait or run."""
-    if not task_ids:
-        return set()
-    return set(session.scalars(select(Task.id).where(Task.id.in_(task_ids), Task.status.in_(OPEN_TASKS))))
+def fates(session: Session, task_ids: Sequence[UUID]) -> dict[UUID, Fate]:
+    """What became of tasks, for those that are still there.
+
+    ``failed``: what the task was for has failed or was cancelled, so that a retry may go on from what it left.
+    """
+    found: dict[UUID, Fate] = {}
+    query = select(Task.id, Task.status, Job.status, Candidate.status).join(Job, Job.id == Task.job_id)
+    query = query.outerjoin(Candidate, Candidate.id == Task.candidate_id)
+    for start in range(0, len(task_ids), candidates.CHUNK):
+        part = task_ids[start : start + candidates.CHUNK]
+        for task_id, *statuses in session.execute(query.where(Task.id.in_(part))):
+            lost = {"failed", "cancelled"} & set(statuses)
+            found[task_id] = "open" if statuses[0] in OPEN_TASKS else "failed" if lost else "done"
+    return found
 
 
 def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:
@@ -336,7 +370,9 @@ def _conclude_when_verified(session: Session, job_id: UUID) -> None:
     job = jobs.get(session, job_id)
     if job.status in jobs.ENDED or any(open_count(session, job_id, kind) for kind in ("search", "verify")):
         return
-    add(session, job_id, "conclude", device=jobs.device_of(job.spec))
+    conclusion = add(session, job_id, "conclude", device=jobs.device_of(job.spec))
+    if conclusion.status not in OPEN_TASKS:  # of before a retry
+        again(session, conclusion)
 
 
 def _reason(task: Task, last: Attempt | None) -> str:

@@ -10,20 +10,23 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from store import catalog, queue, tasks
 from store.errors import SeveralHostsError, StoreError
-from store.session import unit_of_work
+from store.session import reading, unit_of_work
 from store.settings import settings
+from worker import leftovers
 from worker.identity import Identity
 
 log = logging.getLogger(__name__)
+
+TIDY_SECONDS = 60.0
+"""How often files of tasks that are over are looked through."""
 
 
 def inspect_host() -> dict[str, Any]:
@@ -57,6 +60,7 @@ class Keeper:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._published: tuple[tuple[str, float], ...] | None = None
+        self._tidy_at = 0.0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -101,15 +105,11 @@ class Keeper:
             if not catalog.seen(session, Identity().name):
                 self._published = None  # the next round publishes again
             tasks.reap(session)
-            self._forget_checkpoints(session)
         queue.relay()
-
-    def _forget_checkpoints(self, session: Session) -> None:
-        """Removes checkpoints of tasks that are over, however they ended."""
-        files = {path.stem: path for path in settings().checkpoint_dir.glob("*.pt")}
-        ids = [UUID(name) for name in files]
-        for task_id in set(ids) - tasks.still_open(session, ids):
-            files[str(task_id)].unlink(missing_ok=True)
+        if time.monotonic() >= self._tidy_at:
+            with reading() as session:
+                leftovers.forget(session)
+            self._tidy_at = time.monotonic() + TIDY_SECONDS
 
     def _publish(self, publication: dict[str, Any]) -> None:
         identity = Identity()
