@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -192,13 +191,13 @@ def _meets(value: float, limits: members.Limits) -> bool:
 def _objectives(
     session: Session, spec: JobSpec, kind: FrontKind, shown: Sequence[members.Member]
 ) -> list[dict[str, Any]]:
-    first = shown[0].values[kind] if shown else {}
+    first: dict[str, Any] = json.loads((_shown(shown[0], kind) if shown else None) or "{}")
     listed = []
     for objective in spec.objectives:
         key = objective.effective_key
         unit, direction = _described(session, objective)
-        value = json.loads(first[key]) if key in first else {}
-        listed.append(FrontObjective(key=key, unit=unit, direction=direction, kind=value.get("kind")).model_dump())
+        seen = first.get(key, {}).get("kind")
+        listed.append(FrontObjective(key=key, unit=unit, direction=direction, kind=seen).model_dump())
     return listed
 
 
@@ -215,25 +214,19 @@ def _described(session: Session, objective: ObjectiveSpec) -> tuple[str, Any]:
 
 def _member(member: members.Member, job_id: object, kind: FrontKind) -> str:
     """A Candidate as JSON; what is text in the database goes as it is."""
-    searched = _object(member.values["search"])
-    values = searched if kind == "search" or not member.values["final"] else _object(member.values["final"])
+    searched = member.searched
     return (
         f'{{"id":"{member.id}","job":"{job_id}","hash":"{member.hash}","architecture":{member.architecture}'
-        f',"values":{values},"search_values":{searched},"test":{member.test or "null"},"status":"{member.status}"'
-        f',"failure":{_quoted(member.failure)},"artefacts":{_formats(tuple(member.formats))}'
-        f',"created_at":{to_json(member.created_at).decode()}}}'
+        f',"values":{_shown(member, kind) or searched},"search_values":{searched}'
+        f',"test":{member.test or "null"},"status":"{member.status}","failure":{json.dumps(member.failure)}'
+        f',"artefacts":{_formats(member.formats)},"created_at":{to_json(member.created_at).decode()}}}'
     )
 
 
-def _object(documents: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{_quoted(key)}:{documents[key]}" for key in sorted(documents)) + "}"
+def _shown(member: members.Member, kind: FrontKind) -> str | None:
+    """The values that the front goes by."""
+    return member.searched if kind == "search" else member.verified
 
 
-@lru_cache(maxsize=1024)
-def _quoted(text: str | None) -> str:
-    return json.dumps(text)
-
-
-@lru_cache(maxsize=64)
-def _formats(files: tuple[str, ...]) -> str:
-    return json.dumps(views.formats(files))
+def _formats(files: str | None) -> str:
+    return json.dumps(views.formats(files.split(",") if files else []))

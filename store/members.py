@@ -1,4 +1,4 @@
-"""Members of a front as they are read: documents stay text, so that a thousand of them cost no parsing.
+"""Members of a front as they are read: one query, whose rows are text all the way, so that a thousand cost no parsing.
 
 :mod:`store.fronts` writes what is read here.
 """
@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, case, cast, func, null, or_, select
 from sqlalchemy.orm import Session
 
 from store.models import Artefact, Candidate, Evaluation, Front, FrontMember
@@ -20,17 +20,6 @@ Stage = Literal["search", "final"]
 CANDIDATES, VALUES, MEMBERS, FILES = (
     model.metadata.tables[model.__tablename__] for model in (Candidate, Evaluation, FrontMember, Artefact)
 )
-_COLUMNS = (
-    CANDIDATES.c.id,
-    CANDIDATES.c.number,
-    CANDIDATES.c.hash,
-    cast(CANDIDATES.c.architecture, Text),
-    CANDIDATES.c.status,
-    CANDIDATES.c.failure,
-    cast(CANDIDATES.c.test, Text),
-    CANDIDATES.c.created_at,
-)
-"""In the order of Member's fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +31,8 @@ class Limits:
     max: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A candidate; ``architecture``, ``test`` and the values are JSON as text."""
+class Member(NamedTuple):
+    """A candidate; documents are JSON as text."""
 
     id: UUID
     number: int
@@ -54,10 +42,12 @@ class Member:
     failure: str | None
     test: str | None
     created_at: datetime
-    values: dict[Stage, dict[str, str]] = field(default_factory=lambda: {"search": {}, "final": {}})
-    """By stage and objective key."""
-    formats: list[str] = field(default_factory=list)
-    """Formats of its artefacts."""
+    searched: str
+    """Values as the search saw them: an object by objective key."""
+    verified: str | None
+    """Values of the verification, as far as it has got; not read for the search front."""
+    formats: str | None
+    """Formats of its files, with commas between."""
 
 
 def page(
@@ -86,16 +76,41 @@ def page(
         .limit(limit)
         .cte("chosen")
     )
-    connection = session.connection()  # plain rows: there is no object to make of them
-    rows = select(*_COLUMNS).join(chosen, chosen.c.id == CANDIDATES.c.id).order_by(chosen.c.number)
-    members = {row[1]: Member(*row) for row in connection.execute(rows).all()}
-    values = select(chosen.c.number, VALUES.c.stage, VALUES.c.key, cast(VALUES.c.document, Text))
-    for number, stage, key, text in connection.execute(values.join(chosen, chosen.c.id == VALUES.c.candidate_id)).all():
-        members[number].values[stage][key] = text
-    files = select(chosen.c.number, FILES.c.format).join(chosen, chosen.c.id == FILES.c.candidate_id)
-    for number, name in connection.execute(files).all():
-        members[number].formats.append(name)
-    return list(members.values())
+    columns = _COLUMNS[session.get_bind().dialect.name, front.kind]
+    rows = select(*columns).join(chosen, chosen.c.id == CANDIDATES.c.id).order_by(chosen.c.number)
+    return [Member._make(row) for row in session.connection().execute(rows)]  # no objects to make of plain rows
+
+
+def _columns(dialect: str, kind: str) -> tuple[ColumnElement[Any], ...]:
+    """In the order of Member's fields."""
+    files = select(func.aggregate_strings(FILES.c.format, ",")).where(FILES.c.candidate_id == CANDIDATES.c.id)
+    return (
+        CANDIDATES.c.id,
+        CANDIDATES.c.number,
+        CANDIDATES.c.hash,
+        cast(CANDIDATES.c.architecture, Text),
+        CANDIDATES.c.status,
+        CANDIDATES.c.failure,
+        cast(CANDIDATES.c.test, Text),
+        CANDIDATES.c.created_at,
+        func.coalesce("{" + _documents(dialect, "search") + "}", "{}"),
+        null() if kind == "search" else "{" + _documents(dialect, "final") + "}",
+        files.scalar_subquery(),
+    )
+
+
+def _documents(dialect: str, stage: Stage) -> ColumnElement[Any]:
+    """A candidate's values of a stage as the inside of a JSON object; null where it has none."""
+    key = func.json_quote(VALUES.c.key) if dialect == "sqlite" else cast(func.to_json(VALUES.c.key), Text)
+    documents = func.aggregate_strings(key + ":" + cast(VALUES.c.document, Text), ",")
+    of_stage = select(documents).where(VALUES.c.candidate_id == CANDIDATES.c.id, VALUES.c.stage == stage)
+    return of_stage.scalar_subquery()
+
+
+_COLUMNS = {
+    (dialect, kind): _columns(dialect, kind) for dialect in ("sqlite", "postgresql") for kind in ("search", "final")
+}
+"""Made once: the two databases differ in the name of a function, the two fronts in what is read."""
 
 
 def _within(key: str, limits: Limits) -> Select[Any]:
