@@ -17,6 +17,9 @@ serve: $(VENV)/.base ## Install and start the service on http://127.0.0.1:8765 (
 test: $(VENV)/.dev ## Install with test tools and run the whole test suite
 	$(BIN)/python -m pytest
 
+chaos: $(VENV)/.dev ## Kill everything at random moments, ten times each, on both databases (about an hour)
+	$(BIN)/python -m tests.chaos --rows build/chaos.jsonl
+
 check: $(VENV)/.dev ## Format, lint, types, imports, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
