@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import candidates, catalog, errors, events, fronts, health, jobs, openapi
+from api import candidates, catalog, errors, events, fronts, health, jobs, logs, openapi
 from api.startup import SchemaGuard
 
 
@@ -23,7 +23,7 @@ def create_app() -> FastAPI:
     app.add_middleware(SchemaGuard)
     errors.install(app)
     openapi.install(app)
-    for module in (jobs, fronts, candidates, events, catalog, health):
+    for module in (jobs, fronts, candidates, events, logs, catalog, health):
         app.include_router(module.router)
     return app
 

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, files, views
 from api.conditional import unchanged
-from api.deps import CandidateId, JobId, Reading
+from api.deps import CandidateId, JobId, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.openapi import Responses, answers, problems
 from skyline.schemas import Candidate, CandidatePage, JobSpec
-from store import candidates, jobs
+from store import candidates, jobs, retries
 
 router = APIRouter(prefix="/v1", tags=["results"])
 
@@ -63,6 +63,23 @@ def list_candidates(job_id: JobId, query: Annotated[CandidateQuery, Query()], se
 def read_candidate(candidate_id: CandidateId, session: Reading) -> Candidate:
     """`values` are the verified ones where there are any; `search_values` are what the search saw."""
     return views.candidate_list(session, [candidates.get(session, candidate_id)])[0]
+
+
+@router.post(
+    "/candidates/{candidate_id}/retry",
+    summary="Verify a candidate again whose verification failed",
+    responses={
+        **answers({**examples.CANDIDATE, "status": "evaluated", "values": {}, "test": None, "artefacts": ["json"]}),
+        **problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+def retry_candidate(candidate_id: CandidateId, session: Writing) -> Candidate:
+    """Its job goes back to `verifying`, and concludes once more: the final front is drawn anew. Values and test errors
+    of the others stay as they are.
+
+    409 where the verification has not failed, or while the job is being concluded.
+    """
+    return views.candidate_list(session, [retries.retry_candidate(session, candidate_id)])[0]
 
 
 _MODEL: Responses = {

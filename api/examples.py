@@ -109,6 +109,21 @@ EVENTS: dict[str, Any] = {
     ],
     "next": 2,
 }
+LOG: dict[str, Any] = {
+    "items": [
+        {
+            "id": 17,
+            "task": "7a4d53d5-1fd0-4e8c-a3e6-9a3d7c1c1f6e",
+            "kind": "verify",
+            "candidate": CANDIDATE_ID,
+            "attempt": 1,
+            "offset": 0,
+            "at": AT,
+            "text": "2026-01-31 12:00:00,000 INFO worker.verify: epoch 1 of 20\n",
+        }
+    ],
+    "next": 17,
+}
 STREAM = 'id: 2\nevent: progress\ndata: {"seq":2,"at":"2026-01-31T12:00:00Z","type":"progress","data":{"epoch":1}}\n\n'
 CATALOG: dict[str, Any] = {
     "spaces": [],

@@ -1,4 +1,4 @@
-"""Jobs: post, list, read, stop, delete. Nothing but the wire."""
+"""Jobs: post, list, read, stop, retry, delete. Nothing but the wire."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from api.openapi import answers, job_body, problems
 from api.validation import accept
 from skyline.schemas import Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
-from store import jobs
+from store import jobs, retries
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -125,6 +125,23 @@ def cancel_job(job_id: JobId, session: Writing) -> Job:
     Asking again changes nothing. 409 when it has ended.
     """
     return views.job(session, jobs.request_cancel(session, job_id))
+
+
+@router.post(
+    "/{job_id}/retry",
+    summary="Go on with a job that failed or was cancelled",
+    responses={
+        **answers({**examples.JOB, "status": "verifying", "phase": "verifying"}),
+        **problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+def retry_job(job_id: JobId, session: Writing) -> Job:
+    """What failed or was cancelled of it is queued again, with all its attempts; what was found is kept.
+
+    A search goes on from its checkpoint where there is one, verifications that worked are not repeated. 409 for a job
+    that runs or has succeeded.
+    """
+    return views.job(session, retries.retry_job(session, job_id))
 
 
 @router.delete(

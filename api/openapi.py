@@ -20,9 +20,9 @@ request. Lists are paged by `cursor` and `limit`. Live workers publish what can 
 """
 
 TAGS = [
-    {"name": "jobs", "description": "Search jobs: post, list, stop, delete."},
+    {"name": "jobs", "description": "Search jobs: post, list, stop, retry, delete."},
     {"name": "results", "description": "Fronts, candidates and the networks themselves."},
-    {"name": "events", "description": "What happens in a job, live or as pages."},
+    {"name": "events", "description": "What happens in a job, live or as pages, and what its processes print."},
     {"name": "catalog", "description": "What live workers can run."},
     {"name": "health", "description": "Liveness and readiness."},
 ]

@@ -7,8 +7,19 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from skyline.schemas import Attempt, Candidate, Event, FrontCounts, Job, JobSpec, TestResult, Value, WorkerInfo
-from store import candidates, jobs, models
+from skyline.schemas import (
+    Attempt,
+    Candidate,
+    Event,
+    FrontCounts,
+    Job,
+    JobSpec,
+    LogChunk,
+    TestResult,
+    Value,
+    WorkerInfo,
+)
+from store import candidates, jobs, logs, models
 
 Documents = Mapping[str, Mapping[str, Any]]
 MADE_FROM_ROW = "json"
@@ -82,6 +93,10 @@ def _values(documents: Documents) -> dict[str, Value]:
 
 def event(row: models.Event) -> Event:
     return Event.model_validate(row, from_attributes=True)
+
+
+def log_chunk(piece: logs.Piece) -> LogChunk:
+    return LogChunk.model_validate(piece, from_attributes=True)
 
 
 def worker(row: models.Worker, live: bool) -> WorkerInfo:

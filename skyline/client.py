@@ -24,7 +24,19 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, InvalidUrlError, WaitTimeoutError
-from skyline.schemas.answers import ENDED, Candidate, CandidatePage, Event, EventPage, Front, Job, JobPage, Readiness
+from skyline.schemas.answers import (
+    ENDED,
+    Candidate,
+    CandidatePage,
+    Event,
+    EventPage,
+    Front,
+    Job,
+    JobPage,
+    LogChunk,
+    LogPage,
+    Readiness,
+)
 from skyline.schemas.catalog import Catalog
 from skyline.schemas.jobs import JobSpec
 from skyline.schemas.problems import Problem
@@ -146,6 +158,13 @@ class Client:
         """Asks a job to stop; what it found is kept. Raises ApiError (409) when it has ended."""
         return self._read(Job, self._send("POST", f"/v1/jobs/{job_id}/cancel"))
 
+    def retry(self, job_id: JobId) -> Job:
+        """Goes on with a job that failed or was cancelled, from where it was; what it found is kept.
+
+        Raises ApiError (409) when it runs or has succeeded.
+        """
+        return self._read(Job, self._send("POST", f"/v1/jobs/{job_id}/retry"))
+
     def delete(self, job_id: JobId) -> None:
         """Removes an ended job with its candidates and files. Raises ApiError (409) when it has not ended."""
         self._send("DELETE", f"/v1/jobs/{job_id}")
@@ -206,6 +225,65 @@ class Client:
                         yield event
         except httpx.TransportError as error:
             raise ConnectionFailed(self.url, str(error) or type(error).__name__) from error
+
+    # --- log --------------------------------------------------------------------------------------------------
+
+    def log(
+        self,
+        job_id: JobId,
+        *,
+        task: UUID | str | None = None,
+        attempt: int | None = None,
+        after: int = 0,
+        limit: int = 200,
+    ) -> LogPage:
+        """What a job's processes printed, pieces with ids above ``after``, as far as there are any now.
+
+        ``task`` and ``attempt``: only of this task, only of attempts of this number (``Job.attempts`` has both).
+        """
+        query = {"task": task, "attempt": attempt, "after": after, "limit": limit}
+        headers = {"Accept": "application/json"}
+        return self._read(LogPage, self._send("GET", f"/v1/jobs/{job_id}/log", query=query, headers=headers))
+
+    def log_text(self, job_id: JobId, *, task: UUID | str | None = None, attempt: int | None = None) -> str:
+        """All that a job's processes printed so far, attempt by attempt, under headings."""
+        query, headers = {"task": task, "attempt": attempt}, {"Accept": "text/plain"}
+        return self._send("GET", f"/v1/jobs/{job_id}/log", query=query, headers=headers).text
+
+    def log_pieces(
+        self,
+        job_id: JobId,
+        *,
+        task: UUID | str | None = None,
+        attempt: int | None = None,
+        after: int = 0,
+        follow: bool = False,
+    ) -> Iterator[LogChunk]:
+        """All pieces of a job's log in the order in which they came; ``follow``: until the job has ended.
+
+        While following, raises ConnectionFailed when the service stays away for RECONNECT_SECONDS.
+        """
+        last, since, pause = after, time.monotonic(), 0.1
+        while True:
+            try:
+                # Asked first: what is printed last is there before its attempt ends.
+                over = not follow or _all_ended(self.job(job_id))
+                page = self.log(job_id, task=task, attempt=attempt, after=last)
+            except (ConnectionFailed, ApiError) as error:
+                if not follow or (isinstance(error, ApiError) and error.status < 500):
+                    raise
+                if time.monotonic() - since > RECONNECT_SECONDS:
+                    raise
+            else:
+                yield from page.items
+                since, last = time.monotonic(), page.next
+                if page.items:
+                    pause = 0.1
+                    continue
+                if over:
+                    return
+            time.sleep(pause)
+            pause = min(1.0, pause * 2)
 
     # --- results ----------------------------------------------------------------------------------------------
 
@@ -274,6 +352,13 @@ class Client:
 
     def candidate(self, candidate_id: UUID | str) -> Candidate:
         return self._get(Candidate, f"/v1/candidates/{candidate_id}")
+
+    def retry_candidate(self, candidate_id: UUID | str) -> Candidate:
+        """Verifies a candidate again whose verification failed; its job goes back to verifying and concludes again.
+
+        Raises ApiError (409), saying why, where that is not possible.
+        """
+        return self._read(Candidate, self._send("POST", f"/v1/candidates/{candidate_id}/retry"))
 
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
         """A candidate's network as a file's contents; ``format``: json, safetensors.
@@ -362,6 +447,11 @@ class Client:
                 f"{self.url}{path} did not answer with a {model.__name__}: {error.errors()[0]['msg']}; "
                 "is it a Skyline service of this version?"
             ) from error
+
+
+def _all_ended(job: Job) -> bool:
+    """The attempt that ends a job ends a moment after it."""
+    return job.status in ENDED and all(attempt.ended_at for attempt in job.attempts)
 
 
 def _problem(response: httpx.Response) -> Problem:

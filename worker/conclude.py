@@ -42,7 +42,11 @@ def run(attempt: Attempt) -> None:
 
 
 def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> None:
-    """Measured objectives of all verified networks in one interleaved session: one front, one protocol."""
+    """Measured objectives of all verified networks in one interleaved session: one front, one protocol.
+
+    Values in place stay. Where only some are missing, because a verification was retried, the others run along, so that
+    the missing ones are taken under the same load.
+    """
     for key, objective in axes.objectives.items():
         missing = [row for row in rows if key not in row.values]
         if objective.source != "measured" or not missing:
@@ -52,6 +56,8 @@ def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> Non
             taken = side_by_side(cast(MeasuredObjective, objective), networks, attempt.device)
         with attempt.recording() as session:
             for row, value in zip(rows, taken, strict=True):
+                if key in row.values:
+                    continue
                 if isinstance(value, str):
                     candidates.fail(session, row.candidate_id, f"{key} could not be measured: {value}")
                 else:

@@ -21,13 +21,15 @@ from skyline.cli.delete import delete
 from skyline.cli.front import front
 from skyline.cli.job import job
 from skyline.cli.jobs import jobs
+from skyline.cli.log import log
 from skyline.cli.pull import pull
+from skyline.cli.retry import retry
 from skyline.cli.submit import submit
 from skyline.cli.watch import watch
 from skyline.errors import ApiError, ClientError, ConnectionFailed
 
 GROUP = "skyline.commands"
-COMMANDS = (submit, watch, jobs, job, front, candidates, pull, cancel, delete, catalog)
+COMMANDS = (submit, watch, jobs, job, log, front, candidates, pull, cancel, retry, delete, catalog)
 USAGE, NO_SERVER = 2, 3
 
 

@@ -11,6 +11,7 @@ from skyline.errors import ApiError, UnknownJobError
 
 if TYPE_CHECKING:
     from skyline.client import Client
+    from skyline.schemas.answers import Job
 
 SHORT = 8
 """Characters of an id in tables."""
@@ -48,6 +49,12 @@ def find_candidate(client: Client, text: str, job: str | None) -> UUID:
         return _one("candidate", text, ids, "'skyline candidates JOB' lists them")
     hint = f"looked through the fronts of the newest {RECENT_JOBS} jobs; name the job by --job, or give the whole id"
     return _one("candidate", text, _members(client), hint)
+
+
+def find_task(job: Job, text: str) -> UUID:
+    """The id of the task of a job that ``text`` means: a full id, or a unique prefix of one. Raises UnknownJobError."""
+    tasks = (attempt.task for attempt in job.attempts)
+    return _full(text) or _one("task", text, tasks, "'skyline job' shows those that have begun")
 
 
 def _members(client: Client) -> Iterator[UUID]:

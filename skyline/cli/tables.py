@@ -100,6 +100,11 @@ def ago(moment: datetime) -> str:
     return f"{max(0, seconds):.0f} s ago"
 
 
+def first_line(text: str | None) -> str:
+    """Of a reason that ends in the log's last lines: those are for ``skyline job`` and ``skyline log``."""
+    return (text or "").partition("\n")[0]
+
+
 def status(job: Job) -> Text:
     return Text(job.status, style=COLOURS.get(job.status, "cyan"))
 
@@ -114,7 +119,7 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
     table.add_column("note", overflow="fold")
     for job in jobs:
         counts = f"{job.front.final}" if job.front.final else f"{job.front.search} search" if job.front.search else ""
-        note = Text(job.reason or job.waiting_for or "")
+        note = Text(first_line(job.reason or job.waiting_for))
         table.add_row(
             short(job.id), Text(job.name), status(job), f"{100 * job.progress:.0f} %", counts, ago(job.created_at), note
         )
@@ -142,7 +147,11 @@ def job_lines(job: Job) -> list[Text]:
         signal = f", signal {attempt.exit_signal}" if attempt.exit_signal else ""
         where = f"{attempt.worker} ({attempt.device}, {attempt.threads} threads)"
         lines.append(
-            Text.assemble(("attempt     ", "dim"), f"{attempt.kind} {attempt.number} on {where}: {end}{signal}")
+            Text.assemble(
+                ("attempt     ", "dim"),
+                f"{attempt.kind} {attempt.number} on {where}: {end}{signal}",
+                (f"  task {short(attempt.task)}", "dim"),
+            )
         )
     return lines
 
@@ -162,7 +171,7 @@ def candidates_table(candidates: Sequence[Candidate], keys: Sequence[str]) -> Ta
     table.add_column("note", overflow="fold")
     for candidate in candidates:
         cells = [f"{number(value)} {value.kind}" if (value := candidate.values.get(key)) else "" for key in keys]
-        table.add_row(short(candidate.id), candidate.status, *cells, Text(candidate.failure or ""))
+        table.add_row(short(candidate.id), candidate.status, *cells, Text(first_line(candidate.failure)))
     return table
 
 

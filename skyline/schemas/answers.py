@@ -147,6 +147,30 @@ class EventPage(Answer):
     """Pass as ``after`` to go on."""
 
 
+class LogChunk(Answer):
+    """A piece of what the process of one attempt printed."""
+
+    id: int
+    """Grows in the order in which pieces came."""
+    task: UUID
+    kind: Literal["search", "verify", "conclude"]
+    candidate: UUID | None
+    """What a verification is of."""
+    attempt: int
+    """The attempt's number."""
+    offset: int
+    """Bytes that the attempt had printed before."""
+    at: datetime
+    text: str
+    """Begins with a note where something before it was dropped: of a long log the beginning and the end are kept."""
+
+
+class LogPage(Answer):
+    items: list[LogChunk]
+    next: int
+    """Pass as ``after`` to go on."""
+
+
 class Health(Answer):
     status: Literal["ok"]
 

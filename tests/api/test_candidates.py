@@ -11,7 +11,7 @@ import pytest
 
 from nas_core.architecture import Architecture
 from skyline.schemas import Candidate, CandidatePage
-from store import candidates
+from store import candidates, tasks
 from store.session import unit_of_work
 from store.settings import settings
 from tests.api import results
@@ -80,6 +80,22 @@ def test_a_candidate_shows_what_counts_and_what_the_search_saw(shared: httpx.Cli
     }
     assert candidate.search_values["error"].kind == "supernet"
     assert Architecture.from_json(candidate.architecture).hash == candidate.hash
+
+
+def test_a_failed_verification_is_done_again_and_nothing_else(shared: httpx.Client) -> None:
+    job_id, (verified, failed) = results.finished(2)
+    with unit_of_work() as session:
+        for kind, candidate_id in (("search", None), ("verify", verified), ("verify", failed), ("conclude", None)):
+            tasks.add(session, job_id, kind, candidate_id)
+        candidates.fail(session, failed, "died")
+    again = Candidate.model_validate_json(shared.post(f"/v1/candidates/{failed}/retry").content)
+    assert (again.status, again.failure, again.job) == ("verified", None, job_id)  # it has all its values
+    assert shared.get(f"/v1/jobs/{job_id}").json()["status"] == "verifying"
+    assert "verification is queued" in problem(shared.post(f"/v1/candidates/{failed}/retry"), 409).detail
+    found = problem(shared.post(f"/v1/candidates/{verified}/retry"), 409)
+    assert f"candidate {verified} cannot be verified again" in found.detail
+    (other,) = results.record(results.job(), 1)
+    assert "not chosen for verification" in problem(shared.post(f"/v1/candidates/{other}/retry"), 409).detail
 
 
 # --- models -----------------------------------------------------------------------------------------------------------

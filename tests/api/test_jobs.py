@@ -133,11 +133,14 @@ def test_a_bad_cursor_is_refused(client: httpx.Client, cursor: str) -> None:
         ("GET", "/v1/jobs/{}"),
         ("DELETE", "/v1/jobs/{}"),
         ("POST", "/v1/jobs/{}/cancel"),
+        ("POST", "/v1/jobs/{}/retry"),
+        ("GET", "/v1/jobs/{}/log"),
         ("GET", "/v1/jobs/{}/front"),
         ("GET", "/v1/jobs/{}/candidates"),
         ("GET", "/v1/jobs/{}/events"),
         ("GET", "/v1/candidates/{}"),
         ("GET", "/v1/candidates/{}/model"),
+        ("POST", "/v1/candidates/{}/retry"),
     ],
 )
 def test_unknown_and_malformed_ids(client: httpx.Client, method: str, path: str) -> None:
@@ -154,6 +157,22 @@ def test_cancelling_a_queued_job_ends_it(client: httpx.Client, spec: dict[str, A
     assert response.json()["status"] == "cancelled"
     found = problem(client.post(f"/v1/jobs/{job.id}/cancel"), 409)
     assert "cancelled" in found.detail
+
+
+def test_a_failed_job_is_retried_and_one_that_runs_or_succeeded_is_not(
+    client: httpx.Client, spec: dict[str, Any]
+) -> None:
+    job = post(client, spec)
+    path = f"/v1/jobs/{job.id}/retry"
+    assert "is queued and cannot be retried" in problem(client.post(path), 409).detail
+    with unit_of_work() as session:
+        jobs.finish(session, job.id, "failed", "no data")
+    again = Job.model_validate_json(client.post(path).content)
+    assert (again.status, again.reason, again.ended_at) == ("queued", None, None)
+    with unit_of_work() as session:
+        jobs.finish(session, job.id, "succeeded")
+    found = problem(client.post(path), 409)
+    assert "is succeeded and cannot be retried; only a job that failed or was cancelled can be" in found.detail
 
 
 def test_only_ended_jobs_are_deleted_with_their_files(client: httpx.Client, spec: dict[str, Any], folder: Path) -> None:

@@ -134,6 +134,7 @@ def test_operation_ids_differ_and_references_lead_somewhere() -> None:
         (schemas.CandidatePage, examples.CANDIDATES),
         (schemas.Front, examples.FRONT),
         (schemas.EventPage, examples.EVENTS),
+        (schemas.LogPage, examples.LOG),
         (schemas.Catalog, examples.CATALOG),
     ],
 )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 JOB_ID = "11111111-2222-4333-8444-555555555555"
 OTHER_ID = "11199999-2222-4333-8444-555555555555"
+TASK_ID = "77777777-2222-4333-8444-555555555555"
 CANDIDATE_ID = "aaaaaaaa-2222-4333-8444-555555555555"
 SPEC = {
     "space": {"name": "darts"},
@@ -128,6 +129,38 @@ def job(status: str = "searching", **changes: Any) -> dict[str, Any]:
 
 def event(seq: int, type: str = "progress", **data: Any) -> dict[str, Any]:
     return {"seq": seq, "at": "2026-01-01T00:00:00Z", "type": type, "data": data}
+
+
+def attempt(**changes: Any) -> dict[str, Any]:
+    return {
+        "task": TASK_ID,
+        "kind": "search",
+        "number": 1,
+        "worker": "one",
+        "device": "cpu",
+        "threads": 1,
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-01T00:00:01Z",
+        "end": "done",
+        "exit_signal": None,
+        "cpu_seconds": None,
+        "gpu_seconds": None,
+        "peak_memory_mb": None,
+    } | changes
+
+
+def piece(identifier: int, text: str, **changes: Any) -> dict[str, Any]:
+    """A piece of a job's log."""
+    return {
+        "id": identifier,
+        "task": TASK_ID,
+        "kind": "search",
+        "candidate": None,
+        "attempt": 1,
+        "offset": 0,
+        "at": "2026-01-01T00:00:00Z",
+        "text": text,
+    } | changes
 
 
 def stream(*events: dict[str, Any]) -> str:

@@ -24,12 +24,15 @@ from tests.skyline.scripted import (
     JOB_ID,
     OTHER_ID,
     SPEC,
+    TASK_ID,
     Reply,
     Script,
+    attempt,
     candidate,
     event,
     front,
     job,
+    piece,
     stream,
 )
 
@@ -306,6 +309,76 @@ def test_cancel_and_delete(jobs: Script) -> None:
     jobs.on("DELETE", JOB, Reply("", 204))
     assert "is cancelling" in run(jobs, "cancel", "last").stdout
     assert json.loads(run(jobs, "delete", "last", "--json").stdout) == {"id": JOB_ID, "deleted": True}
+
+
+# --- log and retry --------------------------------------------------------------------------------------------
+
+
+def test_log_prints_the_text_of_the_service(jobs: Script) -> None:
+    jobs.on("GET", JOB, Reply(job("failed", attempts=[attempt()])))
+    jobs.on("GET", f"{JOB}/log", Reply("==> search, attempt 1 <==\nepoch 1 \N{SNOWMAN}\n"))
+    done = run(jobs, "log", "last", "--task", "7777", "--attempt", "1")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == "==> search, attempt 1 <==\nepoch 1 \N{SNOWMAN}\n"
+    assert jobs.asked[-1].query == {"task": TASK_ID, "attempt": "1"}
+    assert jobs.asked[-1].headers["accept"] == "text/plain"
+    unknown = run(jobs, "log", "last", "--task", "8")
+    assert unknown.exit_code == 2 and "no task has an id that begins with '8'" in unknown.stderr
+
+
+def test_log_follows_until_the_last_attempt_has_ended(jobs: Script) -> None:
+    running = job("succeeded", attempts=[attempt(ended_at=None)])
+    jobs.on("GET", JOB, Reply(job()), Reply(running), Reply(running), Reply(job("succeeded", attempts=[attempt()])))
+    verify = {"kind": "verify", "task": OTHER_ID, "candidate": CANDIDATE_ID}
+    pages = [
+        [piece(1, "epoch 1\n"), piece(2, "epoch", **verify)],
+        [],
+        [piece(3, " 2\n", **verify), piece(4, "end\n", attempt=2)],
+        [],
+    ]
+    seen = (0, 2, 2, 4, 4)
+    replies = [Reply({"items": items, "next": last}) for items, last in zip(pages, seen[1:], strict=True)]
+    jobs.on("GET", f"{JOB}/log", *replies)
+    done = run(jobs, "log", JOB_ID, "--follow")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == (
+        "==> search, attempt 1 (task 77777777) <==\nepoch 1\n"
+        "\n==> verify, attempt 1, candidate aaaaaaaa (task 11199999) <==\nepoch 2\n"
+        "\n==> search, attempt 2 (task 77777777) <==\nend\n"
+    )
+    assert [int(asked.query["after"]) for asked in jobs.asked if asked.path.endswith("/log")] == [0, 2, 2, 4]
+
+
+def test_log_as_json_is_one_piece_a_line(jobs: Script) -> None:
+    replies = [Reply({"items": [piece(5, "a\n")], "next": 5}), Reply({"items": [], "next": 5})]
+    jobs.on("GET", f"{JOB}/log", *replies)
+    done = run(jobs, "log", "last", "--json")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a\n"]
+
+
+def test_retry_a_job_or_a_candidate(jobs: Script) -> None:
+    jobs.on("POST", f"{JOB}/retry", Reply(job("queued")))
+    assert "is queued" in run(jobs, "retry", "last").stdout
+    assert json.loads(run(jobs, "retry", JOB_ID, "--json").stdout)["status"] == "queued"
+    jobs.on("POST", f"/v1/candidates/{CANDIDATE_ID}/retry", Reply({**candidate(), "status": "evaluated"}))
+    done = run(jobs, "retry", "--candidate", CANDIDATE_ID)
+    assert f"{CANDIDATE_ID} is verified again" in done.stdout and "skyline watch 11111111" in done.stdout
+    jobs.on("GET", f"{JOB}/candidates", Reply({"items": [candidate()], "next": None}))
+    assert json.loads(run(jobs, "retry", "last", "--candidate", "aaaa", "--json").stdout)["id"] == CANDIDATE_ID
+    assert run(jobs, "retry").exit_code == 2
+    refused = {"title": "Not possible in this state", "status": 409, "detail": "job is succeeded and cannot be retried"}
+    jobs.on("POST", f"{JOB}/retry", Reply(refused, 409))
+    done = run(jobs, "retry", "last")
+    assert done.exit_code == 2 and "is succeeded and cannot be retried" in done.stderr
+
+
+def test_tables_show_the_first_line_of_a_reason(script: Script) -> None:
+    failed = job("failed", reason="the search died 3 times\nTraceback\nValueError: no", attempts=[attempt()])
+    script.on("GET", "/v1/jobs", Reply({"items": [failed], "next": None}))
+    script.on("GET", JOB, Reply(failed))
+    listed, shown = run(script, "jobs").stdout, run(script, "job", "last").stdout
+    assert "the search died 3 times" in listed and "ValueError" not in listed
+    assert "ValueError: no" in shown and "task 77777777" in shown
 
 
 def test_every_command_has_json_and_says_what_it_does() -> None:

@@ -25,6 +25,7 @@ from tests.skyline.scripted import (
     event,
     front,
     job,
+    piece,
     stream,
 )
 
@@ -258,3 +259,20 @@ def test_a_service_that_is_not_ready_says_so_without_an_error(script: Script, cl
     state = {"status": "not ready", "database": "ok", "broker": "no answer", "workers": 0}
     script.on("GET", "/readyz", Reply(state, 503))
     assert client.ready().broker == "no answer"
+
+
+# --- log ------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_followed_through_a_service_in_trouble(script: Script, client: Client) -> None:
+    away = Reply({"title": "Database unavailable", "status": 503, "detail": "ask again"}, 503)
+    script.on("GET", JOB, Reply(job()), Reply(job()), away, Reply(job("succeeded")))
+    pages = [([piece(1, "a\n")], 1), ([], 1), ([piece(2, "b\n")], 2), ([], 2)]
+    script.on("GET", f"{JOB}/log", *(Reply({"items": items, "next": last}) for items, last in pages))
+    assert [chunk.text for chunk in client.log_pieces(JOB_ID, follow=True)] == ["a\n", "b\n"]
+    assert len([asked for asked in script.asked if asked.path == JOB]) == 5
+
+
+def test_a_log_that_is_not_there_is_not_waited_for(script: Script, client: Client) -> None:
+    with pytest.raises(ApiError, match="404"):
+        list(client.log_pieces(JOB_ID, follow=True))
