@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import cast
 from uuid import UUID
@@ -21,6 +22,8 @@ from store.settings import settings
 from worker.assembly import axes_of, splits_of
 from worker.attempt import Attempt
 from worker.verify import write_final_front
+
+log = logging.getLogger(__name__)
 
 
 def run(attempt: Attempt) -> None:
@@ -51,6 +54,7 @@ def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> Non
         missing = [row for row in rows if key not in row.values]
         if objective.source != "measured" or not missing:
             continue
+        log.info("measuring %s of %d networks side by side", key, len(rows))
         networks = [Architecture.from_json(row.architecture) for row in rows]
         with attempt.room.alone():
             taken = side_by_side(cast(MeasuredObjective, objective), networks, attempt.device)
@@ -78,6 +82,7 @@ def test(attempt: Attempt, members: Sequence[UUID]) -> None:
         placed = network.to(attempt.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         count = splits.test.size
         error = misclassified(placed, splits.test, attempt.device) / count
+        log.info("candidate %s: error %.4f on %d test images", candidate_id, error, count)
         sd = (error * (1 - error) / count) ** 0.5
         with attempt.recording() as session:
             candidates.set_test(session, candidate_id, {"error": error, "sd": sd, "n": count})

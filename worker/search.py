@@ -47,6 +47,7 @@ def run(attempt: Attempt) -> None:
     journal = {
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values
     }
+    log.info("searching on %s; %d candidates are on record", attempt.device, len(rows))
     search_until_done(attempt, plan, recorder, journal, kept)
     order_verification(attempt, axes, reference)
 

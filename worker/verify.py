@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,8 @@ from worker.assembly import axes_of, recipe_of, splits_of
 from worker.attempt import Attempt
 from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
 
+log = logging.getLogger(__name__)
+
 
 def run(attempt: Attempt) -> None:
     """Trains, stores the weights and the values; nothing is done twice."""
@@ -36,6 +39,7 @@ def run(attempt: Attempt) -> None:
     architecture = Architecture.from_json(candidate.architecture)
     axes, recipe = axes_of(attempt.spec), recipe_of(attempt.spec)
     splits = splits_of(attempt.spec, settings().data_root)
+    log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
     errors, network = train(attempt, architecture, recipe, splits)
     path = store_weights(attempt, candidate.id, architecture, network, splits)
     values = final_values(axes, architecture, errors, recipe, splits.select.size)
@@ -71,11 +75,14 @@ def train(attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: 
             training.resume(current)
             current = None
         while not training.finished:
-            training.epoch()
+            trained = training.epoch()
+            which = f"training {replicate + 1} of {attempt.spec.verify.seeds}, epoch {training.done} of {recipe.epochs}"
+            log.info("%s: loss %.4f", which, trained.loss)
             state = {"errors": errors, "first": first, "training": training.state()}
             attempt.save(state, now=attempt.flag.set)
             attempt.flag.check()
         errors = [*errors, misclassified(training.network, splits.select, attempt.device) / splits.select.size]
+        log.info("training %d: error %.4f on %d images", replicate + 1, errors[-1], splits.select.size)
         if first is None:
             first = {name: tensor.detach().clone() for name, tensor in training.network.state_dict().items()}
         replicate += 1
