@@ -47,7 +47,7 @@ def find_candidate(client: Client, text: str, job: str | None) -> UUID:
     if job is not None:
         ids = (candidate.id for candidate in client.candidates(find_job(client, job), limit=1000))
         return _one("candidate", text, ids, "'skyline candidates JOB' lists them")
-    hint = f"looked through the fronts of the newest {RECENT_JOBS} jobs; name the job by --job, or give the whole id"
+    hint = f"looked through the fronts of the newest {RECENT_JOBS} jobs; name the job as well, or give the whole id"
     return _one("candidate", text, _members(client), hint)
 
 

@@ -11,7 +11,7 @@ from store import jobs, logs, tasks
 from store.errors import LeaseLostError
 from store.models import LogChunk
 from store.session import reading, unit_of_work
-from tests.store.factories import must_claim
+from tests.store.factories import SPEC, must_claim, only_task
 
 
 def say(task_id: UUID, fence: int, text: str, size: int | None = None) -> None:
@@ -109,6 +109,19 @@ def test_a_task_that_is_given_up_carries_the_end_of_its_log(job_id: UUID, search
     assert rest == [f"line {number}" for number in range(81, 100)] + [
         "ValueError: no \N{REPLACEMENT CHARACTER} such thing"
     ]
+
+
+def test_a_deleted_job_leaves_no_log(job_id: UUID, search_id: UUID) -> None:
+    say(search_id, must_claim(search_id).fence, "x")
+    with unit_of_work() as session:
+        other = jobs.create(session, SPEC).id
+    other_search = only_task(other, "search").id
+    say(other_search, must_claim(other_search).fence, "y")
+    with unit_of_work() as session:
+        jobs.finish(session, job_id, "failed", "no data")
+        jobs.delete(session, job_id)
+    assert read(job_id) == []
+    assert [piece.text for piece in read(other)] == ["y"] and stored_bytes() == 1
 
 
 @pytest.mark.parametrize(
