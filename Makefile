@@ -25,7 +25,7 @@ check: $(VENV)/.dev ## Format, lint, types, imports, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not e2e and not slow" tests/nas_core tests/worker tests/skyline/test_imports.py
+	$(BIN)/python -m pytest -q -m "not e2e and not slow" tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
