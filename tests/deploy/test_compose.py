@@ -165,6 +165,9 @@ def test_every_target_is_a_stage() -> None:
     assert built == {image: f"skyline-{image}" for image in IMAGES}, "each image is built by one service"
     assert {service["image"] for service in OURS.values()} == set(built.values())
     for service in OURS.values():
+        assert service["pull_policy"] == ("build" if "build" in service else "never"), (
+            "no stranger's image of that name"
+        )
         assert (ROOT / service.get("build", {}).get("dockerfile", "deploy/Dockerfile")).samefile(DOCKERFILE)
         for argument in service.get("build", {}).get("args", {}):
             build = STAGES[f"build-{service['build']['target']}"]
