@@ -87,6 +87,7 @@ def test_a_failed_verification_is_done_again_and_nothing_else(shared: httpx.Clie
     with unit_of_work() as session:
         for kind, candidate_id in (("search", None), ("verify", verified), ("verify", failed), ("conclude", None)):
             tasks.add(session, job_id, kind, candidate_id)
+        tasks.abandon(session, job_id)  # the job has ended: none of them waits
         candidates.fail(session, failed, "died")
     again = Candidate.model_validate_json(shared.post(f"/v1/candidates/{failed}/retry").content)
     assert (again.status, again.failure, again.job) == ("verified", None, job_id)  # it has all its values
