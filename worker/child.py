@@ -71,7 +71,8 @@ def main(task_id: UUID, fence: int) -> int:
         except NasCoreError as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
-        attempt.discard()
+        else:
+            attempt.discard()  # otherwise a retry may go on from it
     except Stopped:
         return PUT_BACK
     except LeaseLostError:

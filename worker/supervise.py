@@ -14,7 +14,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -25,13 +24,13 @@ from store.session import unit_of_work
 from store.settings import settings
 from worker.control import DONE, LEASE_LOST, PUT_BACK
 from worker.identity import Identity
+from worker.logs import Shipper
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
-TAIL_BYTES = 2_000
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
@@ -96,17 +95,6 @@ class Child:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def tail(self) -> str:
-        """The end of its log."""
-        return tail(self.log_path)
-
-
-def tail(path: Path) -> str:
-    with path.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - TAIL_BYTES))
-        return file.read().decode(errors="replace")
-
 
 def supervise(task_id: UUID, identity: Identity) -> None:
     """One attempt, if the task can be claimed; whatever happens to it is on record afterwards."""
@@ -123,6 +111,7 @@ def supervise(task_id: UUID, identity: Identity) -> None:
         )
     if claim is None:
         return
+    shipper = Shipper(task_id, claim.fence)
     child = Child(task_id, claim.fence)
     asked: str | None = None
     ended = None
@@ -137,11 +126,13 @@ def supervise(task_id: UUID, identity: Identity) -> None:
                 except SQLAlchemyError:
                     log.exception("no heartbeat for task %s; the lease may outlast this", task_id)
                     asked = "lost" if time.monotonic() - held > have.lease_seconds else None
+                shipper.ship()
                 if asked is not None:
                     ended = child.stop()
     finally:
         if ended is None:
             child.stop()  # never leave a child that nobody watches
+    shipper.ship(last=True)
     _record(claim, child, ended, asked)
 
 
@@ -172,5 +163,4 @@ def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -
             tasks.end(session, claim.task_id, claim.fence, status="queued", end="drained", **used)
         else:
             log.error("attempt %s of task %s died: %s", claim.attempt, claim.task_id, ended)
-            detail = child.tail()
-            tasks.end(session, claim.task_id, claim.fence, status="queued", end="died", detail=detail, **used)
+            tasks.end(session, claim.task_id, claim.fence, status="queued", end="died", **used)
