@@ -151,6 +151,11 @@ class World:
             query = select(Attempt.worker).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
             return sorted(session.scalars(query))
 
+    def at_work(self, job_id: Any) -> list[psutil.Process]:
+        """The children of the workers that run a task of the job."""
+        family = [process for worker in self.busy(job_id) for process in self._family(worker)]
+        return [process for process in family if "worker.child" in _words(process)]
+
     # --- faults -----------------------------------------------------------------------------------------------
 
     def kill_child(self, worker: str) -> None:
@@ -172,7 +177,7 @@ class World:
         family = self._family(worker)
         child.process.kill()
         child.process.wait()
-        until("end of a killed worker's processes", lambda: not any(_alive(process) for process in family))
+        until("end of a killed worker's processes", lambda: not any(is_alive(process) for process in family))
 
     def restart_broker(self) -> None:
         assert self._broker is not None
@@ -237,6 +242,20 @@ class World:
         self.restart_broker()
         if self._postgresql is not None:
             self.restart_database()
+
+    @contextmanager
+    def suspended(self, worker: str) -> Iterator[None]:
+        """The worker and all its processes sleep, as on a host that hangs; another worker takes what it held."""
+        child = self._workers[worker]
+        assert child is not None
+        sleepers = [psutil.Process(child.process.pid), *self._family(worker)]
+        for process in sleepers:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in sleepers:
+                process.resume()
 
     @contextmanager
     def _broker_stopped(self) -> Iterator[None]:
@@ -322,7 +341,7 @@ def _kill(process: psutil.Process) -> None:
         process.kill()
 
 
-def _alive(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
