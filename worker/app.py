@@ -11,12 +11,19 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import (
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from store.settings import settings
 from worker.control import die_with
 from worker.identity import Identity
 from worker.keeper import Keeper
+from worker.spare import Reserve
 from worker.supervise import supervise
 
 WEEK = 7 * 86_400
@@ -46,18 +53,26 @@ app.conf.update(
 )
 
 _keeper = Keeper()
+_reserve = Reserve()
+"""Of a pool process."""
 
 
 @app.task(name="worker.run")
 def run(task_id: str) -> None:
     """Supervises one attempt of a task, if it is still to be had."""
-    supervise(UUID(task_id), Identity())
+    supervise(UUID(task_id), Identity(), _reserve)
 
 
 @worker_process_init.connect
 def _in_the_pool(**_: Any) -> None:
     """A worker that is killed takes its pool process along, and that the attempt: nobody supervises unseen."""
     die_with(os.getppid())
+    _reserve.fill()
+
+
+@worker_process_shutdown.connect
+def _out_of_the_pool(**_: Any) -> None:
+    _reserve.empty()
 
 
 @worker_ready.connect

@@ -1,87 +1,57 @@
-"""``python -m worker.child TASK FENCE SUPERVISOR``: one attempt of one task, in a process of its own.
+"""``python -m worker.child SUPERVISOR``: a process that imports what attempts need, then waits for its one task.
 
-The only place of the service where torch runs. An error that says what is wrong with a job or a candidate ends that
-with a reason; anything else is a crash, which the supervisor counts.
+The only kind of process of the service where torch runs. Standard input is a socket to the supervisor: the order comes
+in as one line of JSON, is acknowledged by an empty line, and may be followed by a report at the end. A closed socket
+means that there is nothing to do.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import socket
 import sys
+from contextlib import suppress
 from uuid import UUID
 
-import torch
-
-from nas_core.devices import device_of
-from nas_core.errors import NasCoreError
-from skyline.schemas import JobSpec
-from store import candidates, jobs, tasks
-from store.errors import LeaseLostError
-from store.models import Task
-from store.session import reading, unit_of_work
-from store.settings import settings
-from worker import conclude, search, verify
-from worker.attempt import Attempt
-from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped, die_with
-from worker.identity import Identity
+from worker.control import DONE, die_with, name_process
 from worker.quiet import Room
 
-log = logging.getLogger(__name__)
 
-RUN = {"search": search.run, "verify": verify.run, "conclude": conclude.run}
+def main(supervisor: int) -> int:
+    """Waits, and runs the attempt; the exit code says how it ended (worker.control)."""
+    die_with(supervisor)
+    name_process("skyline-spare")
+    room = Room()  # importing is load, too: not beside a measurement
+    from worker.run import run
 
-
-def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
-    """The task's kind and everything an attempt of it needs."""
-    with reading(settings().outage_seconds) as session:
-        task = session.get_one(Task, task_id)
-        job = jobs.get(session, task.job_id)
-        attempt = Attempt(
-            task_id=task_id,
-            fence=fence,
-            job_id=job.id,
-            candidate_id=task.candidate_id,
-            spec=JobSpec.model_validate(job.spec),
-            reference_point=dict(job.reference_point),
-            device=device_of(Identity().device),
-            flag=flag,
-            room=Room(),
-        )
-        return task.kind, attempt
+    room.close()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return DONE
+    order = json.loads(line)
+    name_process("skyline-child")
+    channel = _settle(order["log"])
+    with suppress(OSError):  # a supervisor that went takes us with it
+        channel.sendall(b"\n")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return run(UUID(order["task"]), order["fence"])
 
 
-def give_up(kind: str, attempt: Attempt, reason: str) -> None:
-    """An error that another attempt would meet again: ends the candidate, or the job."""
-    with unit_of_work(settings().outage_seconds) as session:
-        tasks.hold(session, attempt.task_id, attempt.fence)
-        if kind == "verify" and attempt.candidate_id is not None:
-            candidates.fail(session, attempt.candidate_id, reason)
-        else:
-            jobs.finish(session, attempt.job_id, "failed", reason, by=attempt.task_id)
-
-
-def main(task_id: UUID, fence: int) -> int:
-    """Runs the attempt; the exit code says how it ended (worker.control)."""
-    flag = StopFlag()
-    torch.set_num_threads(Identity().threads)
-    kind, attempt = load(task_id, fence, flag)
-    try:
-        try:
-            RUN[kind](attempt)
-        except NasCoreError as error:
-            log.exception("the %s task ends", kind)
-            give_up(kind, attempt, str(error))
-        else:
-            attempt.discard()  # otherwise a retry may go on from it
-    except Stopped:
-        return PUT_BACK
-    except LeaseLostError:
-        log.warning("the lease of task %s was lost; another attempt goes on", task_id)
-        return LEASE_LOST
-    return DONE
+def _settle(log: str) -> socket.socket:
+    """From here on everything printed goes to the task's log, and nothing comes in; returns the line to above."""
+    channel = socket.socket(fileno=os.dup(0))
+    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for target, source in ((0, nothing), (1, output), (2, output)):
+        os.dup2(source, target)
+    os.close(output)
+    os.close(nothing)
+    return channel
 
 
 if __name__ == "__main__":
-    die_with(int(sys.argv[3]))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    sys.exit(main(UUID(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1])))

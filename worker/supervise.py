@@ -1,7 +1,7 @@
 """The Celery task: claims a row, runs one attempt of it in a process of its own, and sees it to its end.
 
-The child is a fresh Python process in a session of its own: it may use CUDA and DataLoader workers, it can be killed
-with all its children, and it dies with us.
+The child is a Python process of its own that runs nothing else, in a session of its own: it may use CUDA and DataLoader
+workers, it can be killed with all its children, and it dies with us.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -25,18 +24,15 @@ from store.settings import settings
 from worker.control import DONE, LEASE_LOST, PUT_BACK
 from worker.identity import Identity
 from worker.logs import Shipper
+from worker.spare import Reserve, Runner, environment
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
-    "MALLOC_TOP_PAD_": str(64 * 2**20),
-}
-"""glibc keeps freed activations instead of asking the kernel for fresh pages at every step (docs/decisions/0010)."""
+HEAD_START_SECONDS = 1.0
+"""What an attempt has to itself before the next spare is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,30 +46,38 @@ class Ended:
 
 
 class Child:
-    """The process of one attempt; what it prints goes to the task's log."""
+    """The process of one attempt, the spare or a new one; what it prints goes to the task's log."""
 
-    def __init__(self, task_id: UUID, fence: int) -> None:
+    def __init__(self, task_id: UUID, fence: int, reserve: Reserve) -> None:
         self.log_path = settings().log_dir / f"{task_id}.log"
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self.log_path.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker.child", str(task_id), str(fence), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**ALLOCATOR, **os.environ},
-            )
+        self._order = {"task": str(task_id), "fence": fence, "log": str(self.log_path)}
+        self._stopping = False
         self.ended: Ended | None = None
+        spare = reserve.take()
+        self._spare = spare is not None
+        self._runner = spare or Runner(environment(), self.log_path)
+        self._runner.order(self._order)
+
+    def _died_as_spare(self) -> bool:
+        """Whether it ended before it took the order. Then another does; the attempt loses only the time."""
+        if not self._spare or self._stopping or self._runner.lines:
+            return False
+        log.warning("the spare process died; its output is in %s", self._runner.output)
+        self._runner.close()
+        self._spare, self._runner = False, Runner(environment(), self.log_path)
+        self._runner.order(self._order)
+        return True
 
     def wait(self, seconds: float) -> Ended | None:
         """Its end, if that comes within ``seconds``."""
         deadline = time.monotonic() + seconds
         while self.ended is None:
-            pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            pid, status, usage = os.wait4(self._runner.process.pid, os.WNOHANG)
             if pid:
                 code = os.waitstatus_to_exitcode(status)
-                self._process.returncode = code  # reaped here, for the sake of its resource usage
+                self._runner.process.returncode = code  # reaped here, for the sake of its resource usage
+                if self._died_as_spare():
+                    continue
                 scale = 1024 if sys.platform == "linux" else 1024 * 1024
                 self.ended = Ended(code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
             elif time.monotonic() >= deadline:
@@ -84,6 +88,7 @@ class Child:
 
     def stop(self) -> Ended:
         """Asks, waits, then kills the whole group."""
+        self._stopping = True
         self._signal(signal.SIGTERM)
         ended = self.wait(GRACE_SECONDS)
         self._signal(signal.SIGKILL)  # also whatever the child left behind in its group
@@ -93,10 +98,13 @@ class Child:
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._runner.process.pid, number)
+
+    def close(self) -> None:
+        self._runner.close()
 
 
-def supervise(task_id: UUID, identity: Identity) -> None:
+def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
     """One attempt, if the task can be claimed; whatever happens to it is on record afterwards."""
     have = settings()
     with unit_of_work() as session:
@@ -112,11 +120,13 @@ def supervise(task_id: UUID, identity: Identity) -> None:
     if claim is None:
         return
     shipper = Shipper(task_id, claim.fence)
-    child = Child(task_id, claim.fence)
+    child = Child(task_id, claim.fence, reserve)
     asked: str | None = None
     ended = None
     held = time.monotonic()
     try:
+        ended = child.wait(HEAD_START_SECONDS)
+        reserve.fill()
         while ended is None:
             ended = child.wait(have.heartbeat_seconds)
             if ended is None:
@@ -132,6 +142,7 @@ def supervise(task_id: UUID, identity: Identity) -> None:
     finally:
         if ended is None:
             child.stop()  # never leave a child that nobody watches
+        child.close()
     shipper.ship(last=True)
     _record(claim, child, ended, asked)
 

@@ -67,11 +67,11 @@ def all_ended(job: Job) -> list[Attempt] | None:
     return job.attempts if all(attempt.ended_at for attempt in job.attempts) else None
 
 
-def child_of(service: Embedded, word: str = "worker.child") -> psutil.Process | None:
+def child_of(service: Embedded) -> psutil.Process | None:
     """A process of a running attempt under this service."""
     for process in psutil.Process(os.getpid()).children(recursive=True):
         try:
-            if word in " ".join(process.cmdline()):
+            if process.name() == "skyline-child":  # spares have another name
                 return process
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

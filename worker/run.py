@@ -1,0 +1,81 @@
+"""One attempt of one task, from its rows to its exit code: what a child process does once it has an order.
+
+An error that says what is wrong with a job or a candidate ends that with a reason; anything else is a crash, which the
+supervisor counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from uuid import UUID
+
+import torch
+import torch._dynamo  # otherwise imported by the first optimiser, which takes nearly two seconds
+
+from nas_core.devices import device_of
+from nas_core.errors import NasCoreError
+from skyline.schemas import JobSpec
+from store import candidates, jobs, tasks
+from store.errors import LeaseLostError
+from store.models import Task
+from store.session import reading, unit_of_work
+from store.settings import settings
+from worker import conclude, search, verify
+from worker.attempt import Attempt
+from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped
+from worker.identity import Identity
+from worker.quiet import Room
+
+log = logging.getLogger(__name__)
+
+KINDS = {"search": search.run, "verify": verify.run, "conclude": conclude.run}
+
+
+def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
+    """The task's kind and everything an attempt of it needs."""
+    with reading(settings().outage_seconds) as session:
+        task = session.get_one(Task, task_id)
+        job = jobs.get(session, task.job_id)
+        attempt = Attempt(
+            task_id=task_id,
+            fence=fence,
+            job_id=job.id,
+            candidate_id=task.candidate_id,
+            spec=JobSpec.model_validate(job.spec),
+            reference_point=dict(job.reference_point),
+            device=device_of(Identity().device),
+            flag=flag,
+            room=Room(),
+        )
+        return task.kind, attempt
+
+
+def give_up(kind: str, attempt: Attempt, reason: str) -> None:
+    """An error that another attempt would meet again: ends the candidate, or the job."""
+    with unit_of_work(settings().outage_seconds) as session:
+        tasks.hold(session, attempt.task_id, attempt.fence)
+        if kind == "verify" and attempt.candidate_id is not None:
+            candidates.fail(session, attempt.candidate_id, reason)
+        else:
+            jobs.finish(session, attempt.job_id, "failed", reason, by=attempt.task_id)
+
+
+def run(task_id: UUID, fence: int) -> int:
+    """Runs the attempt; the exit code says how it ended (worker.control)."""
+    flag = StopFlag()
+    torch.set_num_threads(Identity().threads)
+    kind, attempt = load(task_id, fence, flag)
+    try:
+        try:
+            KINDS[kind](attempt)
+        except NasCoreError as error:
+            log.exception("the %s task ends", kind)
+            give_up(kind, attempt, str(error))
+        else:
+            attempt.discard()  # otherwise a retry may go on from it
+    except Stopped:
+        return PUT_BACK
+    except LeaseLostError:
+        log.warning("the lease of task %s was lost; another attempt goes on", task_id)
+        return LEASE_LOST
+    return DONE
