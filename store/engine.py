@@ -17,6 +17,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from store.settings import settings
 
+CONNECT_SECONDS = 10
+"""How long a host that does not answer is waited for, unless the address says otherwise."""
 BUSY_SECONDS = 10
 """How long a SQLite writer waits for the others."""
 
@@ -49,7 +51,8 @@ def build(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine:
     """A new engine. ``foreign_keys=False`` is for migrations, where SQLite rebuilds tables by dropping them."""
     serializer = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, json_serializer=serializer, **options)
+        reachable = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+        return create_engine(url, connect_args=reachable, pool_pre_ping=True, json_serializer=serializer, **options)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     built = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, json_serializer=serializer, **options)
