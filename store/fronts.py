@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import Table, or_, select, update
+from sqlalchemy import insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import events, jobs
-from store.bulk import insert_rows
 from store.models import Candidate, Front, FrontMember
 
 Kind = Literal["search", "final"]
-MEMBERS = cast(Table, FrontMember.__table__)
 
 
 def state(session: Session, job_id: UUID, kind: Kind) -> Front | None:
@@ -32,8 +30,7 @@ def member_ids(session: Session, front: Front, version: int | None = None) -> li
     else:
         present = or_(FrontMember.left_version.is_(None), FrontMember.left_version > version)
         query = query.where(FrontMember.entered_version <= version, present)
-    query = query.join(Candidate, Candidate.id == FrontMember.candidate_id).order_by(Candidate.number)
-    return list(session.scalars(query))
+    return list(session.scalars(query.order_by(FrontMember.number)))
 
 
 def replace(
@@ -68,8 +65,10 @@ def replace(
         .values(left_version=front.version)
         .execution_options(synchronize_session=False)
     )
-    entered = [(front.id, candidate_id, front.version) for candidate_id in after - before]
-    insert_rows(session, MEMBERS, ("front_id", "candidate_id", "entered_version"), entered)
+    entered = select(
+        literal(front.id, FrontMember.front_id.type), Candidate.id, literal(front.version), Candidate.number
+    ).where(Candidate.id.in_(after - before))
+    session.execute(insert(FrontMember).from_select(["front_id", "candidate_id", "entered_version", "number"], entered))
     data = {"kind": kind, "version": front.version, "size": front.size, "hypervolume": hypervolume}
     events.append(session, job_id, [("front", data)])
     return front.version

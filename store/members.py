@@ -60,33 +60,29 @@ def page(
     limit: int = 1000,
 ) -> list[Member]:
     """Members at ``version`` that meet the bounds, by number, from the one behind number ``after`` on."""
-    conditions = [MEMBERS.c.front_id == front.id, CANDIDATES.c.number > after]
+    conditions = [MEMBERS.c.front_id == front.id, MEMBERS.c.number > after]
     if version == front.version:
         conditions.append(MEMBERS.c.left_version.is_(None))
     else:
         stayed = or_(MEMBERS.c.left_version.is_(None), MEMBERS.c.left_version > version)
         conditions += [MEMBERS.c.entered_version <= version, stayed]
     conditions += [_within(key, limits).exists() for key, limits in (bounds or {}).items()]
-    # Chosen before their documents are read: the database would sort these along.
-    chosen = (
-        select(CANDIDATES.c.id, CANDIDATES.c.number)
-        .join(MEMBERS, MEMBERS.c.candidate_id == CANDIDATES.c.id)
+    rows = (
+        select(*_COLUMNS[session.get_bind().dialect.name, front.kind])
+        .join(CANDIDATES, CANDIDATES.c.id == MEMBERS.c.candidate_id)
         .where(*conditions)
-        .order_by(CANDIDATES.c.number)
+        .order_by(MEMBERS.c.number)
         .limit(limit)
-        .cte("chosen")
     )
-    columns = _COLUMNS[session.get_bind().dialect.name, front.kind]
-    rows = select(*columns).join(chosen, chosen.c.id == CANDIDATES.c.id).order_by(chosen.c.number)
     return [Member._make(row) for row in session.connection().execute(rows)]  # no objects to make of plain rows
 
 
 def _columns(dialect: str, kind: str) -> tuple[ColumnElement[Any], ...]:
     """In the order of Member's fields."""
-    files = select(func.aggregate_strings(FILES.c.format, ",")).where(FILES.c.candidate_id == CANDIDATES.c.id)
+    files = select(func.aggregate_strings(FILES.c.format, ",")).where(FILES.c.candidate_id == MEMBERS.c.candidate_id)
     return (
         CANDIDATES.c.id,
-        CANDIDATES.c.number,
+        MEMBERS.c.number,
         CANDIDATES.c.hash,
         cast(CANDIDATES.c.architecture, Text),
         CANDIDATES.c.status,
@@ -103,7 +99,7 @@ def _documents(dialect: str, stage: Stage) -> ColumnElement[Any]:
     """A candidate's values of a stage as the inside of a JSON object; null where it has none."""
     key = func.json_quote(VALUES.c.key) if dialect == "sqlite" else cast(func.to_json(VALUES.c.key), Text)
     documents = func.aggregate_strings(key + ":" + cast(VALUES.c.document, Text), ",")
-    of_stage = select(documents).where(VALUES.c.candidate_id == CANDIDATES.c.id, VALUES.c.stage == stage)
+    of_stage = select(documents).where(VALUES.c.candidate_id == MEMBERS.c.candidate_id, VALUES.c.stage == stage)
     return of_stage.scalar_subquery()
 
 
@@ -116,13 +112,13 @@ _COLUMNS = {
 def _within(key: str, limits: Limits) -> Select[Any]:
     """The candidate's value of an objective, if it lies within the limits."""
     found = select(VALUES.c.candidate_id).where(
-        VALUES.c.candidate_id == CANDIDATES.c.id, VALUES.c.stage == limits.stage, VALUES.c.key == key
+        VALUES.c.candidate_id == MEMBERS.c.candidate_id, VALUES.c.stage == limits.stage, VALUES.c.key == key
     )
     if limits.min is not None:
         found = found.where(VALUES.c.value >= limits.min)
     if limits.max is not None:
         found = found.where(VALUES.c.value <= limits.max)
-    return found.correlate(CANDIDATES)
+    return found.correlate(MEMBERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,12 +194,14 @@ class FrontMember(Base):
     """Membership over versions ``entered <= v < left``, so that old versions need no copies."""
 
     __tablename__ = "front_members"
-    __table_args__ = (Index(None, "front_id", "left_version"), Index(None, "candidate_id"))
+    __table_args__ = (Index(None, "front_id", "left_version", "number"), Index(None, "candidate_id"))
 
     front_id: Mapped[UUID] = mapped_column(ForeignKey("fronts.id", ondelete="CASCADE"), primary_key=True)
     candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"), primary_key=True)
     entered_version: Mapped[int] = mapped_column(primary_key=True)
     left_version: Mapped[int | None]
+    number: Mapped[int]
+    """The candidate's, so that a page of members is a stretch of the index."""
 
 
 class Event(Base):
