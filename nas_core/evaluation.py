@@ -148,6 +148,7 @@ class Evaluator:
             seed_of(problem.seed, architecture.hash, "search"),
             problem.device,
             problem.between_steps,
+            problem.glance,
         )
         while not training.finished:
             training.epoch()

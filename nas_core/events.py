@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,15 @@ class Checkpoint:
 
 
 Event = Propose | Evaluated | Progress | Checkpoint
+
+Glance = Callable[[int, int, Callable[[], float]], None]
+"""Called after each training step with its number (from 1), how many there will be, and a way to the mean loss of the
+epoch so far. Asking for the loss waits for the device; who does not ask slows nothing down.
+"""
+
+
+def unseen(step: int, steps: int, loss: Callable[[], float]) -> None:
+    """The glance of nobody."""
 
 
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -95,10 +95,12 @@ class OnSupernet:
             self.learner.start(self.done)
             augmentation = problem.splits.augmentation
             batches = problem.splits.train.batches(self.estimation.batch, self.order, augmentation, problem.device)
-            for images, labels in batches:
+            per_epoch = max(1, problem.splits.train.size // self.estimation.batch)
+            for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
                 path = problem.space.selection(problem.space.sample(self.paths))
                 self.learner.step(images, labels, (None, path))
                 problem.between_steps()
+                problem.glance(index, self.epochs * per_epoch, self.learner.loss_so_far)
             self.done += 1
             yield Progress("supernet", self.done, self.epochs, {"loss": self.learner.mean_loss()})
 

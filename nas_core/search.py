@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.costs import CostTable, Resource
 from nas_core.errors import IncompatibleSpaceError
-from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
+from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Glance, Progress, Propose, unseen
 from nas_core.values import Kind, Value
 
 if TYPE_CHECKING:
@@ -162,6 +162,8 @@ class Problem(Generic[S]):
     splits: Splits
     between_steps: Callable[[], None] = lambda: None
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
+    glance: Glance = unseen
+    """Called after each training step: the service's chance to show a loss long before the first result."""
     time_is_up: Callable[[], bool] = lambda: False
     """Asked by algorithms before another epoch or generation: when true, they come to their end in good order."""
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext

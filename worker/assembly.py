@@ -16,6 +16,7 @@ from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.data import Splits
 from nas_core.datasets import datasets
+from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
 from nas_core.recipe import Recipe
 from nas_core.search import (
@@ -82,6 +83,7 @@ def plan_of(
     root: Path,
     device: torch.device,
     between_steps: Callable[[], None] = lambda: None,
+    glance: Glance = unseen,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     time_is_up: Callable[[], bool] = lambda: False,
 ) -> Plan:
@@ -102,6 +104,7 @@ def plan_of(
         device=device,
         splits=splits,
         between_steps=between_steps,
+        glance=glance,
         time_is_up=time_is_up,
         quietly=quietly,
     )

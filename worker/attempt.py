@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from worker.control import StopFlag
 from worker.quiet import Room
 
 CHECKPOINT_SECONDS = 10.0
+GLANCE_SECONDS = 15.0
+"""Between two events that tell a training loss."""
 PATIENCE_SECONDS = 3.0
 """Between being asked to stop and stopping without a checkpoint; shorter than the supervisor's grace."""
 
@@ -44,6 +47,7 @@ class Attempt:
     """Of the attempts before this one, as its checkpoint says."""
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
+    _glanced: float = -math.inf
 
     def seconds(self) -> float:
         """Of this task so far, over all attempts."""
@@ -56,6 +60,19 @@ class Attempt:
         """
         self.flag.check(PATIENCE_SECONDS)
         self.room.pass_measurers()
+
+    def glance(self, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Tells the first training loss at once and later ones now and then: an epoch can take hours."""
+        if time.monotonic() - self._glanced < GLANCE_SECONDS:
+            return
+        self._glanced = time.monotonic()
+        seen = loss()
+        if math.isfinite(seen):  # else the training says so itself
+            told: dict[str, Any] = {"phase": "training", "step": step, "total": steps, "metrics": {"loss": seen}}
+            if self.candidate_id is not None:
+                told["candidate"] = str(self.candidate_id)
+            with self.recording() as session:
+                events.append(session, self.job_id, [("progress", told)])
 
     @contextmanager
     def recording(self) -> Iterator[Session]:

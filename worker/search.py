@@ -35,6 +35,7 @@ def run(attempt: Attempt) -> None:
         settings().data_root,
         attempt.device,
         attempt.between_steps,
+        attempt.glance,
         attempt.room.alone,
         lambda: limit is not None and attempt.seconds() > limit,
     )

@@ -70,6 +70,7 @@ def train(attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: 
             seed_of(attempt.spec.seed, architecture.hash, replicate),
             attempt.device,
             attempt.between_steps,
+            attempt.glance,
         )
         if current is not None:
             training.resume(current)

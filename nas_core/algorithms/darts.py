@@ -109,10 +109,13 @@ class _Run:
         splits, device, batch = self.problem.splits, self.problem.device, self.settings.batch
         self.learner.start(self.done)
         validation = forever(lambda: splits.validation.batches(batch, self.order, splits.augmentation, device))
-        for images, labels in splits.train.batches(batch, self.order, splits.augmentation, device):
+        batches = splits.train.batches(batch, self.order, splits.augmentation, device)
+        per_epoch, epochs = max(1, splits.train.size // batch), self.problem.budget.epochs
+        for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
             self.alpha_step(*next(validation))
             self.learner.step(images, labels, ({n: g.detach() for n, g in self.gates().items()}, None))
             self.problem.between_steps()
+            self.problem.glance(index, epochs * per_epoch, self.learner.loss_so_far)
         self.done += 1
         return self.learner.mean_loss()
 

@@ -60,9 +60,13 @@ class WeightLearner:
         self._total = total if self._total is None else self._total + total
         self._seen += len(labels)
 
+    def loss_so_far(self) -> float:
+        """Mean of the epoch so far, whatever it is."""
+        return float(self._total) / self._seen if self._total is not None else 0.0
+
     def mean_loss(self) -> float:
         """Of the epoch so far. Raises DivergedError when it is not finite."""
-        mean = float(self._total) / self._seen if self._total is not None else 0.0
+        mean = self.loss_so_far()
         if not math.isfinite(mean):
             raise DivergedError(f"the supernet diverged: its loss became {mean} at a learning rate of {self.lr}")
         return mean

@@ -14,6 +14,7 @@ from torch import nn
 from nas_core.architecture import Architecture
 from nas_core.data import Augmentation, Split
 from nas_core.errors import DivergedError
+from nas_core.events import Glance, unseen
 from nas_core.network import Network
 from nas_core.recipe import Recipe
 
@@ -52,10 +53,11 @@ class Training:
         seed: int,
         device: torch.device,
         between_steps: Callable[[], None] = lambda: None,
+        glance: Glance = unseen,
     ) -> None:
         self.recipe, self.split, self.device = recipe, split, device
         self.augmentation = replace(augmentation if recipe.augment else Augmentation(), cutout=recipe.cutout)
-        self.between_steps = between_steps
+        self.between_steps, self.glance = between_steps, glance
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(architecture, auxiliary=recipe.auxiliary > 0)
@@ -83,6 +85,10 @@ class Training:
         per_epoch = max(1, self.split.size // recipe.batch)
         total = torch.zeros((), device=self.device)
         seen = 0
+
+        def mean_loss() -> float:
+            return float(total) / max(1, seen)
+
         batches = self.split.batches(recipe.batch, self.generator, self.augmentation, self.device)
         for index, (images, labels) in enumerate(batches):
             learn_at(self.optimizer, cosine(self.done * per_epoch + index, recipe.epochs * per_epoch, recipe.lr))
@@ -98,8 +104,9 @@ class Training:
             total += loss.detach() * len(labels)
             seen += len(labels)
             self.between_steps()
+            self.glance(self.done * per_epoch + index + 1, recipe.epochs * per_epoch, mean_loss)
         self.done += 1
-        mean = float(total) / max(1, seen)  # the epoch's only wait for the device
+        mean = mean_loss()  # the epoch's only wait for the device
         if not math.isfinite(mean):
             raise DivergedError(
                 f"training diverged: the loss became {mean} in epoch {self.done} of {recipe.epochs} "

@@ -46,7 +46,7 @@ def follow(client: Client, job_id: UUID, console: Console, events: Iterable[Even
             kind = event.type if event is not None else ""
             if event is not None and kind in TOLD and (line := told(event)):
                 console.print(Text(line))
-            if event is not None and kind in ("phase", "progress"):
+            if event is not None and kind in ("phase", "progress") and event.data.get("phase") != "training":
                 step = steps(event)  # a new phase has none yet
             if kind == "phase" or time.monotonic() - looked >= REFRESH_SECONDS:
                 job = client.job(job_id)

@@ -93,6 +93,19 @@ def test_between_steps_is_called_between_steps() -> None:
     assert len(calls) == PARTS.train.size // 16
 
 
+def test_a_glance_sees_every_step_and_the_loss_so_far_and_changes_nothing() -> None:
+    seen: list[tuple[int, int, float]] = []
+    run, other = training(), training()
+    run.glance = lambda step, steps, loss: seen.append((step, steps, loss()))
+    losses = [run.epoch().loss, run.epoch().loss]
+    per_epoch = PARTS.train.size // 16
+    assert [step for step, _, _ in seen] == list(range(1, 2 * per_epoch + 1))
+    assert {steps for _, steps, _ in seen} == {4 * per_epoch}
+    assert [seen[per_epoch - 1][2], seen[-1][2]] == losses
+    assert [other.epoch().loss, other.epoch().loss] == losses
+    assert same(weights(run), weights(other))
+
+
 def test_cosine_ends() -> None:
     assert cosine(0, 10, 0.1) == 0.1
     assert cosine(10, 10, 0.1, 0.01) == pytest.approx(0.01)

@@ -127,6 +127,10 @@ def test_events_are_numbered_without_gaps_and_tell_the_story(client: Client) -> 
     phases = [event.data["status"] for event in events if event.type == "phase"]
     assert list(dict.fromkeys(phases)) == ["queued", "searching", "verifying", "succeeded"]
     assert len([event for event in events if event.type == "candidate" and event.data["stage"] == "search"]) == 8
+    kinds = [event.type for event in events]
+    first = events[kinds.index("progress")]
+    assert first.data["phase"] == "training" and first.data["metrics"]["loss"] > 0
+    assert first.seq < events[kinds.index("candidate")].seq, "a loss is seen long before the first result"
     steps = [event.data["step"] for event in events if event.type == "progress" and event.data["phase"] == "search"]
     assert steps == sorted(steps) and steps[-1] == 8
 
