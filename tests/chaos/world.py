@@ -36,13 +36,14 @@ from store.session import reading
 T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
 HASTY = {
-    "SKYLINE_LEASE_SECONDS": "4",
+    "SKYLINE_LEASE_SECONDS": "8",
     "SKYLINE_HEARTBEAT_SECONDS": "0.5",
     "SKYLINE_RELAY_SECONDS": "0.5",
     "SKYLINE_RESEND_SECONDS": "2",
     "SKYLINE_MAX_ATTEMPTS": "1000",
 }
-"""Shorter than the defaults, so that many faults fit into minutes; no end by the attempt cap, which others test."""
+"""Shorter than the defaults, so that many faults fit into minutes (a lease outlasts the grace that a child has to stop);
+no end by the attempt cap, which others test."""
 
 
 def until(what: str, condition: Callable[[], T | None]) -> T:
