@@ -42,8 +42,8 @@ HASTY = {
     "SKYLINE_RESEND_SECONDS": "2",
     "SKYLINE_MAX_ATTEMPTS": "1000",
 }
-"""Shorter than the defaults, so that many faults fit into minutes (a lease outlasts the grace that a child has to stop);
-no end by the attempt cap, which others test."""
+"""Shorter than the defaults, so that many faults fit into minutes; a lease outlasts the grace that a child has to stop.
+No end by the attempt cap, which others test."""
 
 
 def until(what: str, condition: Callable[[], T | None]) -> T:
