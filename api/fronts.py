@@ -107,7 +107,8 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
         "next": following,
         "infeasible": infeasible,
     }
-    listed = ",".join(_member(member, job_id, query.kind) for member in shown)
+    formats = {files: _formats(files) for files in {member.formats for member in shown}}
+    listed = ",".join(_member(member, job_id, query.kind, formats[member.formats]) for member in shown)
     content = f'{json.dumps(head)[:-1]},"members":[{listed}]}}'
     return Response(content, media_type="application/json", headers=headers)
 
@@ -212,14 +213,15 @@ def _described(session: Session, objective: ObjectiveSpec) -> tuple[str, Any]:
     return "", "minimize"
 
 
-def _member(member: members.Member, job_id: object, kind: FrontKind) -> str:
+def _member(member: members.Member, job_id: object, kind: FrontKind, formats: str) -> str:
     """A Candidate as JSON; what is text in the database goes as it is."""
     searched = member.searched
+    failure = "null" if member.failure is None else json.dumps(member.failure)
     return (
         f'{{"id":"{member.id}","job":"{job_id}","hash":"{member.hash}","architecture":{member.architecture}'
         f',"values":{_shown(member, kind) or searched},"search_values":{searched}'
-        f',"test":{member.test or "null"},"status":"{member.status}","failure":{json.dumps(member.failure)}'
-        f',"artefacts":{_formats(member.formats)},"created_at":{to_json(member.created_at).decode()}}}'
+        f',"test":{member.test or "null"},"status":"{member.status}","failure":{failure}'
+        f',"artefacts":{formats},"created_at":{to_json(member.created_at).decode()}}}'
     )
 
 

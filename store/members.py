@@ -61,8 +61,10 @@ def page(
 ) -> list[Member]:
     """Members at ``version`` that meet the bounds, by number, from the one behind number ``after`` on."""
     conditions = [MEMBERS.c.front_id == front.id, MEMBERS.c.number > after]
+    order = [MEMBERS.c.number]
     if version == front.version:
         conditions.append(MEMBERS.c.left_version.is_(None))
+        order.insert(0, MEMBERS.c.left_version)  # the same for all; only so does PostgreSQL read in the index's order
     else:
         stayed = or_(MEMBERS.c.left_version.is_(None), MEMBERS.c.left_version > version)
         conditions += [MEMBERS.c.entered_version <= version, stayed]
@@ -71,7 +73,7 @@ def page(
         select(*_COLUMNS[session.get_bind().dialect.name, front.kind])
         .join(CANDIDATES, CANDIDATES.c.id == MEMBERS.c.candidate_id)
         .where(*conditions)
-        .order_by(MEMBERS.c.number)
+        .order_by(*order)
         .limit(limit)
     )
     return [Member._make(row) for row in session.connection().execute(rows)]  # no objects to make of plain rows
