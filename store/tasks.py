@@ -380,8 +380,18 @@ def _reason(task: Task, last: Attempt | None) -> str:
     what = {"search": "the search", "verify": "the verification", "conclude": "the conclusion"}[task.kind]
     if last is None:
         return f"{what} died {times}, the most that is allowed"
-    how = signal.Signals(last.exit_signal).name if last.exit_signal else last.end
-    return f"{what} died {times}, the most that is allowed; the last time on worker {last.worker}: {how}"
+    return f"{what} died {times}, the most that is allowed; the last time on worker {last.worker}: {_how(last)}"
+
+
+def _how(attempt: Attempt) -> str:
+    """What ended an attempt that died, in words."""
+    if not attempt.exit_signal:
+        return attempt.end or "unknown"
+    name = signal.Signals(attempt.exit_signal).name
+    if attempt.exit_signal != signal.SIGKILL:
+        return name
+    peak = "" if attempt.peak_memory_mb is None else f"; peak memory {attempt.peak_memory_mb:.0f} MB"
+    return f"killed ({name}): often the system's out-of-memory killer{peak}"
 
 
 def _free(at: datetime) -> ColumnElement[bool]:

@@ -143,7 +143,8 @@ def test_a_search_that_always_dies_fails_its_job_with_signal_and_log(job_id: UUI
     status, reason = job(job_id)
     assert status == "failed"
     assert reason == (
-        "the search died 3 times, the most that is allowed; the last time on worker w1: SIGKILL\nKilled, says the log"
+        "the search died 3 times, the most that is allowed; the last time on worker w1: killed (SIGKILL): often the "
+        "system's out-of-memory killer; peak memory 80 MB\nKilled, says the log"
     )
     assert task_status(search_id) == "failed"
     with reading() as session:

@@ -27,6 +27,7 @@ SPEC: dict[str, Any] = {
     "budget": {"evaluations": 6},
     "verify": {"top": 2, "epochs": 2, "batch": 32, "lr": 0.1},
 }
+KILLED = "killed (SIGKILL): often the system's out-of-memory killer; peak memory "
 LATENCY = {"name": "latency_ms", "seconds": 0.05, "key": "lat"}
 
 
@@ -75,7 +76,7 @@ def test_a_verification_that_was_killed_is_done_again(client: Client) -> None:
     failed = next(candidate for candidate in client.candidates(job.id) if candidate.status == "failed")
     assert failed.failure is not None
     first = failed.failure.splitlines()[0]
-    assert first.startswith("the verification died once, the most that is allowed") and first.endswith("SIGKILL")
+    assert first.startswith("the verification died once, the most that is allowed") and KILLED in first
     before = {member.hash: member for member in client.front(job.id, kind="final").members}
     assert before and failed.hash not in before
 
@@ -111,7 +112,7 @@ def test_a_search_that_was_killed_and_one_that_was_cancelled_end_like_the_unbrok
     dead = client.wait(job.id, timeout=SECONDS)
     assert dead.status == "failed" and dead.reason is not None
     first, *log = dead.reason.splitlines()
-    assert first.startswith("the search died once") and first.endswith("SIGKILL")
+    assert first.startswith("the search died once") and KILLED in first
     assert any("searching on cpu" in line for line in log)
 
     found = set(tried(client, job))
