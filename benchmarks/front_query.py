@@ -4,8 +4,9 @@
 
 A job of 100,000 candidates lies in the database; a real server answers, a process of its own that keeps nothing
 between requests; this one asks. Beside it, in the same run, a request that reads nothing (``/healthz``) and the naive
-way: all rows read and the front computed anew, without any HTTP. Prints one JSON object last; times are milliseconds.
-``--folder`` keeps the filled databases for the next run.
+way: all rows read and the front computed anew, without any HTTP. Prints one JSON object last; times are milliseconds,
+``cpu`` the processor time of the server's process alone, which others on the machine disturb less. ``--folder`` keeps
+the filled databases for the next run.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def vacuum(url: str) -> None:
 
 
 @contextmanager
-def server() -> Iterator[int]:
-    """Port of the API as ``skyline serve`` starts it, in a process of its own."""
+def server() -> Iterator[tuple[int, int]]:
+    """Port and process id of the API as ``skyline serve`` starts it, in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -115,7 +116,7 @@ def server() -> Iterator[int]:
                         log.seek(0)
                         raise RuntimeError(f"the server does not start:\n{log.read().decode()}") from None
                     time.sleep(0.05)
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
             process.wait()
@@ -142,6 +143,12 @@ class Asker:
         return taken, body, answer.headers.get("ETag", "")
 
 
+def busy(pid: int) -> float:
+    """Milliseconds that a process has computed, as Linux counts them; 0 elsewhere."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e6
+
+
 def naive(job_id: UUID) -> float:
     """Milliseconds to read every candidate's values, compute the front and build its answer through the models."""
     began = time.perf_counter()
@@ -159,7 +166,7 @@ def measure(url: str, count: int, members: int, repeats: int) -> dict[str, Any]:
     job_id = fill(count, members)
     vacuum(url)
     front = f"/v1/jobs/{job_id}/front"
-    with server() as port:
+    with server() as (port, pid):
         asker = Asker(port)
         _, body, tag = asker.get(front)
         answer = json.loads(body)
@@ -177,11 +184,14 @@ def measure(url: str, count: int, members: int, repeats: int) -> dict[str, Any]:
             "unchanged": lambda: asker.get(front, tag, 304)[0],
         }
         taken: dict[str, list[float]] = {name: [] for name in asks}
+        computed: dict[str, list[float]] = {name: [] for name in asks}
         for _ in range(repeats):
             for name, ask in asks.items():
+                before = busy(pid)
                 taken[name].append(ask())
+                computed[name].append(busy(pid) - before)
     naively = min(naive(job_id) for _ in range(2))
-    figures = {name: summary(times) for name, times in taken.items()}
+    figures = {name: {**summary(taken[name]), "cpu": statistics.median(computed[name])} for name in asks}
     return {
         "bytes": len(body),
         **figures,
