@@ -137,7 +137,7 @@ def test_a_verification_that_always_dies_costs_one_candidate(client: Client) -> 
 
 
 def test_a_killed_pool_process_takes_its_attempt_and_its_spare_along_and_the_task_comes_back(client: Client) -> None:
-    job_id = client.submit({**SPEC, "verify": {"top": 1, "epochs": 60, "batch": 32}}).id
+    job_id = client.submit({**SPEC, "verify": {"top": 1, "epochs": 25, "batch": 32}}).id
     until("verification", lambda: (now := running(client, job_id)) and now.kind == "verify")
     child = until("process", at_work)
     pool = child.parent()
