@@ -6,14 +6,16 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.events import Evaluated, Evaluation, Event, Progress
-from nas_core.pareto import hypervolume, knee, non_dominated
+from nas_core.pareto import hypervolume, knee
 from nas_core.search import Axes
 from store import candidates, events, fronts, jobs, tasks
 from store.candidates import NewCandidate
@@ -39,6 +41,38 @@ class Point:
     costs: tuple[float, ...]
 
 
+class Archive:
+    """Points of which none dominates another, in order of arrival; equal ones stay together.
+
+    A new point is held against those that are here, never these against each other.
+    """
+
+    def __init__(self, axes: int) -> None:
+        self.points: dict[UUID, Point] = {}
+        self._costs = np.empty((0, axes))  # (points, axes)
+
+    def add(self, point: Point) -> bool:
+        """Whether it is here now; what it dominates has left, and what had its id before."""
+        if point.id in self.points:
+            self._keep(np.array([id != point.id for id in self.points]))
+        new = np.array(point.costs)
+        if not np.isfinite(new).all():
+            return False
+        as_good = np.all(self._costs <= new, axis=1)
+        as_bad = np.all(self._costs >= new, axis=1)
+        if np.any(as_good & ~as_bad):
+            return False
+        if np.any(as_bad & ~as_good):
+            self._keep(as_good | ~as_bad)
+        self.points[point.id] = point
+        self._costs = np.vstack([self._costs, new])
+        return True
+
+    def _keep(self, mask: NDArray[np.bool_]) -> None:
+        self.points = dict(compress(self.points.items(), mask))
+        self._costs = self._costs[mask]
+
+
 class FrontKeeper:
     """The non-dominated, feasible points of one job and kind.
 
@@ -49,32 +83,37 @@ class FrontKeeper:
     def __init__(self, job_id: UUID, kind: fronts.Kind, axes: Axes, reference: Mapping[str, float]) -> None:
         self.job_id, self.kind, self.axes = job_id, kind, axes
         self.reference = axes.costs_of(reference)
-        self.members: list[Point] = []
+        self._archives: dict[int, Archive] = {}
+
+    @property
+    def members(self) -> list[Point]:
+        """By target, then in order of arrival."""
+        return [point for _, archive in sorted(self._archives.items()) for point in archive.points.values()]
 
     def add(self, id: UUID, target: int, values: Mapping[str, float]) -> bool:
         """Whether the point entered; what breaks a bound never does."""
         if self.axes.violation(values) > 0:
             return False
         point = Point(id, target if self.kind == "search" else 0, tuple(self.axes.costs_of(values)))
-        rivals = [member for member in self.members if member.target == point.target and member.id != id]
-        keep = non_dominated([rival.costs for rival in rivals] + [point.costs])
-        others = [member for member in self.members if member.target != point.target]
-        self.members = others + [rival for rival, kept in zip(rivals, keep[:-1], strict=True) if kept]
-        if keep[-1]:
-            self.members.append(point)
-        return bool(keep[-1])
+        archive = self._archives.setdefault(point.target, Archive(len(self.reference)))
+        return archive.add(point)
+
+    def clear(self) -> None:
+        """Forgets all points, to be built anew."""
+        self._archives.clear()
 
     def write(self, session: Any) -> None:
         """Stores membership, hypervolume and knee; nothing happens where nothing changed."""
-        costs = np.array([point.costs for point in self.members]).reshape(len(self.members), len(self.reference))
+        members = self.members
+        costs = np.array([point.costs for point in members]).reshape(len(members), len(self.reference))
         middle = knee(costs)
         fronts.replace(
             session,
             self.job_id,
             self.kind,
-            [point.id for point in self.members],
+            [point.id for point in members],
             hypervolume(costs, self.reference),
-            None if middle is None else self.members[middle].id,
+            None if middle is None else members[middle].id,
         )
 
 
@@ -163,7 +202,7 @@ class SearchRecorder:
                         if new:
                             said.append(("candidate", self._told(candidate_id, item)))
             if self._revised:  # what an old value kept off the front may belong there now
-                self.front.members = []
+                self.front.clear()
                 self.restore(candidates.all_values(session, self.job_id, "search"))
             if self._progress is not None:
                 said.append(("progress", self._told_progress(self._progress)))

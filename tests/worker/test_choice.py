@@ -1,12 +1,15 @@
 """What is verified, and which points stand on a front."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from nas_core.objectives.accuracy import Accuracy
 from nas_core.objectives.error import Error
+from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
+from nas_core.pareto import non_dominated
 from nas_core.search import Axes, Bound
 from worker.recorder import FrontKeeper
 from worker.search import Scored, choose
@@ -77,6 +80,29 @@ def test_a_revised_value_takes_the_place_of_the_old_one() -> None:
     assert {point.costs for point in front.members} == {(0.2, 100.0), (0.3, 90.0)}
     assert not front.add(one, 0, {"error": 0.4, "params": 100})
     assert [point.id for point in front.members] == [other]
+
+
+def test_a_front_grown_point_by_point_is_the_front_of_all() -> None:
+    rng = np.random.default_rng(0)
+    axes = Axes({"error": Error(), "params": Params(), "macs": Macs()})
+    front = FrontKeeper(uuid4(), "search", axes, {**REFERENCE, "macs": 1000.0})
+    known: dict[UUID, tuple[int, list[float]]] = {}
+    for _ in range(400):
+        costs = rng.integers(0, 12, 3).astype(float).tolist()  # few values, so that ties and twins come up
+        if rng.random() < 0.02:
+            costs[0] = float("inf")
+        point, target = uuid4(), int(rng.integers(2))
+        known[point] = (target, costs)
+        entered = front.add(point, target, dict(zip(axes.keys, costs, strict=True)))
+        expected = set()
+        for each in range(2):
+            ids = [id for id, (at, _) in known.items() if at == each]
+            keep = non_dominated([known[id][1] for id in ids])
+            expected |= {id for id, kept in zip(ids, keep, strict=True) if kept}
+        members = [member.id for member in front.members]
+        assert set(members) == expected and len(members) == len(expected)
+        assert entered == (point in expected)
+        assert members == sorted(members, key=lambda id: (known[id][0], list(known).index(id)))
 
 
 def test_bounds_and_maximised_objectives() -> None:
