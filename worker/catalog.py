@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import platform
 import sys
 from typing import Any
@@ -14,13 +15,16 @@ from typing import Any
 import psutil
 import torch
 
+from nas_core import devices
 from nas_core.algorithms import algorithms
 from nas_core.datasets import datasets
+from nas_core.errors import DeviceError
 from nas_core.objectives import objectives
 from nas_core.settings import form
 from nas_core.spaces import spaces
 from skyline.schemas import CatalogEntry, Publication
 from store.settings import settings
+from worker.control import NO_DEVICE
 from worker.identity import Identity
 
 
@@ -35,8 +39,22 @@ def offers(space: type[Any], needs: type[Any]) -> bool:
     return all(hasattr(space, name) for name in named if not name.startswith("_"))
 
 
+def the_device(identity: Identity) -> torch.device:
+    """All that this process sees. Raises DeviceError where it sees nothing."""
+    try:
+        return devices.device_of(identity.device_class)
+    except DeviceError as error:
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise DeviceError(
+            f"device '{identity.device}' is not here: PyTorch {torch.__version__}, {built}, sees none with "
+            f"{devices.VISIBLE}={os.environ.get(devices.VISIBLE)}; 'nvidia-smi -L' lists what the driver has"
+        ) from error
+
+
 def publication() -> Publication:
     identity = Identity()
+    device = the_device(identity)
+    memory_mb = devices.memory_mb(device) or psutil.virtual_memory().total / devices.MIB
     entries = [CatalogEntry(kind="space", name=n, summary=summary(c), settings=form(c)) for n, c in spaces.items()]
     for name, algorithm in algorithms.items():
         fits = [space for space, described in spaces.items() if offers(described, algorithm.needs)]
@@ -70,14 +88,19 @@ def publication() -> Publication:
         entries=entries,
         device=identity.device,
         threads=identity.threads,
-        memory_gb=round(psutil.virtual_memory().total / 2**30, 2),
+        memory_gb=round(memory_mb / 1024, 2),
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "cuda": torch.version.cuda or "none",
+            "device": devices.describe(device),
         },
     )
 
 
 if __name__ == "__main__":
-    json.dump(publication().model_dump(mode="json"), sys.stdout)
+    try:
+        json.dump(publication().model_dump(mode="json"), sys.stdout)
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_DEVICE)

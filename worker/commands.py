@@ -12,7 +12,10 @@ import typer
 
 def worker(
     device: Annotated[str | None, typer.Option(help="cpu or cuda:N.", show_default="cpu")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads.", show_default="all cores")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads.", show_default="a share")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Workers that share this host's cores.", show_default="those it runs now")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Unique among all workers.", show_default="host and device")] = None,
     queues: Annotated[str | None, typer.Option(help="Comma-separated.", show_default="all for the device")] = None,
 ) -> None:
@@ -20,7 +23,7 @@ def worker(
 
     What is not given comes from SKYLINE_WORKER_DEVICE, _THREADS, _NAME and _QUEUES.
     """
-    given = {"--device": device, "--threads": threads, "--name": name, "--queues": queues}
+    given = {"--device": device, "--threads": threads, "--slots": slots, "--name": name, "--queues": queues}
     options = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     root = str(Path(__file__).resolve().parent.parent)
     # -P: a folder 'worker' where the user happens to stand is not ours; so where ours is must be said

@@ -12,6 +12,8 @@ from types import FrameType
 DONE = 0
 PUT_BACK = 75
 """Exit code of a child that was asked to stop and left everything so that another can go on (EX_TEMPFAIL)."""
+NO_DEVICE = 69
+"""Exit code of worker.catalog where the worker's device is not on this host (EX_UNAVAILABLE)."""
 LEASE_LOST = 76
 """Exit code of a child whose task belongs to another by now."""
 

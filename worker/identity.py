@@ -28,7 +28,7 @@ class Identity(BaseSettings):
     """cpu, or cuda:N."""
     name: str = Field(default_factory=lambda data: default_name(data["device"]))
     threads: int = os.cpu_count() or 1
-    """Torch threads of a task."""
+    """Torch threads of a task; worker.threads says how many they should be."""
     queues: str = ""
     """Comma-separated; empty: all kinds for the device's class."""
     spare: bool = True

@@ -16,12 +16,15 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas_core.errors import DeviceError
 from store import catalog, queue, tasks
 from store.errors import SeveralHostsError, StoreError
 from store.session import reading, unit_of_work
 from store.settings import settings
 from worker import leftovers
+from worker.control import NO_DEVICE
 from worker.identity import Identity
+from worker.spare import environment
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +33,14 @@ TIDY_SECONDS = 60.0
 
 
 def inspect_host() -> dict[str, Any]:
-    """The publication, made by a process that may import torch."""
-    done = subprocess.run([sys.executable, "-m", "worker.catalog"], capture_output=True, text=True, check=False)
+    """The publication, made by a process that may import torch and sees this worker's device alone.
+
+    Raises DeviceError when the device is not here.
+    """
+    argv = [sys.executable, "-m", "worker.catalog"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment())
+    if done.returncode == NO_DEVICE:
+        raise DeviceError(done.stderr.strip())
     if done.returncode != 0:
         raise RuntimeError(f"python -m worker.catalog failed:\n{done.stderr[-2000:]}")
     publication: dict[str, Any] = json.loads(done.stdout)
@@ -92,7 +101,7 @@ class Keeper:
                 log.exception("this worker cannot serve; it stops")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            except (SQLAlchemyError, StoreError, OSError, RuntimeError, ValueError):
+            except (SQLAlchemyError, StoreError, DeviceError, OSError, RuntimeError, ValueError):
                 log.exception("a round of the keeper failed; it goes on")
             self._stop.wait(settings().relay_seconds)
 

@@ -43,7 +43,7 @@ def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
             candidate_id=task.candidate_id,
             spec=JobSpec.model_validate(job.spec),
             reference_point=dict(job.reference_point),
-            device=device_of(Identity().device),
+            device=device_of(Identity().device_class),  # all that this process sees
             flag=flag,
             room=Room(),
         )

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from nas_core.devices import pinned
 from store.settings import settings
 from worker.identity import Identity
 
@@ -36,8 +37,8 @@ ALLOCATOR = {
 
 
 def environment() -> dict[str, str]:
-    """Of every process that runs attempts of this worker."""
-    return {**ALLOCATOR, **os.environ}
+    """Of every process that looks at this worker's device or runs attempts on it: it sees no other GPU."""
+    return {**ALLOCATOR, **os.environ, **pinned(Identity().device, os.environ)}
 
 
 class Runner:

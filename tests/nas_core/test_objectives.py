@@ -309,7 +309,9 @@ def test_the_cpu_is_always_there() -> None:
     synchronize(CPU)
 
 
-@pytest.mark.parametrize(("name", "message"), [("phone", "unknown device 'phone'"), ("mps", "not supported")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("phone", "unknown device 'phone'"), ("mps", "known: cpu, cuda"), ("cuda:-1", "unknown")]
+)
 def test_other_devices_are_refused(name: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message):
         device_of(name)
