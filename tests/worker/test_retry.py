@@ -124,7 +124,8 @@ def test_a_search_that_was_killed_and_one_that_was_cancelled_end_like_the_unbrok
     done = client.wait(job.id, timeout=SECONDS)
     assert (done.status, done.reason) == ("succeeded", None)
     assert found <= set(tried(client, job))
-    assert [attempt.number for attempt in done.attempts if attempt.kind == "search"] == [1, 2, 3]
+    numbers = [attempt.number for attempt in done.attempts if attempt.kind == "search"]
+    assert numbers in ([1, 2], [1, 2, 3])  # the second may have come to its end before it saw that it was to stop
     assert results(client, done) == results(client, unbroken)
 
 
