@@ -25,6 +25,17 @@ def save(state: Mapping[str, Any], path: Path) -> None:
     os.replace(beside, path)
 
 
+def copied(state: Any) -> Any:
+    """The same with tensors of its own, which training does not change any more; they stay on their device."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(copied(value) for value in state)
+    return state
+
+
 def load(path: Path) -> dict[str, Any]:
     """Raises CheckpointError when the file is missing, damaged or holds anything but tensors and plain values."""
     try:

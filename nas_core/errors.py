@@ -47,3 +47,33 @@ class DivergedError(NasCoreError):
 
 class DeviceError(NasCoreError):
     """A device that is not here, or that cannot do what is asked of it."""
+
+
+class NoRoomError(NasCoreError):
+    """A step that does not fit into the memory of its device."""
+
+    def __init__(self, batch: int, pieces: int, where: str) -> None:
+        self.batch, self.pieces, self.where = batch, pieces, where
+        how = f", in {pieces} pieces of {self.piece(pieces)}," if pieces > 1 else ""
+        super().__init__(
+            f"out of memory: a step of {batch} images{how} does not fit into {where}; "
+            "a smaller batch, fewer channels or cells, or a device with more memory would do"
+        )
+
+    @property
+    def can_be_halved(self) -> bool:
+        """Whether the same step in two pieces is worth a try: once, and with two images in each."""
+        return self.pieces == 1 and self.batch >= 4
+
+    @property
+    def warning(self) -> str:
+        """What to tell when it is tried."""
+        return (
+            f"a step of {self.batch} images does not fit into {self.where}; it is taken in micro-batches of "
+            f"{self.piece(2)}, whose gradients are summed. Batch norms see fewer images, so that values differ a "
+            "little; they carry 'micro_batch'"
+        )
+
+    def piece(self, pieces: int) -> int:
+        """Images of the largest piece."""
+        return -(-self.batch // pieces)

@@ -10,7 +10,7 @@ import torch
 
 from nas_core.architecture import Architecture, Genotype
 from nas_core.data import first_drawn
-from nas_core.errors import DivergedError, NasCoreError
+from nas_core.errors import DivergedError, NasCoreError, NoRoomError
 from nas_core.events import Evaluation, Propose
 from nas_core.recipe import ShortTraining
 from nas_core.search import DataObjective, ExactObjective, MeasuredObjective, Problem
@@ -56,7 +56,7 @@ class Evaluator:
         for genotype, given in zip(proposal.genotypes, known, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured)
-            except DivergedError as error:
+            except (DivergedError, NoRoomError) as error:
                 yield Evaluation(genotype, (), str(error))
             except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
                 yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
@@ -151,7 +151,10 @@ class Evaluator:
             problem.glance,
         )
         while not training.finished:
-            training.epoch()
+            if training.epoch() is None:
+                problem.warn(str(training.no_room and training.no_room.warning))
         wrong = misclassified(training.network, judges, problem.device)
-        detail = {"epochs": short.epochs, "seeds": 1, "split": "validation", "n": judges.size}
+        detail: dict[str, Any] = {"epochs": short.epochs, "seeds": 1, "split": "validation", "n": judges.size}
+        if training.micro_batch is not None:
+            detail["micro_batch"] = training.micro_batch
         return wrong / judges.size, detail

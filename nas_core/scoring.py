@@ -59,8 +59,10 @@ class ByTraining:
         pass
 
 
-def data_values(problem: Problem[Any], error: float, detail: Mapping[str, Any]) -> dict[str, Value]:
-    """Values of all objectives that follow from an error seen on a supernet."""
+def data_values(problem: Problem[Any], error: float, detail: Mapping[str, Any], batch: int) -> dict[str, Value]:
+    """Values of all objectives that follow from an error seen on a supernet, which learnt in batches of this size."""
+    if problem.pieces > 1:
+        detail = {**detail, "micro_batch": -(-batch // problem.pieces)}
     return {
         key: cast(DataObjective, objective).value(error, "supernet", detail)
         for key, objective in problem.axes.objectives.items()
@@ -83,7 +85,7 @@ class OnSupernet:
             seed_of(problem.seed, "supernet"),
             problem.device,
         )
-        self.learner = WeightLearner(self.supernet, epochs=self.epochs, lr=estimation.lr)
+        self.learner = WeightLearner(self.supernet, epochs=self.epochs, lr=estimation.lr, pieces=problem.pieces)
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "supernet order"))
         self.paths = np.random.default_rng(seed_of(problem.seed, "paths"))
         self.judges = first_drawn(problem.splits.validation, estimation.score_images, seed_of(problem.seed, "judges"))
@@ -110,10 +112,10 @@ class OnSupernet:
     def _score(self, genotype: Genotype) -> dict[str, Value]:
         problem = self.problem
         active = problem.space.selection(genotype)
-        error = supernet_error(self.supernet, self.judges, (None, active), problem.device)
+        error = supernet_error(self.supernet, self.judges, (None, active), problem.device, problem.pieces)
         problem.between_steps()
         detail = {"epochs": self.done, "split": "validation", "n": self.judges.size}
-        return data_values(problem, error, detail)
+        return data_values(problem, error, detail, self.estimation.batch)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -164,6 +164,10 @@ class Problem(Generic[S]):
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
     glance: Glance = unseen
     """Called after each training step: the service's chance to show a loss long before the first result."""
+    warn: Callable[[str], None] = lambda text: None
+    """Told what a user should know although all goes on."""
+    pieces: int = 1
+    """In which every training step takes its batch: more than one where memory did not suffice for it whole."""
     time_is_up: Callable[[], bool] = lambda: False
     """Asked by algorithms before another epoch or generation: when true, they come to their end in good order."""
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -86,6 +86,8 @@ def plan_of(
     glance: Glance = unseen,
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext,
     time_is_up: Callable[[], bool] = lambda: False,
+    warn: Callable[[str], None] = lambda text: None,
+    pieces: int = 1,
 ) -> Plan:
     """Raises a NasCoreError that says what is wrong with the job."""
     space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
@@ -107,6 +109,8 @@ def plan_of(
         glance=glance,
         time_is_up=time_is_up,
         quietly=quietly,
+        warn=warn,
+        pieces=pieces,
     )
     return Plan(problem, algorithm)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,8 @@ from store.session import unit_of_work
 from store.settings import settings
 from worker.control import StopFlag
 from worker.quiet import Room
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 10.0
 GLANCE_SECONDS = 15.0
@@ -48,6 +51,7 @@ class Attempt:
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
     _glanced: float = -math.inf
+    _warned: set[str] = field(default_factory=set)
 
     def seconds(self) -> float:
         """Of this task so far, over all attempts."""
@@ -74,6 +78,18 @@ class Attempt:
             with self.recording() as session:
                 events.append(session, self.job_id, [("progress", told)])
 
+    def warn(self, text: str) -> None:
+        """Tells what a user should know, the same thing once."""
+        if text in self._warned:
+            return
+        self._warned.add(text)
+        log.warning("%s", text)
+        told = {"text": text, "task": str(self.task_id)}
+        if self.candidate_id is not None:
+            told["candidate"] = str(self.candidate_id)
+        with self.recording() as session:
+            events.append(session, self.job_id, [("warning", told)])
+
     @contextmanager
     def recording(self) -> Iterator[Session]:
         """A transaction under this attempt's fence. Raises LeaseLostError when the task belongs to another."""
@@ -98,8 +114,7 @@ class Attempt:
         try:
             state: Mapping[str, Any] = checkpoint.load(self._checkpoint)["state"]
         except CheckpointError as error:
-            with self.recording() as session:
-                events.append(session, self.job_id, [("warning", {"text": str(error)})])
+            self.warn(str(error))
             return None
         return state
 

@@ -12,8 +12,9 @@ from uuid import UUID
 import torch
 import torch._dynamo  # otherwise imported by the first optimiser, which takes nearly two seconds
 
-from nas_core.devices import device_of
+from nas_core.devices import describe, device_of
 from nas_core.errors import NasCoreError
+from nas_core.training.room import is_out_of_memory
 from skyline.schemas import JobSpec
 from store import candidates, jobs, tasks
 from store.errors import LeaseLostError
@@ -71,6 +72,11 @@ def run(task_id: UUID, fence: int) -> int:
         except NasCoreError as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            log.exception("the %s task ends", kind)
+            give_up(kind, attempt, f"out of memory on {describe(attempt.device)}: {error}")
         else:
             attempt.discard()  # otherwise a retry may go on from it
     except Stopped:

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from nas_core.errors import NasCoreError
+from nas_core import checkpoint
+from nas_core.errors import NasCoreError, NoRoomError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint
 from nas_core.pareto import select
 from nas_core.search import Axes, drive, start
+from nas_core.training.room import release
 from nas_core.values import Value
 from store import candidates, events, jobs, tasks
 from store.session import reading
@@ -27,9 +29,28 @@ T = TypeVar("T")
 
 def run(attempt: Attempt) -> None:
     """From the job's start, or from where an earlier attempt left, to the tasks of verification."""
-    limit = attempt.spec.budget.max_seconds
     kept = attempt.load()
     attempt.seconds_before = float(kept["seconds"]) if kept else 0.0
+    found = None
+    try:
+        found = search(attempt, kept)
+    except NoRoomError as error:
+        if not error.can_be_halved:
+            raise
+        text = error.warning
+    if found is None:
+        release()  # not before the error and what it holds are gone
+        attempt.warn(text)
+        found = search(attempt, attempt.load())
+    order_verification(attempt, *found)
+
+
+def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict[str, float]]:
+    """Until there is no more to find; the axes, and the reference point.
+
+    When a step does not fit into memory, the last checkpoint is kept with steps in two pieces, and NoRoomError raised.
+    """
+    limit = attempt.spec.budget.max_seconds
     plan = plan_of(
         attempt.spec,
         settings().data_root,
@@ -38,6 +59,8 @@ def run(attempt: Attempt) -> None:
         attempt.glance,
         attempt.room.alone,
         lambda: limit is not None and attempt.seconds() > limit,
+        attempt.warn,
+        int(kept.get("pieces", 1)) if kept else 1,
     )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
@@ -49,8 +72,8 @@ def run(attempt: Attempt) -> None:
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values
     }
     log.info("searching on %s; %d candidates are on record", attempt.device, len(rows))
-    search_until_done(attempt, plan, recorder, journal, kept)
-    order_verification(attempt, axes, reference)
+    search_until_done(attempt, plan, recorder, journal, kept["algorithm"] if kept else None)
+    return axes, reference
 
 
 def complete_reference(attempt: Attempt, plan: Plan) -> dict[str, float]:
@@ -69,20 +92,32 @@ def search_until_done(
     plan: Plan,
     recorder: SearchRecorder,
     journal: dict[str, dict[str, Value]],
-    kept: Mapping[str, Any] | None,
+    safe: Mapping[str, Any] | None,
 ) -> None:
-    """Ends with the algorithm; it ends itself at the next epoch or generation when the seconds are used up."""
-    search = start(plan.algorithm, plan.problem, kept["algorithm"] if kept else None)
+    """From a checkpoint's state to the end of the algorithm; it ends itself at the next epoch or generation when the
+    seconds are used up.
+    """
+
+    def save(pieces: int, now: bool) -> None:
+        attempt.save({"algorithm": safe, "seconds": attempt.seconds(), "pieces": pieces}, now)
+
+    search = start(plan.algorithm, plan.problem, checkpoint.copied(safe))  # optimisers go on with what they are given
     try:
         for event in drive(search, Evaluator(plan.problem, journal)):
             if isinstance(event, Checkpoint):
                 recorder.flush()
-                attempt.save({"algorithm": event.state, "seconds": attempt.seconds()}, now=attempt.flag.set)
+                safe = checkpoint.copied(event.state)
+                save(plan.problem.pieces, now=attempt.flag.set)
                 attempt.flag.check()
             else:
                 recorder.take(event)
     except Stopped:
         recorder.flush()
+        raise
+    except NoRoomError as error:
+        recorder.flush()
+        if error.can_be_halved:
+            save(pieces=2, now=True)
         raise
     recorder.flush()
 

@@ -40,9 +40,9 @@ def run(attempt: Attempt) -> None:
     axes, recipe = axes_of(attempt.spec), recipe_of(attempt.spec)
     splits = splits_of(attempt.spec, settings().data_root)
     log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
-    errors, network = train(attempt, architecture, recipe, splits)
+    errors, network, micro_batch = train(attempt, architecture, recipe, splits)
     path = store_weights(attempt, candidate.id, architecture, network, splits)
-    values = final_values(axes, architecture, errors, recipe, splits.select.size)
+    values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch)
     with attempt.recording() as session:
         candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
         candidates.add_artefact(session, candidate.id, attempt.job_id, "safetensors", *path)
@@ -54,13 +54,18 @@ def run(attempt: Attempt) -> None:
             write_final_front(session, attempt.job_id, axes, attempt.reference_point)
 
 
-def train(attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: Splits) -> tuple[list[float], Network]:
-    """Errors on ``select`` of every replicate, and the network of the first."""
+def train(
+    attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: Splits
+) -> tuple[list[float], Network, int | None]:
+    """Errors on ``select`` of every replicate, the network of the first, and the images of a micro-batch where memory
+    did not suffice for whole ones.
+    """
     kept = attempt.load()
     errors: list[float] = list(kept["errors"]) if kept else []
     first: Mapping[str, Any] | None = kept["first"] if kept else None
     replicate = len(errors)
     current = kept["training"] if kept else None
+    micro_batch: int | None = kept.get("micro_batch") if kept else None
     while replicate < attempt.spec.verify.seeds:
         training = Training(
             architecture,
@@ -77,20 +82,24 @@ def train(attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: 
             current = None
         while not training.finished:
             trained = training.epoch()
+            micro_batch = training.micro_batch or micro_batch
+            state = {"errors": errors, "first": first, "training": training.state(), "micro_batch": micro_batch}
+            attempt.save(state, now=attempt.flag.set or trained is None)
+            if trained is None:
+                attempt.warn(str(training.no_room and training.no_room.warning))
+                continue
             which = f"training {replicate + 1} of {attempt.spec.verify.seeds}, epoch {training.done} of {recipe.epochs}"
             log.info("%s: loss %.4f", which, trained.loss)
-            state = {"errors": errors, "first": first, "training": training.state()}
-            attempt.save(state, now=attempt.flag.set)
             attempt.flag.check()
         errors = [*errors, misclassified(training.network, splits.select, attempt.device) / splits.select.size]
         log.info("training %d: error %.4f on %d images", replicate + 1, errors[-1], splits.select.size)
         if first is None:
             first = {name: tensor.detach().clone() for name, tensor in training.network.state_dict().items()}
         replicate += 1
-        attempt.save({"errors": errors, "first": first, "training": None})
+        attempt.save({"errors": errors, "first": first, "training": None, "micro_batch": micro_batch})
     network = Network(architecture, auxiliary=recipe.auxiliary > 0)
     network.load_state_dict(dict(first or {}))
-    return errors, network
+    return errors, network, micro_batch
 
 
 def store_weights(
@@ -120,13 +129,20 @@ def store_weights(
 
 
 def final_values(
-    axes: Axes, architecture: Architecture, errors: list[float], recipe: Recipe, images: int
+    axes: Axes,
+    architecture: Architecture,
+    errors: list[float],
+    recipe: Recipe,
+    images: int,
+    micro_batch: int | None = None,
 ) -> dict[str, Value]:
     """All but the measured ones: those are taken side by side when every candidate is trained."""
     mean = sum(errors) / len(errors)
     detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select", "n": images}
     if len(errors) > 1:
         detail["by_seed"] = errors
+    if micro_batch is not None:
+        detail["micro_batch"] = micro_batch
     values: dict[str, Value] = {}
     for key, objective in axes.objectives.items():
         if objective.source == "data":

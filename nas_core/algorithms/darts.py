@@ -26,6 +26,7 @@ from nas_core.settings import settings
 from nas_core.supernet import Supernet
 from nas_core.supernet.weights import WeightLearner, forever, make_supernet, supernet_error
 from nas_core.training import seed_of
+from nas_core.training.room import in_pieces, room_for
 from nas_core.values import Value
 
 
@@ -96,6 +97,7 @@ class _Run:
             lr=settings.lr,
             lr_min=settings.lr_min,
             weight_decay=settings.weight_decay,
+            pieces=problem.pieces,
         )
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.done = 0
@@ -122,12 +124,15 @@ class _Run:
     def alpha_step(self, images: Tensor, labels: Tensor) -> None:
         """One Adam step on the validation loss; the weights get no gradient."""
         self.supernet.train()
-        loss = F.cross_entropy(self.supernet(images, self.gates()), labels)
         alphas = list(self.alpha.values())
-        # a stack of one or two cells has reduction cells alone: the other alpha is not used and stays as it is
-        for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas, allow_unused=True), strict=True):
-            alpha.grad = gradient
-        self.architect.step()
+        with room_for(len(labels), self.problem.pieces, images.device):
+            self.architect.zero_grad(set_to_none=True)
+            for some, theirs, share in in_pieces(images, labels, self.problem.pieces):
+                loss = F.cross_entropy(self.supernet(some, self.gates()), theirs) * share
+                # a stack of one or two cells has reduction cells alone: the other alpha is not used, stays as it is
+                for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas, allow_unused=True), strict=True):
+                    alpha.grad = gradient if alpha.grad is None or gradient is None else alpha.grad + gradient
+            self.architect.step()
 
     def strengths(self) -> dict[str, NDArray[np.floating[Any]]]:
         return {name: gates.detach().cpu().numpy() for name, gates in self.gates().items()}
@@ -144,11 +149,12 @@ class _Run:
         """Of the derived cell one-hot, with inherited weights, on all validation images."""
         problem = self.problem
         active = problem.space.selection(genotype)
-        return supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device)
+        return supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device, problem.pieces)
 
     def values(self, error: float) -> dict[str, Value]:
         images = self.problem.splits.validation.size
-        return data_values(self.problem, error, {"epochs": self.done, "split": "validation", "n": images})
+        detail = {"epochs": self.done, "split": "validation", "n": images}
+        return data_values(self.problem, error, detail, self.settings.batch)
 
     def state(self) -> dict[str, Any]:
         return {

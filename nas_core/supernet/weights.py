@@ -14,6 +14,7 @@ from nas_core.data import Split
 from nas_core.errors import DivergedError
 from nas_core.supernet.network import Selection, Supernet
 from nas_core.training.networks import cosine, learn_at
+from nas_core.training.room import in_pieces, room_for
 
 SCORING_BATCH = 256
 
@@ -37,8 +38,11 @@ class WeightLearner:
         momentum: float = 0.9,
         weight_decay: float = 3e-4,
         clip: float = 5.0,
+        pieces: int = 1,
     ) -> None:
         self.supernet, self.epochs, self.lr, self.lr_min, self.clip = supernet, epochs, lr, lr_min, clip
+        self.pieces = pieces
+        """In which each batch is taken."""
         self.optimizer = torch.optim.SGD(supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._total: Tensor | None = None
         self._seen = 0
@@ -49,14 +53,18 @@ class WeightLearner:
         self._total, self._seen = None, 0
 
     def step(self, images: Tensor, labels: Tensor, choice: Choice) -> None:
+        """One step of the optimiser. Raises NoRoomError when it does not fit into memory."""
         gates, active = choice
         self.supernet.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.supernet(images, gates, active), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.clip)
-        self.optimizer.step()
-        total = loss.detach() * len(labels)
+        with room_for(len(labels), self.pieces, images.device):
+            self.optimizer.zero_grad(set_to_none=True)
+            total = torch.zeros((), device=images.device)
+            for some, theirs, share in in_pieces(images, labels, self.pieces):
+                loss = F.cross_entropy(self.supernet(some, gates, active), theirs) * share
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * len(labels)
+            nn.utils.clip_grad_norm_(self.supernet.parameters(), self.clip)
+            self.optimizer.step()
         self._total = total if self._total is None else self._total + total
         self._seen += len(labels)
 
@@ -94,13 +102,18 @@ def even_batches(size: int, largest: int) -> int:
 
 
 @torch.no_grad()
-def supernet_error(supernet: Supernet, split: Split, choice: Choice, device: torch.device) -> float:
-    """Share of the split's images that the chosen sub-network gets wrong, with batch statistics."""
+def supernet_error(supernet: Supernet, split: Split, choice: Choice, device: torch.device, pieces: int = 1) -> float:
+    """Share of the split's images that the chosen sub-network gets wrong, with batch statistics.
+
+    ``pieces`` as in training: batches are as much smaller. Raises NoRoomError.
+    """
     gates, active = choice
     supernet.train()  # batch norms of the supernet keep no running statistics
     wrong = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in split.batches(even_batches(split.size, SCORING_BATCH), None, None, device):
-        wrong += (supernet(images, gates, active).argmax(dim=1) != labels).sum()
+    batch = even_batches(split.size, SCORING_BATCH // pieces)
+    with room_for(batch, pieces, device):
+        for images, labels in split.batches(batch, None, None, device):
+            wrong += (supernet(images, gates, active).argmax(dim=1) != labels).sum()
     return int(wrong) / split.size
 
 

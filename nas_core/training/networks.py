@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from nas_core import checkpoint
 from nas_core.architecture import Architecture
 from nas_core.data import Augmentation, Split
-from nas_core.errors import DivergedError
+from nas_core.errors import DivergedError, NoRoomError
 from nas_core.events import Glance, unseen
 from nas_core.network import Network
 from nas_core.recipe import Recipe
+from nas_core.training.room import in_pieces, is_out_of_memory, release, room_for
 
-EVALUATION_BATCH = 512
+EVALUATION_BATCH, SMALL_BATCH = 512, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,42 @@ class Training:
         )
         self.done = 0
         """Epochs finished."""
+        self.pieces = 1
+        """In which each batch is taken."""
+        self.no_room: NoRoomError | None = None
+        """Why that is no longer one."""
 
     @property
     def finished(self) -> bool:
         return self.done >= self.recipe.epochs
 
-    def epoch(self) -> Epoch:
-        """Trains for one epoch. Raises DivergedError when the loss is no longer finite."""
+    @property
+    def micro_batch(self) -> int | None:
+        """Images of a piece; None while batches are taken whole."""
+        return None if self.pieces == 1 else -(-self.recipe.batch // self.pieces)
+
+    def epoch(self) -> Epoch | None:
+        """Trains for one epoch. None: its steps did not fit into memory (``no_room`` says so); all is as before, and
+        the next call takes them in pieces.
+
+        Raises NoRoomError when the pieces do not fit either, DivergedError when the loss is no longer finite.
+        """
+        before = checkpoint.copied(self.state())
+        try:
+            with room_for(self.recipe.batch, self.pieces, self.device):
+                return self._epoch()
+        except NoRoomError as error:
+            if not error.can_be_halved:
+                raise
+            self.no_room = error.with_traceback(None)
+        self.no_room.__cause__ = self.no_room.__context__ = None  # their frames hold the tensors of the failed step
+        self.optimizer.zero_grad(set_to_none=True)
+        self.resume(before)
+        self.pieces = 2
+        release()
+        return None
+
+    def _epoch(self) -> Epoch:
         recipe = self.recipe
         self.network.train()
         self.network.drop_path = recipe.drop_path * self.done / recipe.epochs
@@ -93,15 +124,12 @@ class Training:
         for index, (images, labels) in enumerate(batches):
             learn_at(self.optimizer, cosine(self.done * per_epoch + index, recipe.epochs * per_epoch, recipe.lr))
             self.optimizer.zero_grad(set_to_none=True)
-            logits, auxiliary = self.network.with_auxiliary(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-            if auxiliary is not None:
-                extra = F.cross_entropy(auxiliary, labels, label_smoothing=recipe.label_smoothing)
-                loss = loss + recipe.auxiliary * extra
-            loss.backward()  # type: ignore[no-untyped-call]
+            for some, theirs, share in in_pieces(images, labels, self.pieces):
+                loss = self._loss(some, theirs) * share
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * len(labels)
             nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
             self.optimizer.step()
-            total += loss.detach() * len(labels)
             seen += len(labels)
             self.between_steps()
             self.glance(self.done * per_epoch + index + 1, recipe.epochs * per_epoch, mean_loss)
@@ -114,6 +142,15 @@ class Training:
             )
         return Epoch(self.done, mean)
 
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        recipe = self.recipe
+        logits, auxiliary = self.network.with_auxiliary(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if auxiliary is not None:
+            extra = F.cross_entropy(auxiliary, labels, label_smoothing=recipe.label_smoothing)
+            loss = loss + recipe.auxiliary * extra
+        return loss
+
     def state(self) -> dict[str, Any]:
         """Everything a later process needs to go on: tensors and JSON values only."""
         return {
@@ -121,6 +158,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "done": self.done,
+            "pieces": self.pieces,
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -128,13 +166,28 @@ class Training:
         self.optimizer.load_state_dict(dict(state["optimizer"]))
         self.generator.set_state(state["generator"])
         self.done = int(state["done"])
+        self.pieces = int(state.get("pieces", 1))
 
 
 @torch.no_grad()
 def misclassified(network: nn.Module, split: Split, device: torch.device) -> int:
-    """How many of the split's images a network gets wrong, in evaluation mode."""
+    """How many of the split's images a network gets wrong, in evaluation mode, where the batch does not matter.
+
+    Raises NoRoomError when not even small batches fit into memory.
+    """
     network.eval()
+    try:
+        return _wrong(network, split, device, EVALUATION_BATCH)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    release()
+    with room_for(SMALL_BATCH, 1, device):
+        return _wrong(network, split, device, SMALL_BATCH)
+
+
+def _wrong(network: nn.Module, split: Split, device: torch.device, batch: int) -> int:
     wrong = torch.zeros((), dtype=torch.int64, device=device)
-    for images, labels in split.batches(EVALUATION_BATCH, None, None, device):
+    for images, labels in split.batches(batch, None, None, device):
         wrong += (network(images).argmax(dim=1) != labels).sum()
     return int(wrong)
