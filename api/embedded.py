@@ -1,7 +1,8 @@
 """The whole service on this machine: broker, database, workers and API under one supervisor.
 
 One folder holds it all. Ended in order (workers, API, broker), each with a grace period; whatever is left then is
-killed. A worker that dies is started again, with growing pauses; without API or broker the service ends.
+killed. A worker or broker that dies is started again, with growing pauses: the broker's queue is on disk, and what of
+it was lost is sent again from the database. Without API the service ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import TracebackType
@@ -37,7 +40,7 @@ HANDOVER_SECONDS = 10.0
 """How long a killed predecessor's children may take to let go of the port."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 HEALTHY_SECONDS = 60.0
-"""A worker that lived this long is restarted at once."""
+"""A process that lived this long has the first pause again."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -77,8 +80,8 @@ class Embedded:
         self._broker: Child | None = None
         self._api: Child | None = None
         self._workers: dict[int, Child] = {}
-        self._pauses: dict[int, float] = {}
-        self._due: dict[int, float] = {}
+        self._pauses: dict[str, float] = {}
+        self._due: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -135,28 +138,15 @@ class Embedded:
             raise
 
     def check(self) -> list[str]:
-        """To be called every second or so: starts workers again, and returns what happened in words.
+        """To be called every second or so: starts broker and workers again, and returns what happened in words.
 
-        Raises ChildDiedError when API or broker have ended.
+        Raises ChildDiedError when the API has ended.
         """
-        for child in (self._api, self._broker):
-            if child is not None and child.code is not None:
-                raise ChildDiedError(child)
-        said, now = [], time.monotonic()
+        if self._api is not None and self._api.code is not None:
+            raise ChildDiedError(self._api)
+        said = self._revive(self._broker, self._restart_broker) if self._broker is not None else []
         for number, child in list(self._workers.items()):
-            if child.code is None:
-                continue
-            if number not in self._due:
-                if now - child.started > HEALTHY_SECONDS:
-                    self._pauses.pop(number, None)
-                pause = self._pauses.get(number, FIRST_PAUSE)
-                self._pauses[number] = min(LONGEST_PAUSE, 2 * pause)
-                self._due[number] = now + pause
-                said.append(f"{ChildDiedError(child)}\nit is started again in {pause:g} s")
-            elif now >= self._due[number]:
-                del self._due[number]
-                processes.stop([child], 0, lambda: True)  # what it may have left
-                self._workers[number] = self._start_worker(number)
+            said += self._revive(child, partial(self._restart_worker, number))
         return said
 
     def stop(self) -> None:
@@ -261,6 +251,39 @@ class Embedded:
         options = ["--device", "cpu", "--threads", str(self.threads_per_worker), "--name", name]
         log = self.log_dir / f"worker-{number}.log"
         return Child(f"worker {number}", python("worker", *options), self._environment(), log)
+
+    def _revive(self, child: Child, start: Callable[[], None]) -> list[str]:
+        """Starts a process again when its pause is over; what there is to say."""
+        if child.code is None:
+            return []
+        now = time.monotonic()
+        if child.name not in self._due:
+            if now - child.started > HEALTHY_SECONDS:
+                self._pauses.pop(child.name, None)
+            return [f"{ChildDiedError(child)}\nit is started again in {self._postpone(child.name):g} s"]
+        if now < self._due[child.name]:
+            return []
+        processes.stop([child], 0, lambda: True)  # what it may have left
+        try:
+            start()
+        except ServeError as error:
+            return [f"{error}\nit is tried again in {self._postpone(child.name):g} s"]
+        del self._due[child.name]
+        return []
+
+    def _postpone(self, name: str) -> float:
+        """Seconds until the next start, twice as many each time."""
+        pause = self._pauses.get(name, FIRST_PAUSE)
+        self._pauses[name] = min(LONGEST_PAUSE, 2 * pause)
+        self._due[name] = time.monotonic() + pause
+        return pause
+
+    def _restart_broker(self) -> None:
+        broker.stop_orphan(self.data_dir)  # the socket that the dead one left
+        self._broker = broker.start(self.data_dir, self.log_dir / "broker.log")
+
+    def _restart_worker(self, number: int) -> None:
+        self._workers[number] = self._start_worker(number)
 
     def _wait_until_ready(self) -> None:
         deadline, said = time.monotonic() + READY_SECONDS, ""

@@ -6,12 +6,14 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from api import broker, demo
 from api.embedded import Embedded, cores
@@ -73,6 +75,45 @@ def test_a_broker_of_ones_own_is_used_instead(folder: Path, monkeypatch: pytest.
     finally:
         own.process.terminate()
         own.process.wait()
+
+
+def test_a_broker_that_dies_is_started_again_with_its_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.embedded.FIRST_PAUSE", 0.2)
+    with Embedded(folder, port=0, workers=0) as service, Client(service.url) as client:
+        with redis.Redis(unix_socket_path=str(broker.socket_path(folder))) as queue:
+            queue.lpush("search.cpu", "a message")
+        first = service.children[-1]
+        first.process.kill()
+        first.process.wait()
+        (said,) = service.check()
+        assert "the broker was killed by SIGKILL" in said and "started again in 0.2 s" in said
+        assert service.check() == [], "it waits, and says so once"
+        deadline = time.monotonic() + 30
+        while service.children[-1].process.pid == first.process.pid:
+            assert time.monotonic() < deadline
+            assert service.check() == []
+        assert client.ready().broker == "ok"
+        with redis.Redis(unix_socket_path=str(broker.socket_path(folder))) as queue:
+            assert queue.lrange("search.cpu", 0, -1) == [b"a message"]
+
+
+def test_a_broker_that_cannot_start_is_tried_again_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.embedded.FIRST_PAUSE", 0.05)
+    with Embedded(folder, port=0, workers=0) as service:
+        service.children[-1].process.kill()
+        service.children[-1].process.wait()
+        with monkeypatch.context() as away:
+            away.setattr("api.broker.server", lambda: Path("/bin/false"))
+            said: list[str] = []
+            deadline = time.monotonic() + 30
+            while not any("it is tried again in" in each for each in said):
+                assert time.monotonic() < deadline
+                said += service.check()
+        while service.children[-1].code is not None:
+            assert time.monotonic() < deadline
+            service.check()
+        with Client(service.url) as client:
+            assert client.ready().broker == "ok"
 
 
 def test_a_start_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
