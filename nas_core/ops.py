@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
@@ -28,11 +29,36 @@ SEARCH_NORM = Norm(affine=False, track=False)
 """DARTS A.1.1: batch statistics and no affine parameters while searching."""
 
 
+class PointConv(nn.Conv2d):
+    """A 1 x 1 convolution without bias.
+
+    Where gradients are wanted, one of few channels with a stride picks its pixels first, which is the same. oneDNN's
+    gradient of the strided one writes past its workspace in channels-last order (docs/decisions/0013).
+    """
+
+    BLOCK = 16
+    """Channels from which on that does not happen, with any instruction set."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = self.stride[0]
+        narrow = step > 1 and self.in_channels < self.BLOCK
+        if narrow and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return F.conv2d(x[:, :, ::step, ::step], self.weight)
+        return super().forward(x)
+
+
 class ReluConvNorm(nn.Sequential):
     """ReLU, k x k convolution, batch norm."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, norm: Norm) -> None:
-        convolution = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        convolution = (
+            PointConv(inputs, outputs, stride)
+            if kernel == 1
+            else nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+        )
         super().__init__(nn.ReLU(), convolution, norm(outputs))
 
 
@@ -82,8 +108,8 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
         super().__init__()
-        self.straight = nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False)
-        self.shifted = nn.Conv2d(inputs, outputs - outputs // 2, 1, 2, bias=False)
+        self.straight = PointConv(inputs, outputs // 2, 2)
+        self.shifted = PointConv(inputs, outputs - outputs // 2, 2)
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', ceil(H / 2), ceil(W / 2))
