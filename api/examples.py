@@ -39,6 +39,7 @@ JOB: dict[str, Any] = {
             "cpu_seconds": 61.5,
             "gpu_seconds": None,
             "peak_memory_mb": 512.0,
+            "peak_gpu_memory_mb": None,
         }
     ],
     "front": {"search": 12, "final": 3},

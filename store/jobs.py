@@ -56,6 +56,7 @@ class AttemptView:
     cpu_seconds: float | None
     gpu_seconds: float | None
     peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None
 
 
 def create(session: Session, spec: Mapping[str, Any], name: str = "", labels: Mapping[str, str] | None = None) -> Job:
@@ -194,6 +195,7 @@ def attempts_of(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, list[At
                 cpu_seconds=attempt.cpu_seconds,
                 gpu_seconds=attempt.gpu_seconds,
                 peak_memory_mb=attempt.peak_memory_mb,
+                peak_gpu_memory_mb=attempt.peak_gpu_memory_mb,
             )
         )
     return found

@@ -116,6 +116,7 @@ class Attempt(Base):
     cpu_seconds: Mapped[float | None]
     gpu_seconds: Mapped[float | None]
     peak_memory_mb: Mapped[float | None]
+    peak_gpu_memory_mb: Mapped[float | None]
 
 
 class LogChunk(Base):

@@ -159,6 +159,7 @@ def end(
     cpu_seconds: float | None = None,
     gpu_seconds: float | None = None,
     peak_memory_mb: float | None = None,
+    peak_gpu_memory_mb: float | None = None,
     detail: str | None = None,
 ) -> bool:
     """Gives a task back, with what its attempt took; False when it was no longer ours.
@@ -179,7 +180,12 @@ def end(
     cancelling = jobs.get(session, task.job_id).status == "cancelling"
     stored = "cancelled" if cancelling and status in ("queued", "failed") else status
     _set(session, task_id, status=stored, attempt=counted, lease_owner=None, lease_expires=None)
-    used = {"cpu_seconds": cpu_seconds, "gpu_seconds": gpu_seconds, "peak_memory_mb": peak_memory_mb}
+    used = {
+        "cpu_seconds": cpu_seconds,
+        "gpu_seconds": gpu_seconds,
+        "peak_memory_mb": peak_memory_mb,
+        "peak_gpu_memory_mb": peak_gpu_memory_mb,
+    }
     _close_attempts(session, task_id, at, end, exit_signal=exit_signal, **used)
     _tell(session, task.job_id, task_id, task.kind, number=fence, end=end, exit_signal=exit_signal, **used)
     session.refresh(task)

@@ -24,7 +24,7 @@ def main(supervisor: int) -> int:
     die_with(supervisor)
     name_process("skyline-spare")
     room = Room()  # importing is load, too: not beside a measurement
-    from worker.run import run
+    from worker.run import report, run
 
     room.close()
     line = sys.stdin.buffer.readline()
@@ -36,7 +36,11 @@ def main(supervisor: int) -> int:
     with suppress(OSError):  # a supervisor that went takes us with it
         channel.sendall(b"\n")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return run(UUID(order["task"]), order["fence"])
+    try:
+        return run(UUID(order["task"]), order["fence"])
+    finally:
+        with suppress(OSError):
+            channel.sendall(json.dumps(report()).encode() + b"\n")
 
 
 def _settle(log: str) -> socket.socket:

@@ -12,8 +12,8 @@ from uuid import UUID
 import torch
 import torch._dynamo  # otherwise imported by the first optimiser, which takes nearly two seconds
 
-from nas_core.devices import describe, device_of
-from nas_core.errors import NasCoreError
+from nas_core.devices import describe, device_of, peak_memory_mb
+from nas_core.errors import DeviceError, NasCoreError
 from nas_core.training.room import is_out_of_memory
 from skyline.schemas import JobSpec
 from store import candidates, jobs, tasks
@@ -59,6 +59,14 @@ def give_up(kind: str, attempt: Attempt, reason: str) -> None:
             candidates.fail(session, attempt.candidate_id, reason)
         else:
             jobs.finish(session, attempt.job_id, "failed", reason, by=attempt.task_id)
+
+
+def report() -> dict[str, float | None]:
+    """What only this process knows of what it used."""
+    try:
+        return {"peak_gpu_memory_mb": peak_memory_mb(device_of(Identity().device_class))}
+    except (DeviceError, RuntimeError):  # a GPU that fell off the bus
+        return {}
 
 
 def run(task_id: UUID, fence: int) -> int:

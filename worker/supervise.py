@@ -22,6 +22,7 @@ from store import catalog, tasks
 from store.session import unit_of_work
 from store.settings import settings
 from worker.control import DONE, LEASE_LOST, PUT_BACK
+from worker.gpu import GpuUse
 from worker.identity import Identity
 from worker.logs import Shipper
 from worker.spare import Reserve, Runner, environment
@@ -53,6 +54,7 @@ class Child:
         self._order = {"task": str(task_id), "fence": fence, "log": str(self.log_path)}
         self._stopping = False
         self.ended: Ended | None = None
+        self.gpu = GpuUse(Identity().device_class)
         spare = reserve.take()
         self._spare = spare is not None
         self._runner = spare or Runner(environment(), self.log_path)
@@ -79,12 +81,17 @@ class Child:
                 if self._died_as_spare():
                     continue
                 scale = 1024 if sys.platform == "linux" else 1024 * 1024
+                self.gpu.ended(self._runner.lines[1:])
                 self.ended = Ended(code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
             elif time.monotonic() >= deadline:
                 return None
             else:
                 time.sleep(LOOK_SECONDS)
         return self.ended
+
+    def look(self) -> None:
+        """To be called at every heartbeat, for what can be known only while it lives."""
+        self.gpu.look(self._runner.process.pid)
 
     def stop(self) -> Ended:
         """Asks, waits, then kills the whole group."""
@@ -130,6 +137,7 @@ def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
         while ended is None:
             ended = child.wait(have.heartbeat_seconds)
             if ended is None:
+                child.look()
                 try:
                     asked = _asked_to_stop(task_id, claim.fence, identity)
                     held = time.monotonic()
@@ -162,6 +170,7 @@ def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -
         "exit_signal": -ended.code if ended.code < 0 else None,
         "cpu_seconds": round(ended.cpu_seconds, 3),
         "peak_memory_mb": round(ended.peak_memory_mb, 1),
+        **child.gpu.facts(),
     }
     if asked == "lost" or ended.code == LEASE_LOST:
         return  # whoever holds the lease now has closed this attempt

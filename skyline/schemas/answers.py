@@ -35,7 +35,11 @@ class Attempt(Answer):
     exit_signal: int | None
     cpu_seconds: float | None
     gpu_seconds: float | None
+    """How long the attempt had its GPU to itself; null on a CPU."""
     peak_memory_mb: float | None
+    """Of the host's memory."""
+    peak_gpu_memory_mb: float | None = None
+    """Null on a CPU, and where it cannot be known."""
 
 
 class FrontCounts(Answer):

@@ -45,6 +45,8 @@ class Gpu(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if function is torch.device:
+            return function(*args, **(kwargs or {}))
         if function is torch.conv2d and torch.is_grad_enabled():
             self._hold(args[0].shape[0])
         here = {name: _on_cpu(value) for name, value in (kwargs or {}).items()}
