@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.cuts import split_by_class
+from nas_core.devices import moved
 
 Indices = Sequence[int] | NDArray[np.integer[Any]] | Tensor
 RESIDENT_BYTES = 2**30
@@ -40,7 +41,7 @@ class Augmentation:
         device = images.device
 
         def draw(below: int) -> Tensor:
-            return torch.randint(below, (count, 1), generator=generator).to(device)
+            return moved(torch.randint(below, (count, 1), generator=generator), device)
 
         if self.padding or self.flip:
             rows = torch.arange(height, device=device).expand(count, height)
@@ -152,15 +153,15 @@ class TensorSplit:
         if generator is not None:
             places = places[torch.randperm(self.size, generator=generator)]
             stop = self.size - self.size % batch or self.size
-        places = places.to(images.device)
+        places = moved(places, images.device)
         for start in range(0, stop, batch):
             chosen = places[start : start + batch]
-            pixels = images[chosen].to(device=device, dtype=torch.float32)
+            pixels = moved(images[chosen], device, torch.float32)
             pixels = (pixels - mean) * scale
             if augment is not None and generator is not None:
                 pixels = augment(pixels, generator)
             # (N, H, W, C) seen as (N, C, H, W) is channels last without a copy.
-            yield pixels.permute(0, 3, 1, 2), labels[chosen].to(device)
+            yield pixels.permute(0, 3, 1, 2), moved(labels[chosen], device)
 
 
 @dataclass(frozen=True)

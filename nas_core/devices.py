@@ -102,6 +102,11 @@ def peak_memory_mb(device: torch.device) -> float | None:
     return float(torch.cuda.max_memory_allocated(device) / MIB) or None
 
 
+def moved(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """The tensor on the device. The host does not wait for the device where the tensor comes from the host."""
+    return tensor.to(device=device, dtype=dtype or tensor.dtype, non_blocking=tensor.device.type == "cpu")
+
+
 def synchronize(device: torch.device) -> None:
     """Waits until the device has done all it was told; the CPU always has."""
     if device.type == "cuda":

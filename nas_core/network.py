@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nas_core.architecture import Architecture, CellType
 from nas_core.costs import Site, sites
+from nas_core.devices import moved
 from nas_core.ops import Norm, make_op, preprocess
 from nas_core.stem import Classifier, Stem
 
@@ -23,7 +24,7 @@ def drop_path(x: Tensor, probability: float, generator: torch.Generator | None) 
     """Zeroes whole samples with ``probability`` and scales the others, so that the mean stays. (N, ...) -> same."""
     keep = 1.0 - probability
     mask = torch.rand((x.shape[0], *[1] * (x.dim() - 1)), generator=generator) < keep
-    return x * (mask.to(x.device, x.dtype) / keep)
+    return x * (moved(mask, x.device, x.dtype) / keep)
 
 
 class Cell(nn.Module):
