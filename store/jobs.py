@@ -33,6 +33,10 @@ from store.models import (
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 OPEN_TASKS = ("queued", "running")
+COURSE = ("search", "verify", "conclude")
+"""Kinds of tasks that make up a job's course. Any other is done beside it, also after its end, and changes nothing of
+it: an export.
+"""
 CANCELLED_REASON = "cancelled on request"
 _LOCK = select(Job.status).where(Job.id == bindparam("job_id")).with_for_update(key_share=True)
 NO_SYNC = {"synchronize_session": False}
@@ -213,7 +217,8 @@ def front_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[s
 
 def waiting_for(session: Session, job: Job) -> str | None:
     """What keeps a job's next task from running: what a worker would need that no live one has, or None."""
-    waiting = select(Task.queue).where(Task.job_id == job.id, Task.status == "queued").order_by(Task.created_at)
+    of_course = (Task.job_id == job.id, Task.kind.in_(COURSE))
+    waiting = select(Task.queue).where(*of_course, Task.status == "queued").order_by(Task.created_at)
     name = session.scalars(waiting.limit(1)).first()
     if name is None:
         return None
@@ -293,11 +298,12 @@ def settle_cancelled(session: Session, job_id: UUID) -> bool:
 
     The caller holds the job's lock. A lease that has run out holds nothing.
     """
-    held = select(Task.id).where(Task.job_id == job_id, Task.status == "running", Task.lease_expires >= now(session))
+    of_course = (Task.job_id == job_id, Task.kind.in_(COURSE))
+    held = select(Task.id).where(*of_course, Task.status == "running", Task.lease_expires >= now(session))
     if session.execute(held.limit(1)).first() is not None:
         session.execute(
             update(Task)
-            .where(Task.job_id == job_id, Task.status == "queued")
+            .where(*of_course, Task.status == "queued")
             .values(status="cancelled")
             .execution_options(**NO_SYNC)
         )
@@ -330,15 +336,16 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
     ).first()
     if ended is None:
         return False
+    of_course = (Task.job_id == job_id, Task.kind.in_(COURSE), Task.id.is_distinct_from(by))
     session.execute(
         update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.ended_at.is_(None), Attempt.task_id.is_distinct_from(by))
+        .where(Attempt.ended_at.is_(None), Attempt.task_id.in_(select(Task.id).where(*of_course)))
         .values(ended_at=at, end="cancelled")
         .execution_options(**NO_SYNC)
     )
     session.execute(
         update(Task)
-        .where(Task.job_id == job_id, Task.status.in_(OPEN_TASKS), Task.id.is_distinct_from(by))
+        .where(*of_course, Task.status.in_(OPEN_TASKS))
         .values(status="cancelled", lease_owner=None, lease_expires=None)
         .execution_options(**NO_SYNC)
     )

@@ -35,6 +35,8 @@ REPLY_SECONDS = 2.0
 BATCH = 100
 """Messages between two commits."""
 STAGES = {"search": "search", "verify": "verify", "conclude": "measure"}
+SHORT = "short"
+"""The queue of what is done beside a job's course, in seconds and on any device."""
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ def device_class(device: str) -> str:
 
 def queue_for(kind: str, device: str) -> str:
     """The queue that carries tasks of this kind for this device or class of devices."""
+    if kind not in STAGES:
+        return SHORT
     return f"{STAGES[kind]}.{device_class(device)}"
 
 
@@ -100,7 +104,7 @@ def depths() -> dict[str, int] | None:
     """Messages that wait in each queue; None when the broker does not answer."""
     from redis.exceptions import RedisError
 
-    names = [f"{stage}.{kind}" for stage in STAGES.values() for kind in ("cpu", "cuda")]
+    names = [SHORT, *(f"{stage}.{kind}" for stage in STAGES.values() for kind in ("cpu", "cuda"))]
     try:
         with _client() as client, client.pipeline(transaction=False) as pipeline:
             for name in names:

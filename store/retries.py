@@ -84,7 +84,7 @@ def _why_not(candidate: Candidate, status: str, task: Task | None, every: Sequen
 
 
 def _tasks_of(session: Session, job_id: UUID) -> list[Task]:
-    query = select(Task).where(Task.job_id == job_id).order_by(Task.created_at, Task.id)
+    query = select(Task).where(Task.job_id == job_id, Task.kind.in_(jobs.COURSE)).order_by(Task.created_at, Task.id)
     return list(session.scalars(query.execution_options(populate_existing=True)))
 
 

@@ -64,13 +64,14 @@ def claim(
     Opens an attempt, closes the one before as "died" and moves the job on. A task whose attempts are used up ends
     here, see :func:`exhausted`.
     """
-    job_id = session.execute(select(Task.job_id).where(Task.id == task_id)).scalar_one_or_none()
-    if job_id is None:
+    found = session.execute(select(Task.job_id, Task.kind).where(Task.id == task_id)).one_or_none()
+    if found is None:
         return None
+    job_id, of_course = found.job_id, found.kind in jobs.COURSE
     status = jobs.lock(session, job_id)
-    if status in jobs.ENDED:
+    if of_course and status in jobs.ENDED:
         return None
-    if status == "cancelling":
+    if of_course and status == "cancelling":
         jobs.settle_cancelled(session, job_id)
         return None
     job = jobs.get(session, job_id)
@@ -104,10 +105,10 @@ def claim(
     session.add(Attempt(task_id=task_id, job_id=job_id, started_at=at, **started))
     session.flush()
     _tell(session, job_id, task_id, taken.kind, **started)
-    if job.started_at is None:
+    if of_course and job.started_at is None:
         session.execute(update(Job).where(Job.id == job_id).values(started_at=at).execution_options(**NO_SYNC))
     status, before = ("searching", ("queued",)) if taken.kind == "search" else ("verifying", ("queued", "searching"))
-    if job.status in before:
+    if of_course and job.status in before:
         jobs.set_phase(session, job_id, status=status, phase=status)
     return Claim(
         task_id=task_id,
@@ -123,16 +124,18 @@ def claim(
 
 def heartbeat(session: Session, task_id: UUID, fence: int, lease_seconds: float) -> Literal["ok", "cancel", "lost"]:
     """Renews the lease. "cancel": someone asked to stop; "lost": the task is no longer ours, stop quietly."""
-    job_id = session.execute(
+    held = session.execute(
         update(Task)
         .where(_held(task_id, fence))
         .values(lease_expires=now(session) + timedelta(seconds=lease_seconds))
-        .returning(Task.job_id)
+        .returning(Task.job_id, Task.kind)
         .execution_options(**NO_SYNC)
-    ).scalar_one_or_none()
-    if job_id is None:
+    ).one_or_none()
+    if held is None:
         return "lost"
-    asked = session.execute(select(Job.cancel_requested_at).where(Job.id == job_id)).scalar_one()
+    if held.kind not in jobs.COURSE:
+        return "ok"
+    asked = session.execute(select(Job.cancel_requested_at).where(Job.id == held.job_id)).scalar_one()
     return "ok" if asked is None else "cancel"
 
 
@@ -177,7 +180,7 @@ def end(
     task = session.get_one(Task, task_id, populate_existing=True)
     at = now(session)
     counted = task.attempt - (1 if status == "queued" and end == "drained" else 0)
-    cancelling = jobs.get(session, task.job_id).status == "cancelling"
+    cancelling = task.kind in jobs.COURSE and jobs.get(session, task.job_id).status == "cancelling"
     stored = "cancelled" if cancelling and status in ("queued", "failed") else status
     _set(session, task_id, status=stored, attempt=counted, lease_owner=None, lease_expires=None)
     used = {
@@ -232,7 +235,7 @@ def abandon(session: Session, job_id: UUID) -> None:
 
     The caller holds the job's lock. That worker finds its task taken away and changes nothing.
     """
-    left = select(Task.id).where(Task.job_id == job_id, Task.status.in_(OPEN_TASKS))
+    left = select(Task.id).where(Task.job_id == job_id, Task.kind.in_(jobs.COURSE), Task.status.in_(OPEN_TASKS))
     how = "done" if jobs.get(session, job_id).status == "succeeded" else "failed"
     for task_id in session.scalars(left).all():
         _close_attempts(session, task_id, now(session), how)
@@ -273,15 +276,17 @@ def counts(session: Session, job_id: UUID, kind: str) -> dict[str, int]:
 
 
 def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
-    """Ends a task whose attempts are used up: a search or conclusion fails its job, a verification its candidate.
+    """Ends a task whose attempts are used up: a search or conclusion fails its job, a verification its candidate; what
+    is done beside a job's course fails alone.
 
     The caller holds the job's lock. The reason ends in ``detail``, by default in the last lines of the log.
     """
     at = now(session)
     _close_attempts(session, task.id, at, "died")
     _set(session, task.id, status="failed", lease_owner=None, lease_expires=None)
-    attempts = select(Attempt).where(Attempt.task_id == task.id).order_by(Attempt.number.desc()).limit(1)
-    last = session.scalars(attempts).first()
+    if task.kind not in jobs.COURSE:
+        return
+    last = _last_attempt(session, task)
     said = detail if detail is not None or last is None else logs.tail(session, task.id, last.number)
     reason = "\n".join(filter(None, (_reason(task, last), logs.storable(said or ""))))
     if task.candidate_id is None:
@@ -291,6 +296,19 @@ def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
     warning = {"text": reason, "task": str(task.id), "candidate": str(task.candidate_id)}
     events.append(session, task.job_id, [("warning", warning)])
     _conclude_when_verified(session, task.job_id)
+
+
+def why_failed(session: Session, task: Task) -> str:
+    """Of a failed task that is none of its job's course: how its last attempt ended, and the end of its log."""
+    last = _last_attempt(session, task)
+    how = _reason(task, last) if last is None or last.end != "failed" else f"the {task.kind} failed"
+    said = "" if last is None else logs.tail(session, task.id, last.number)
+    return "\n".join(filter(None, (how, said)))
+
+
+def _last_attempt(session: Session, task: Task) -> Attempt | None:
+    attempts = select(Attempt).where(Attempt.task_id == task.id).order_by(Attempt.number.desc()).limit(1)
+    return session.scalars(attempts).first()
 
 
 def reap(session: Session) -> int:
@@ -314,7 +332,7 @@ def reap(session: Session) -> int:
         for task in expired:
             _close_attempts(session, task.id, at, "died")
             _tell(session, job_id, task.id, task.kind, number=task.fence, end="died")
-            if status in jobs.ENDED or status == "cancelling":
+            if task.kind in jobs.COURSE and (status in jobs.ENDED or status == "cancelling"):
                 _set(session, task.id, status="cancelled", lease_owner=None, lease_expires=None)
             elif task.attempt >= settings().max_attempts:
                 exhausted(session, task)
@@ -383,7 +401,9 @@ def _conclude_when_verified(session: Session, job_id: UUID) -> None:
 
 def _reason(task: Task, last: Attempt | None) -> str:
     times = "once" if task.attempt == 1 else f"{task.attempt} times"
-    what = {"search": "the search", "verify": "the verification", "conclude": "the conclusion"}[task.kind]
+    what = {"search": "the search", "verify": "the verification", "conclude": "the conclusion"}.get(
+        task.kind, f"the {task.kind}"
+    )
     if last is None:
         return f"{what} died {times}, the most that is allowed"
     return f"{what} died {times}, the most that is allowed; the last time on worker {last.worker}: {_how(last)}"

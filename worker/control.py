@@ -12,6 +12,8 @@ from types import FrameType
 DONE = 0
 PUT_BACK = 75
 """Exit code of a child that was asked to stop and left everything so that another can go on (EX_TEMPFAIL)."""
+GAVE_UP = 70
+"""Exit code of a child whose task cannot be done: another attempt would meet the same (EX_SOFTWARE)."""
 NO_DEVICE = 69
 """Exit code of worker.catalog where the worker's device is not on this host (EX_UNAVAILABLE)."""
 LEASE_LOST = 76

@@ -23,7 +23,7 @@ from store.session import reading, unit_of_work
 from store.settings import settings
 from worker import conclude, search, verify
 from worker.attempt import Attempt
-from worker.control import DONE, LEASE_LOST, PUT_BACK, StopFlag, Stopped
+from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK, StopFlag, Stopped
 from worker.identity import Identity
 from worker.quiet import Room
 
@@ -52,7 +52,11 @@ def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
 
 
 def give_up(kind: str, attempt: Attempt, reason: str) -> None:
-    """An error that another attempt would meet again: ends the candidate, or the job."""
+    """An error that another attempt would meet again: ends the candidate, or the job; neither for what is done beside
+    the job's course.
+    """
+    if kind not in jobs.COURSE:
+        return
     with unit_of_work(settings().outage_seconds) as session:
         tasks.hold(session, attempt.task_id, attempt.fence)
         if kind == "verify" and attempt.candidate_id is not None:
@@ -80,11 +84,13 @@ def run(task_id: UUID, fence: int) -> int:
         except NasCoreError as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
+            return GAVE_UP
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, f"out of memory on {describe(attempt.device)}: {error}")
+            return GAVE_UP
         else:
             attempt.discard()  # otherwise a retry may go on from it
     except Stopped:

@@ -13,15 +13,16 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from store import catalog, tasks
+from store.jobs import COURSE
 from store.session import unit_of_work
 from store.settings import settings
-from worker.control import DONE, LEASE_LOST, PUT_BACK
+from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK
 from worker.gpu import GpuUse
 from worker.identity import Identity
 from worker.logs import Shipper
@@ -179,6 +180,9 @@ def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -
             tasks.end(session, claim.task_id, claim.fence, status="cancelled", end="cancelled", **used)
         elif ended.code == DONE:
             tasks.end(session, claim.task_id, claim.fence, status="done", end="done", **used)
+        elif ended.code == GAVE_UP:  # the child has said what becomes of job or candidate
+            status: Literal["done", "failed"] = "done" if claim.kind in COURSE else "failed"
+            tasks.end(session, claim.task_id, claim.fence, status=status, end="failed", **used)
         elif asked == "drain" or ended.code == PUT_BACK:
             tasks.end(session, claim.task_id, claim.fence, status="queued", end="drained", **used)
         else:
