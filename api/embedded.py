@@ -60,7 +60,8 @@ class StoppedError(ServeError):
 class Embedded:
     """A service of one's own; ``with Embedded(folder, port=0) as service: Client(service.url)``.
 
-    ``port`` 0 takes a free one; ``threads`` per worker, None: cores divided by workers; ``workers`` may be 0.
+    ``port`` 0 takes a free one; ``threads`` per worker, None: cores divided by workers; ``workers`` may be 0. Beside
+    any worker there is one that does short work alone.
     Start it from a thread that outlives it. ``halt`` ends waiting in :meth:`start`; ``hurry`` ends waiting in
     :meth:`stop`.
     """
@@ -130,7 +131,7 @@ class Embedded:
             if own_broker:
                 self._broker = broker.start(self.data_dir, self.log_dir / "broker.log")
             self._api = self._start_api()
-            for number in range(1, self.workers + 1):
+            for number in range(self.workers + 1) if self.workers else ():
                 self._workers[number] = self._start_worker(number)
             self._wait_until_ready()
         except BaseException:
@@ -247,10 +248,12 @@ class Embedded:
         return Child("API", argv, self._environment(), self.log_dir / "api.log")
 
     def _start_worker(self, number: int) -> Child:
-        name = f"{socket.gethostname()}-cpu-{number}"
-        options = ["--device", "cpu", "--threads", str(self.threads_per_worker), "--name", name]
-        log = self.log_dir / f"worker-{number}.log"
-        return Child(f"worker {number}", python("worker", *options), self._environment(), log)
+        """Number 0 does short work alone, so that an export never waits for a search."""
+        which = str(number or "short")
+        options = ["--device", "cpu", "--name", f"{socket.gethostname()}-cpu-{which}"]
+        options += ["--threads", str(self.threads_per_worker)] if number else ["--threads", "1", "--queues", "short"]
+        own = self._environment() if number else {**self._environment(), "SKYLINE_WORKER_SPARE": "false"}
+        return Child(f"worker {which}", python("worker", *options), own, self.log_dir / f"worker-{which}.log")
 
     def _revive(self, child: Child, start: Callable[[], None]) -> list[str]:
         """Starts a process again when its pause is over; what there is to say."""
@@ -299,9 +302,11 @@ class Embedded:
                 except (ConnectionFailed, ApiError) as error:
                     said = str(error)
                     continue
-                if ready.workers >= self.workers and (ready.status == "ready" or self.workers == 0):
+                if ready.workers >= len(self._workers) and (ready.status == "ready" or self.workers == 0):
                     return
-                said = f"{ready.workers} of {self.workers} workers, database {ready.database}, broker {ready.broker}"
+                said = (
+                    f"{ready.workers} of {len(self._workers)} workers, database {ready.database}, broker {ready.broker}"
+                )
         raise ServeError(f"not ready after {READY_SECONDS:g} s: {said}; see the logs in {self.log_dir}")
 
 

@@ -80,7 +80,9 @@ def _parser(default: Identity) -> argparse.ArgumentParser:
         "--slots", type=_positive, help="workers that share the cores of this host (default: those that live on it now)"
     )
     parser.add_argument("--name", default=None, help="unique among all workers (default: HOST-DEVICE)")
-    parser.add_argument("--queues", default=default.queues, help="comma-separated (default: all for the device)")
+    parser.add_argument(
+        "--queues", default=default.queues, help="comma-separated (default: all for the device); 'short': exports alone"
+    )
     return parser
 
 

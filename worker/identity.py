@@ -8,6 +8,8 @@ import socket
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from store.queue import SHORT
+
 KINDS = ("search", "verify", "measure")
 """Kinds of queues a worker serves for its device class."""
 
@@ -30,7 +32,7 @@ class Identity(BaseSettings):
     threads: int = os.cpu_count() or 1
     """Torch threads of a task; worker.threads says how many they should be."""
     queues: str = ""
-    """Comma-separated; empty: all kinds for the device's class."""
+    """Comma-separated; empty: all kinds for the device's class, and short work."""
     spare: bool = True
     """Whether a process that has imported PyTorch waits for the next task (some 300 MB)."""
 
@@ -42,4 +44,9 @@ class Identity(BaseSettings):
     def queue_names(self) -> list[str]:
         if self.queues:
             return [name.strip() for name in self.queues.split(",") if name.strip()]
-        return [f"{kind}.{self.device_class}" for kind in KINDS]
+        return [*(f"{kind}.{self.device_class}" for kind in KINDS), SHORT]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes nothing that is long."""
+        return self.queue_names == [SHORT]

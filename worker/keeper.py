@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.errors import DeviceError
@@ -45,6 +47,16 @@ def inspect_host() -> dict[str, Any]:
         raise RuntimeError(f"python -m worker.catalog failed:\n{done.stderr[-2000:]}")
     publication: dict[str, Any] = json.loads(done.stdout)
     return publication
+
+
+def publication_of(identity: Identity) -> dict[str, Any]:
+    """What this worker makes known. One for short tasks can run no job, so it looks at nothing."""
+    if not identity.is_short:
+        return inspect_host()
+    memory_gb = round(psutil.virtual_memory().total / 2**30, 2)
+    versions = {"python": platform.python_version()}
+    facts = {"device": identity.device, "threads": identity.threads, "memory_gb": memory_gb, "versions": versions}
+    return {"entries": [], **facts}
 
 
 def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], ...]:
@@ -108,7 +120,7 @@ class Keeper:
     def _round(self) -> None:
         state = data_root_state(settings().data_root)
         if state != self._published:
-            self._publish(inspect_host())
+            self._publish(publication_of(Identity()))
             self._published = state
         with unit_of_work() as session:
             if not catalog.seen(session, Identity().name):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from store import catalog
+from store.queue import SHORT
 from store.session import reading
 
 CGROUP = Path("/sys/fs/cgroup/cpu.max")
@@ -33,12 +34,14 @@ def shared_by(slots: int) -> int:
 
 
 def neighbours(name: str) -> list[tuple[str, int]]:
-    """Name and threads of the other live workers on this host, as far as the database knows."""
+    """Name and threads of the other live workers on this host, as far as the database knows; those that do short work
+    alone use little and do not count.
+    """
     with reading() as session:
         return [
             (worker.name, worker.threads)
             for worker, live in catalog.workers(session)
-            if live and worker.host == socket.gethostname() and worker.name != name
+            if live and worker.host == socket.gethostname() and worker.name != name and worker.queues != [SHORT]
         ]
 
 

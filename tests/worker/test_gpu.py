@@ -110,7 +110,7 @@ def test_it_publishes_the_device_that_it_is_pinned_to(client: Client) -> None:
     published = until("publication", lambda: [w for w in client.catalog().workers if w.live and w.device != "cpu"])[0]
     assert (published.device, published.memory_gb) == ("cuda:1", 8.0)
     assert published.versions["device"] == "cuda:Stand-in 2", "the second of '3,2'"
-    assert set(published.queues) == {"search.cuda", "verify.cuda", "measure.cuda"}
+    assert set(published.queues) == {"search.cuda", "verify.cuda", "measure.cuda", "short"}
 
 
 @pytest.mark.e2e
