@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from api.headers import HEADERS
 from skyline.schemas import FieldError, Problem
 from store import errors as store_errors
 from store.errors import StoreError
@@ -28,6 +30,8 @@ RETRY_SECONDS = 2
 """What a client is told to wait before it asks again, seconds."""
 ECHO_CHARACTERS = 200
 """How much of a refused value is sent back."""
+SECRET = re.compile(r"(skl_[A-Za-z0-9_-]{8})[A-Za-z0-9_-]+")
+"""An API key, which may have come in the wrong place; its first characters are no secret."""
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,9 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.LeaseLostError: (HTTPStatus.CONFLICT, "Lease lost"),
     store_errors.InvalidCursorError: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid cursor"),
     store_errors.SeveralHostsError: (HTTPStatus.CONFLICT, "SQLite serves one host"),
+    store_errors.InvalidKeyError: (HTTPStatus.UNAUTHORIZED, "API key"),
+    store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),
+    store_errors.IdempotencyConflictError: (HTTPStatus.CONFLICT, "Idempotency-Key in use"),
     store_errors.SchemaMismatchError: (HTTPStatus.SERVICE_UNAVAILABLE, "Database schema does not match"),
 }
 """Status and title of each error of the store; a test finds every subclass here."""
@@ -107,7 +114,7 @@ def echo(value: Any) -> Any:
 
 def answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     located = problem.model_copy(update={"instance": request.url.path})
-    return Response(located.model_dump_json(), problem.status, dict(headers or {}), PROBLEM_JSON)
+    return Response(SECRET.sub(r"\1...", located.model_dump_json()), problem.status, dict(headers or {}), PROBLEM_JSON)
 
 
 def _own(request: Request, error: Exception) -> Response:
@@ -161,7 +168,8 @@ def expectation(item: Mapping[str, Any]) -> str:
     return message
 
 
-def _database(request: Request, error: Exception) -> Response:
+def database_away(request: Request, error: Exception) -> Response:
+    """503; the cause goes to the log."""
     log.error("database unavailable at %s", request.url.path, exc_info=error)
     detail = "the database did not answer in time; nothing was changed, ask again"
     refused = unavailable("Database unavailable", detail)
@@ -173,7 +181,8 @@ def _internal(request: Request, error: Exception) -> Response:
     detail = "the service failed on this request; its log has the cause"
     problem = Problem(title="Internal error", status=HTTPStatus.INTERNAL_SERVER_ERROR, detail=detail)
     # The server closes the connection after an error; a client that was not told would lose its next request.
-    return answer(request, problem, {"Connection": "close"})
+    # This answer is made outside of all else that adds headers.
+    return answer(request, problem, {**HEADERS, "Connection": "close"})
 
 
 def install(app: FastAPI) -> None:
@@ -181,6 +190,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StoreError, _store)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _parameters)
-    app.add_exception_handler(OperationalError, _database)
-    app.add_exception_handler(PoolTimeoutError, _database)
+    app.add_exception_handler(OperationalError, database_away)
+    app.add_exception_handler(PoolTimeoutError, database_away)
     app.add_exception_handler(Exception, _internal)

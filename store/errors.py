@@ -70,3 +70,32 @@ class SeveralHostsError(StoreError):
             f"a worker on host '{host}' met live workers on host '{other}', but the database is SQLite, "
             "which serves one host; set SKYLINE_DATABASE_URL to a PostgreSQL database on all hosts"
         )
+
+
+class InvalidKeyError(StoreError):
+    """An API key that opens nothing; the message never holds the key."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"the API key {why}; 'skyline keys create NAME' makes one where the service runs")
+
+
+class TooManyOpenJobsError(StoreError):
+    """A key has as many jobs under way as it may have."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(
+            f"this API key has {limit} jobs under way, the most it may have; wait for one to end, or cancel one"
+        )
+
+
+class IdempotencyConflictError(StoreError):
+    """An Idempotency-Key came again with another body."""
+
+    def __init__(self, key: str, hours: float) -> None:
+        self.key = key
+        super().__init__(
+            f"Idempotency-Key '{key}' came with another body within the last {hours:g} h; "
+            "send the same body, or a new key for a new job"
+        )

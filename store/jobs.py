@@ -13,7 +13,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import catalog, cursors, events, queue
+from store import catalog, cursors, events, keys, queue
 from store.clock import now
 from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
 from store.models import (
@@ -24,6 +24,7 @@ from store.models import (
     Event,
     Front,
     FrontMember,
+    IdempotencyKey,
     Job,
     LogChunk,
     Outbox,
@@ -63,8 +64,18 @@ class AttemptView:
     peak_gpu_memory_mb: float | None
 
 
-def create(session: Session, spec: Mapping[str, Any], name: str = "", labels: Mapping[str, str] | None = None) -> Job:
-    """Stores a job, its search task, the message that wakes a worker and the first event: all or nothing."""
+def create(
+    session: Session,
+    spec: Mapping[str, Any],
+    name: str = "",
+    labels: Mapping[str, str] | None = None,
+    owner_key: UUID | None = None,
+) -> Job:
+    """Stores a job, its search task, the message that wakes a worker and the first event: all or nothing.
+
+    ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them.
+    """
+    keys.admit_job(session, owner_key)
     at = now(session)
     job = Job(
         id=uuid4(),
@@ -74,6 +85,7 @@ def create(session: Session, spec: Mapping[str, Any], name: str = "", labels: Ma
         reference_point=dict(spec.get("reference_point") or {}),
         last_seq=0,
         created_at=at,
+        owner_key=owner_key,
     )
     name_of_queue = queue.queue_for("search", device_of(spec))
     task = Task(id=uuid4(), job_id=job.id, kind="search", queue=name_of_queue, created_at=at)
@@ -354,7 +366,11 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
 
 
 def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: float) -> None:
-    """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks."""
+    """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks.
+
+    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with.
+    """
+    keys.admit_job(session, get(session, job_id).owner_key)
     values: dict[str, Any] = {"status": status, "phase": status, "reason": None, "ended_at": None}
     values |= {"cancel_requested_at": None, "progress": progress}
     session.execute(update(Job).where(Job.id == job_id).values(values).execution_options(**NO_SYNC))
@@ -381,4 +397,14 @@ def delete(session: Session, job_id: UUID) -> list[str]:
     return paths
 
 
-_OF_A_JOB: tuple[type[Any], ...] = (Front, LogChunk, Attempt, Task, Artefact, Evaluation, Candidate, Event)
+_OF_A_JOB: tuple[type[Any], ...] = (
+    IdempotencyKey,
+    Front,
+    LogChunk,
+    Attempt,
+    Task,
+    Artefact,
+    Evaluation,
+    Candidate,
+    Event,
+)

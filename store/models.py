@@ -49,7 +49,7 @@ class Job(Base):
     """A search job as posted, its status and the counters that order its events."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "status"), Index(None, "created_at", "id"))
+    __table_args__ = (Index(None, "status"), Index(None, "created_at", "id"), Index(None, "owner_key", "status"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(default="")
@@ -67,6 +67,8 @@ class Job(Base):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    owner_key: Mapped[UUID | None] = mapped_column(ForeignKey("api_keys.id"))
+    """The key it was posted with; None where keys are off."""
 
 
 class Task(Base):
@@ -276,3 +278,44 @@ class CatalogRow(Base):
     entry: Mapped[dict[str, Any]]
     """The CatalogEntry; its ``workers`` holds this worker's own part."""
     published_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """A key to the API: what it may do and how much of it. The key itself is nowhere, only its digest."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (UniqueConstraint("digest"), Index(None, "prefix"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    prefix: Mapped[str]
+    """The key's first characters, by which people tell keys apart; no secret."""
+    digest: Mapped[str]
+    """SHA-256 of the key, hexadecimal."""
+    scope: Mapped[str]
+    """read, submit, admin; each holds those before it."""
+    requests_per_minute: Mapped[int | None]
+    """None: as the settings say; 0: no limit."""
+    open_jobs: Mapped[int | None]
+    """None: as the settings say; 0: no limit."""
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+    """To some ten minutes: a request should not be a write."""
+
+
+class IdempotencyKey(Base):
+    """A request that was named by its sender, so that it can be sent twice and done once."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "created_at"), Index(None, "job_id"))
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    """Id of the API key; empty where keys are off."""
+    key: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    """SHA-256 of the body as a document."""
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    """None only within the transaction that makes the job."""
+    created_at: Mapped[datetime]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +46,14 @@ class Settings(BaseSettings):
     """A message unheard for so long is sent again, unless the broker still has it."""
     relay_seconds: float = Field(default=2.0, gt=0)
     """How often a worker sends what is unsent and looks for lost tasks."""
+    keys: Literal["required", "off"] = "required"
+    """Whether the API asks for a key. ``off`` is for this machine alone; `skyline serve` decides by its address."""
+    requests_per_minute: int = Field(default=600, ge=0)
+    """What each API key may ask for, unless its own row says otherwise; 0: no limit."""
+    open_jobs: int = Field(default=100, ge=0)
+    """How many jobs of each API key may be under way, unless its own row says otherwise; 0: no limit."""
+    max_body_bytes: int = Field(default=2**20, ge=1024)
+    """A larger request body is refused."""
 
     @field_validator("data_dir", "data_root", "artefact_dir", "checkpoint_dir", "log_dir", mode="after")
     @classmethod

@@ -67,7 +67,7 @@ def test_without_a_password_it_refuses_and_says_where_to_set_it(name: str) -> No
 
 def test_no_secret_is_written_down() -> None:
     raw = yaml.safe_load(COMPOSE.read_text())["services"]
-    secret = re.compile("PASSWORD|AUTH|SECRET|TOKEN|KEY")
+    secret = re.compile("PASSWORD|AUTH|SECRET|TOKEN|KEY(?!S$)")  # SKYLINE_KEYS says whether keys are asked for
     for service in raw.values():
         for name, value in service.get("environment", {}).items():
             assert not secret.search(name) or value.startswith("${BROKER_PASSWORD:?") or name == "POSTGRES_PASSWORD"
