@@ -302,11 +302,10 @@ class Embedded:
                 except (ConnectionFailed, ApiError) as error:
                     said = str(error)
                     continue
-                if ready.workers >= len(self._workers) and (ready.status == "ready" or self.workers == 0):
+                if ready.workers >= self.workers and (ready.status == "ready" or self.workers == 0):
                     return
-                said = (
-                    f"{ready.workers} of {len(self._workers)} workers, database {ready.database}, broker {ready.broker}"
-                )
+                there = f"{ready.workers} of {self.workers} workers"
+                said = f"{there}, database {ready.database}, broker {ready.broker}"
         raise ServeError(f"not ready after {READY_SECONDS:g} s: {said}; see the logs in {self.log_dir}")
 
 

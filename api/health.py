@@ -40,7 +40,8 @@ async def healthz() -> Health:
 def readyz(response: Response) -> Readiness:
     """200 when database (of the right schema) and broker answer, else 503 with the same body.
 
-    `workers` counts those that live. None is no reason for 503: results can be read, and jobs of a known kind wait.
+    `workers` counts those that live and can run jobs. None is no reason for 503: results can be read, and jobs of a
+    known kind wait.
     """
     database, workers = _database()
     broker = "ok" if queue.ping() else "does not answer; jobs are kept and sent when it does"
@@ -51,11 +52,11 @@ def readyz(response: Response) -> Readiness:
 
 
 def _database() -> tuple[str, int]:
-    """(state, live workers)."""
+    """(state, live workers that can run jobs)."""
     try:
         check_schema()
         with reading() as session:
-            return "ok", sum(live for _, live in catalog.workers(session))
+            return "ok", sum(live and worker.queues != [queue.SHORT] for worker, live in catalog.workers(session))
     except SchemaMismatchError as error:
         return str(error), 0
     except SQLAlchemyError as error:  # its text may hold the address with its password
