@@ -49,6 +49,21 @@ class DeviceError(NasCoreError):
     """A device that is not here, or that cannot do what is asked of it."""
 
 
+class ExportError(NasCoreError):
+    """A network that cannot be written in a format, or a file that does not give back what the network gives."""
+
+
+class MissingExtraError(ExportError):
+    """A format whose libraries are not installed here."""
+
+    def __init__(self, name: str, missing: Iterable[str], extra: str) -> None:
+        self.extra = extra
+        super().__init__(
+            f"the format '{name}' needs {', '.join(missing)}, which is not installed here; "
+            f"install the extra '{extra}' where networks are exported: pip install 'skyline-nas[{extra}]'"
+        )
+
+
 class NoRoomError(NasCoreError):
     """A step that does not fit into the memory of its device."""
 
