@@ -32,7 +32,7 @@ def find(entry: CatalogEntry, settings: Mapping[str, Any], live: frozenset[str])
     if "input" in entry.facts:
         fetched = settings.get("download", True)
         if any(part.get("present") or (fetched and part.get("downloadable")) for part in asked.values()):
-            return _images(entry.facts)
+            return _images(entry.facts, settings, entry.settings)
         return _missing(entry, asked, f"data set '{entry.name}' is on no worker", "/dataset/name", entry.name)
     path = settings.get("path")
     if not isinstance(path, str):
@@ -44,12 +44,16 @@ def find(entry: CatalogEntry, settings: Mapping[str, Any], live: frozenset[str])
     for part in asked.values():
         known = part.get("files", {}).get(path)
         if known is not None:
-            return _images(known)
+            return _images(known, settings, entry.settings)
     return _missing(entry, asked, f"no worker has the file '{path}'", "/dataset/path", path)
 
 
-def _images(facts: Mapping[str, Any]) -> Images:
+def _images(facts: Mapping[str, Any], settings: Mapping[str, Any], form: Mapping[str, Any]) -> Images:
+    """As published; where a setting (``scaled_by``) decides about height and width, as that says."""
     channels, height, width = (int(size) for size in facts["input"])
+    scale = facts.get("scaled_by")
+    if scale is not None:
+        height = width = int(settings.get(scale, form["properties"][scale]["default"]))
     return Images((channels, height, width), int(facts["classes"]))
 
 

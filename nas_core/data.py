@@ -7,7 +7,7 @@ methods of Split can stand in their place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_core.cuts import split_by_class
+from nas_core.cuts import Cut, split_by_class
 from nas_core.devices import moved
 
 Indices = Sequence[int] | NDArray[np.integer[Any]] | Tensor
@@ -94,6 +94,15 @@ def first_drawn(split: Split, count: int | None, seed: int) -> Split:
     return split.part(order[:count])
 
 
+def in_order(size: int, batch: int, generator: torch.Generator | None) -> tuple[Tensor, int]:
+    """The order of an epoch, (size,), and how many of it are used: what Split.batches says about shuffling and the
+    last batch.
+    """
+    if generator is None:
+        return torch.arange(size), size
+    return torch.randperm(size, generator=generator), size - size % batch or size
+
+
 class _Images:
     """All images of one source with their labels; copied to a device when they are first asked for there."""
 
@@ -149,11 +158,8 @@ class TensorSplit:
         if augment is not None and generator is None:
             raise ValueError("augmentation draws from the generator; without one, augment must be None")
         images, labels, mean, scale = self._source.on(device)
-        places, stop = self._places, self.size
-        if generator is not None:
-            places = places[torch.randperm(self.size, generator=generator)]
-            stop = self.size - self.size % batch or self.size
-        places = moved(places, images.device)
+        order, stop = in_order(self.size, batch, generator)
+        places = moved(self._places[order], images.device)
         for start in range(0, stop, batch):
             chosen = places[start : start + batch]
             pixels = moved(images[chosen], device, torch.float32)
@@ -198,15 +204,30 @@ def tensor_splits(
     """
     mean, std = channel_statistics(training[0])
     whole = TensorSplit(torch.from_numpy(training[0]), torch.from_numpy(training[1]), mean, std)
-    cut = split_by_class(training[1], seed, fraction=fraction)
+    held = TensorSplit(torch.from_numpy(test[0]), torch.from_numpy(test[1]), mean, std)
     height, width, channels = training[0].shape[1:]
+    cut = split_by_class(training[1], seed, fraction=fraction)
+    return cut_splits(whole, held, cut, (channels, height, width), classes, augmentation, mean, std)
+
+
+def cut_splits(
+    whole: Split,
+    test: Split,
+    cut: Cut,
+    input: tuple[int, int, int],
+    classes: int,
+    augmentation: Augmentation,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Splits:
+    """The parts of the training images ``whole`` as ``cut`` says, and the test images; ``input`` is (C, H, W)."""
     return Splits(
         train=whole.part(cut.train),
         validation=whole.part(cut.validation),
         select=whole.part(cut.select),
-        test=TensorSplit(torch.from_numpy(test[0]), torch.from_numpy(test[1]), mean, std),
+        test=test,
         train_and_validation=whole.part(np.concatenate([cut.train, cut.validation])),
-        input=(channels, height, width),
+        input=input,
         classes=classes,
         augmentation=augmentation,
         mean=mean,
@@ -216,13 +237,20 @@ def tensor_splits(
 
 def channel_statistics(images: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel of (N, H, W, C); a constant channel gets the deviation 1."""
-    total = np.zeros(images.shape[3])
-    squares = np.zeros(images.shape[3])
-    for start in range(0, len(images), 1024):  # in pieces: float64 copies of large arrays would not fit
-        piece = images[start : start + 1024].astype(np.float64)
-        total += piece.sum((0, 1, 2))
-        squares += (piece**2).sum((0, 1, 2))
-    count = images.shape[0] * images.shape[1] * images.shape[2]
+    # in pieces: float64 copies of large arrays would not fit
+    return statistics_of(images[start : start + 1024] for start in range(0, len(images), 1024))
+
+
+def statistics_of(pieces: Iterable[NDArray[Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As channel_statistics, of images that come in pieces (n, H, W, C) of the same height, width and channels."""
+    total: Any = 0.0
+    squares: Any = 0.0
+    count = 0
+    for some in pieces:
+        piece = some.astype(np.float64)
+        total = total + piece.sum((0, 1, 2))
+        squares = squares + (piece**2).sum((0, 1, 2))
+        count += piece.shape[0] * piece.shape[1] * piece.shape[2]
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 0))
     std[std < 1e-6 * np.maximum(1, np.abs(mean))] = 1.0

@@ -22,7 +22,8 @@ class Presence:
     searched: tuple[str, ...] = ()
     hint: str = ""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of the user's own: by path, ``input`` [C, H, W], ``classes``, ``train`` and ``test`` (counts of images)."""
+    """Of the user's own: by path, ``input`` [C, H, W], ``classes``, ``train`` and ``test`` (counts of images); where a
+    setting decides about height and width, its name as ``scaled_by``."""
     downloadable: bool = False
     """Not present, but fetched at its first use unless its settings forbid that."""
 

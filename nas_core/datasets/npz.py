@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from nas_core.cuts import hold_out
 from nas_core.datasets import datasets
 from nas_core.datasets._npz import Header, Npz, open_npz
+from nas_core.datasets._paths import below, lies_below
 from nas_core.datasets._presence import Presence, Report
 from nas_core.errors import DatasetError, DatasetMissingError
 from nas_core.settings import settings
@@ -87,12 +88,7 @@ class NpzFile:
 
     def _file(self, root: Path) -> Path:
         """Raises DatasetError for a path that leaves ``root``, also by a symbolic link, and DatasetMissingError."""
-        parts = PurePosixPath(self.path).parts
-        if self.path.startswith("/") or ".." in parts or "\\" in self.path or "\0" in self.path or ":" in parts[0]:
-            raise DatasetError(f"path '{self.path}' is refused; it must lie below {root}: relative, with '/', no '..'")
-        path = root / self.path
-        if not _below(path, root):
-            raise DatasetError(f"path '{self.path}' is refused: a symbolic link leads out of {root}")
+        path = below(self.path, root)
         if not path.is_file():
             known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _listed(root))[:20])
             raise DatasetMissingError(f"there is no file {path}; npz files there: {known or 'none'}")
@@ -118,7 +114,7 @@ class _Survey:
 def _listed(root: Path) -> list[Path]:
     found = []
     for path in _walk(root):
-        if path.suffix == ".npz" and path.is_file() and _below(path, root):
+        if path.suffix == ".npz" and path.is_file() and lies_below(path, root):
             found.append(path)
             if len(found) == MOST_FILES:
                 break
@@ -134,10 +130,6 @@ def _walk(root: Path) -> Iterator[Path]:
         seen += len(names) + len(folders)
         if seen > MOST_ENTRIES:
             return
-
-
-def _below(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
 
 
 def _survey(file: Npz) -> _Survey:

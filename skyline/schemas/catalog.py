@@ -24,7 +24,8 @@ class CatalogEntry(BaseModel):
     """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured).
     dataset: ``input`` [C, H, W] and ``classes`` where fixed."""
     workers: dict[str, dict[str, Any]] = {}
-    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (npz)."""
+    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
+    npz and imagefolder)."""
 
 
 class WorkerInfo(BaseModel):

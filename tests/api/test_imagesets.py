@@ -1,0 +1,39 @@
+"""What shape a job's images have where a setting decides about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from api import imagesets
+from api.errors import Fault
+from api.imagesets import Images
+from nas_core.datasets import datasets
+from nas_core.settings import form
+from skyline.schemas import CatalogEntry
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> CatalogEntry:
+    """As a worker with a folder of images publishes it."""
+    for name in ("ant", "bee"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (4, 4)).save(tmp_path / "mine" / name / f"{number}.png")
+    cls = datasets["imagefolder"]
+    presence = {"worker-1": cls.presence(tmp_path).to_json()}
+    return CatalogEntry(kind="dataset", name="imagefolder", summary="", settings=form(cls), workers=presence)
+
+
+@pytest.mark.parametrize(("settings", "size"), [({}, 64), ({"size": 24}, 24)])
+def test_the_size_of_a_folder_of_images_is_a_setting(entry: CatalogEntry, settings: dict[str, Any], size: int) -> None:
+    found = imagesets.find(entry, {"path": "mine", **settings}, frozenset({"worker-1"}))
+    assert found == Images((3, size, size), 2)
+
+
+def test_a_folder_that_is_not_there_lists_what_is(entry: CatalogEntry) -> None:
+    found = imagesets.find(entry, {"path": "yours"}, frozenset({"worker-1"}))
+    assert isinstance(found, Fault) and "known files: mine" in found.detail
