@@ -23,7 +23,15 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, InvalidUrlError, WaitTimeoutError
+from skyline.errors import (
+    ApiError,
+    ClientError,
+    ConnectionFailed,
+    InvalidApiKeyError,
+    InvalidSpecError,
+    InvalidUrlError,
+    WaitTimeoutError,
+)
 from skyline.schemas.answers import (
     ENDED,
     Candidate,
@@ -36,6 +44,7 @@ from skyline.schemas.answers import (
     LogChunk,
     LogPage,
     Readiness,
+    Version,
 )
 from skyline.schemas.catalog import Catalog
 from skyline.schemas.jobs import JobSpec
@@ -73,16 +82,19 @@ def _host(url: str) -> str:
 
 
 class Client:
-    """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an API ``key`` if it asks for one.
+    """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an ``api_key`` if it asks for one
+    (default: SKYLINE_API_KEY).
 
-    Raises ConnectionFailed when nothing answers, ApiError when the service says no. Usable as a context manager;
-    one object is for one thread.
+    Raises InvalidApiKeyError for what cannot be a key, ConnectionFailed when nothing answers, ApiError when the service
+    says no. Usable as a context manager; one object is for one thread.
     """
 
-    def __init__(self, url: str | None = None, key: str | None = None) -> None:
+    def __init__(self, url: str | None = None, api_key: str | None = None) -> None:
         self.url = (url or os.environ.get("SKYLINE_URL") or DEFAULT_URL).rstrip("/")
         host = _host(self.url)
-        key = key or os.environ.get("SKYLINE_KEY")
+        key = (api_key or os.environ.get("SKYLINE_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise InvalidApiKeyError  # the HTTP library would say so with the key in its message
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(
             base_url=self.url,
@@ -401,6 +413,10 @@ class Client:
         if "problem" in response.headers.get("content-type", ""):
             raise ApiError(_problem(response))
         return self._read(Readiness, response)
+
+    def version(self) -> Version:
+        """Versions of the service and of its tables."""
+        return self._get(Version, "/v1/version")
 
     # --- wire -------------------------------------------------------------------------------------------------
 

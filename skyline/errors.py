@@ -31,6 +31,16 @@ class InvalidUrlError(ClientError):
         super().__init__(f"'{url}' is no address of a service ({why}); one looks like http://127.0.0.1:8765")
 
 
+class InvalidApiKeyError(ClientError):
+    """The API key cannot be one; the message does not hold it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the API key (--api-key, SKYLINE_API_KEY) holds characters that no key has; "
+            "one is skl_ and 43 letters, digits, - or _"
+        )
+
+
 class InvalidSpecError(ClientError):
     """A job that was refused before it was sent: the file cannot be read, or a field does not hold what it should."""
 

@@ -9,7 +9,9 @@ import typer
 Url = Annotated[
     str | None, typer.Option("--url", envvar="SKYLINE_URL", help="Address of the service.", show_default="this machine")
 ]
-Key = Annotated[str | None, typer.Option("--key", envvar="SKYLINE_KEY", help="API key.", show_envvar=True)]
+Key = Annotated[
+    str | None, typer.Option("--api-key", envvar="SKYLINE_API_KEY", help="API key, where the service asks for one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, its first characters, or 'last'.")]
 

@@ -17,6 +17,7 @@ from skyline.schemas.answers import (
     Readiness,
     TestResult,
     Value,
+    Version,
 )
 from skyline.schemas.catalog import Catalog, CatalogEntry, Publication, WorkerInfo
 from skyline.schemas.jobs import (
@@ -65,5 +66,6 @@ __all__ = [
     "TestResult",
     "Value",
     "VerifySpec",
+    "Version",
     "WorkerInfo",
 ]

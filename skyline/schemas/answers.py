@@ -179,6 +179,12 @@ class Health(Answer):
     status: Literal["ok"]
 
 
+class Version(Answer):
+    version: str
+    tables: str
+    """Revision of the database's tables that this version works on."""
+
+
 class Readiness(Answer):
     status: Literal["ready", "not ready"]
     database: str

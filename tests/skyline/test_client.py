@@ -12,7 +12,14 @@ import pytest
 
 from skyline import client as module
 from skyline.client import Client
-from skyline.errors import ApiError, ClientError, ConnectionFailed, InvalidSpecError, WaitTimeoutError
+from skyline.errors import (
+    ApiError,
+    ClientError,
+    ConnectionFailed,
+    InvalidApiKeyError,
+    InvalidSpecError,
+    WaitTimeoutError,
+)
 from skyline.schemas import JobSpec
 from tests.skyline.scripted import (
     CANDIDATE_ID,
@@ -48,11 +55,18 @@ def test_nobody_there_says_how_to_start_a_service() -> None:
 
 def test_url_and_key_come_from_the_environment(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYLINE_URL", script.url + "/")
-    monkeypatch.setenv("SKYLINE_KEY", "sk_secret")
+    monkeypatch.setenv("SKYLINE_API_KEY", "skl_secret\n")
     script.on("GET", JOB, Reply(job()))
     with Client() as client:
         assert client.job(JOB_ID).id == UUID(JOB_ID)
-    assert script.asked[0].headers["authorization"] == "Bearer sk_secret"
+    assert script.asked[0].headers["authorization"] == "Bearer skl_secret"
+
+
+@pytest.mark.parametrize("key", ["skl_one two", "skl_é", "skl_one\ntwo"])
+def test_what_cannot_be_a_key_is_refused_without_being_repeated(key: str) -> None:
+    with pytest.raises(InvalidApiKeyError, match="SKYLINE_API_KEY") as caught:
+        Client(api_key=key)
+    assert key not in str(caught.value)
 
 
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
