@@ -6,7 +6,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import candidates, catalog, errors, events, fronts, health, jobs, logs, openapi
+from api import candidates, catalog, errors, events, fronts, health, jobs, logs, metrics, openapi
+from api import version as about
+from api.guards import BodyLimit, SecurityHeaders
+from api.keys import KeyGuard
+from api.metrics import RequestMetrics
 from api.startup import SchemaGuard
 
 
@@ -19,11 +23,15 @@ def create_app() -> FastAPI:
         generate_unique_id_function=openapi.operation_id,
         separate_input_output_schemas=False,  # one JobSpec: posted and echoed
         redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
     )
-    app.add_middleware(SchemaGuard)
+    # The last one added is the outermost.
+    for middleware in (BodyLimit, KeyGuard, RequestMetrics, SecurityHeaders, SchemaGuard):
+        app.add_middleware(middleware)
     errors.install(app)
     openapi.install(app)
-    for module in (jobs, fronts, candidates, events, logs, catalog, health):
+    for module in (jobs, fronts, candidates, events, logs, catalog, about, health, metrics):
         app.include_router(module.router)
     return app
 

@@ -18,7 +18,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 CHECK_SECONDS = 0.5
 DEMO_DIR = Path("~/.local/share/skyline-demo")
 
-Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Host = Annotated[str, typer.Option(help="Address to listen at; any but this machine's own asks clients for keys.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Threads of each worker.", show_default="cores divided by workers")
@@ -41,7 +41,7 @@ def serve(
     threads: Threads = None,
 ) -> None:
     """Run the whole service here: broker, database, workers, API. Ctrl-C ends all of it."""
-    from api.embedded import LOOPBACK, Embedded
+    from api.embedded import Embedded
     from store.settings import Settings
 
     folder = data_dir or Settings().data_dir
@@ -51,8 +51,10 @@ def serve(
         typer.echo(f"Skyline is ready at {service.url}")
         at = "" if service.url == "http://127.0.0.1:8765" else f" --url {service.url}"
         typer.echo(f"next: skyline submit examples/digits.yaml --watch{at}")
-        if host not in LOOPBACK:
-            typer.echo(f"warning: whoever reaches {host} can submit jobs and read results", err=True)
+        if service.keys == "required":
+            typer.echo(
+                "clients need an API key (SKYLINE_API_KEY); 'skyline keys' makes, lists and revokes them", err=True
+            )
         look_after(service)
 
 
@@ -89,7 +91,7 @@ def look_after(service: Embedded) -> None:
 @contextmanager
 def running(service: Embedded) -> Iterator[None]:
     """The service within; signals end it in good order, a second one at once; mishaps become messages, exit codes."""
-    from api.embedded import FolderInUseError, PortError, StoppedError
+    from api.embedded import FolderInUseError, KeysNeededError, PortError, StoppedError
     from api.processes import ServeError
     from store.errors import StoreError
 
@@ -99,7 +101,7 @@ def running(service: Embedded) -> Iterator[None]:
                 yield
         except StoppedError as error:
             raise typer.Exit(INTERRUPTED) from error
-        except (FolderInUseError, PortError) as error:
+        except (FolderInUseError, KeysNeededError, PortError) as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(USAGE) from error
         except (ServeError, StoreError) as error:

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 from api import broker, processes
+from api.hosts import is_loopback
 from api.processes import Child, ChildDiedError, ServeError, environment, python
 from skyline.client import Client
 from skyline.errors import ApiError, ConnectionFailed
@@ -41,7 +42,6 @@ HANDOVER_SECONDS = 10.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 HEALTHY_SECONDS = 60.0
 """A process that lived this long has the first pause again."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class FolderInUseError(ServeError):
@@ -50,6 +50,10 @@ class FolderInUseError(ServeError):
 
 class PortError(ServeError):
     """The address cannot be listened at."""
+
+
+class KeysNeededError(ServeError):
+    """The service is to be reached by other machines, and nobody could be asked for a key."""
 
 
 class StoppedError(ServeError):
@@ -100,6 +104,13 @@ class Embedded:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
+    def keys(self) -> Literal["required", "off"]:
+        """Whether the API asks for keys: on any address but this machine's own, and there where the settings say so."""
+        if not is_loopback(self.host):
+            return "required"
+        return self._settings.keys if "keys" in self._settings.model_fields_set else "off"
+
+    @property
     def log_dir(self) -> Path:
         return self._settings.log_dir
 
@@ -117,8 +128,8 @@ class Embedded:
     def start(self) -> None:
         """Returns when the service answers and its workers have registered.
 
-        Raises FolderInUseError or PortError before anything runs, ChildDiedError, StoppedError when ``halt`` is set,
-        ServeError; nothing is left running then.
+        Raises FolderInUseError, PortError or KeysNeededError before anything runs, ChildDiedError, StoppedError when
+        ``halt`` is set, ServeError; nothing is left running then.
         """
         self._make_folder()
         self._take_lock()
@@ -128,6 +139,7 @@ class Embedded:
             self._take_port(HANDOVER_SECONDS if orphaned else 0.0)
             self._note()
             self._migrate()
+            self._check_keys()
             if own_broker:
                 self._broker = broker.start(self.data_dir, self.log_dir / "broker.log")
             self._api = self._start_api()
@@ -236,8 +248,25 @@ class Embedded:
         except (SQLAlchemyError, CommandError) as error:
             raise ServeError(f"the database cannot be opened or brought up to date: {error}") from error
 
+    def _check_keys(self) -> None:
+        from sqlalchemy.orm import Session
+
+        from store import keys
+        from store.engine import build_for_migration, parse_url
+
+        if self.keys == "off":
+            return
+        with Session(build_for_migration(parse_url(self._settings.database_url))) as session:
+            if keys.usable(session):
+                return
+        why = "SKYLINE_KEYS=required" if is_loopback(self.host) else f"other machines may reach {self.host}"
+        raise KeysNeededError(
+            f"{why}, so the API asks for keys, and there is none yet; make one, then start again: "
+            f"skyline keys create NAME --scope admin --data-dir {self.data_dir}"
+        )
+
     def _environment(self) -> dict[str, str]:
-        changes = {"SKYLINE_DATA_DIR": str(self.data_dir)}
+        changes = {"SKYLINE_DATA_DIR": str(self.data_dir), "SKYLINE_KEYS": self.keys}
         if self._broker is not None:
             changes["SKYLINE_BROKER_URL"] = f"redis+socket://{broker.socket_path(self.data_dir)}"
         return environment(**changes)

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from api.errors import PROBLEM_JSON
+from api.guards import OPEN, scope_of
 from skyline.schemas import Problem
 
 DESCRIPTION = """
@@ -17,6 +18,9 @@ really measured.
 
 Errors are problem details (RFC 9457) with `errors: [{path, got, expected}]`; `path` is a JSON pointer into the
 request. Lists are paged by `cursor` and `limit`. Live workers publish what can be asked for at `/v1/catalog`.
+
+Every call but `/healthz` and `/readyz` needs an API key, unless keys are off (a service for its own machine alone):
+`Authorization: Bearer skl_...`. `skyline keys create` makes one.
 """
 
 TAGS = [
@@ -28,6 +32,14 @@ TAGS = [
 ]
 
 PROBLEMS: dict[int, tuple[str, dict[str, Any]]] = {
+    401: (
+        "No API key came, or one that opens nothing.",
+        {"title": "API key", "detail": "this service asks for an API key, and none came"},
+    ),
+    403: (
+        "The API key may do less than this; or keys are off and the request did not come from this machine.",
+        {"title": "Scope", "detail": "this API key may read, and this needs a key with scope submit"},
+    ),
     404: (
         "There is no such thing.",
         {"title": "Not found", "detail": "no job '0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11'"},
@@ -49,6 +61,10 @@ PROBLEMS: dict[int, tuple[str, dict[str, Any]]] = {
             "title": "Unsupported media type",
             "detail": "got content type 'text/plain'; send application/json or application/yaml",
         },
+    ),
+    429: (
+        "The API key asks too often; ask again after `Retry-After` seconds.",
+        {"title": "Too many requests", "detail": "this API key may ask 600 times a minute; ask again in 7 s"},
     ),
     422: (
         "Something asked for does not fit; `errors` says what came and what would do.",
@@ -98,8 +114,17 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+def _secure(operation: dict[str, Any], method: str) -> None:
+    """What the guards in front of every route may answer."""
+    scope = scope_of(method)
+    operation["security"] = [{"key": [scope]}]
+    statuses = (401, 403, 429) if scope == "read" else (401, 403, 413, 429)
+    made = {str(status): answer for status, answer in problems(*statuses).items()}
+    operation["responses"] = dict(sorted({**made, **operation["responses"]}.items()))
+
+
 def install(app: FastAPI) -> None:
-    """Adds the shape of problems to the document that the framework makes."""
+    """Adds the shape of problems, and keys with what they may end in, to the document that the framework makes."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -108,6 +133,15 @@ def install(app: FastAPI) -> None:
         schemas = document["components"]["schemas"]
         schemas.update(schema.pop("$defs"))
         schemas["Problem"] = schema
+        described = (
+            "An API key; 'skyline keys create' makes one. Each scope holds those before it: read, submit, admin."
+        )
+        scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "skl_...", "description": described}
+        document["components"]["securitySchemes"] = {"key": scheme}
+        for path, item in document["paths"].items():
+            for method, operation in item.items():
+                if path not in OPEN:
+                    _secure(operation, method.upper())
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -104,7 +104,7 @@ def server() -> Iterator[tuple[int, int]]:
         port: int = probe.getsockname()[1]
     argv = [sys.executable, "-m", "uvicorn", "api.app:app", "--port", str(port), "--no-access-log"]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(argv, env={**os.environ}, stdout=log, stderr=log)
+        process = subprocess.Popen(argv, env={**os.environ, "SKYLINE_KEYS": "off"}, stdout=log, stderr=log)
         try:
             deadline = time.monotonic() + 60
             while True:

@@ -86,7 +86,7 @@ class TooManyOpenJobsError(StoreError):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__(
-            f"this API key has {limit} jobs under way, the most it may have; wait for one to end, or cancel one"
+            f"jobs under way with this API key: {limit}, the most it may have; wait for one to end, or cancel one"
         )
 
 

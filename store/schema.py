@@ -41,6 +41,15 @@ def migrate(url: str | None = None, revision: str = "head") -> None:
         command.upgrade(config(connection), revision)
 
 
+def head() -> str:
+    """The revision of the tables that this version needs."""
+    from alembic.script import ScriptDirectory
+
+    found = ScriptDirectory.from_config(config()).get_current_head()
+    assert found is not None, "migrations hold no revision"
+    return found
+
+
 def check_schema(url: str | None = None) -> None:
     """Raises SchemaMismatchError unless the tables are those of this version."""
     from alembic.migration import MigrationContext

@@ -66,7 +66,10 @@ def build() -> typer.Typer:
             command = entry.load()
         except ModuleNotFoundError:  # a client-only installation: the package that serves is not there
             continue
-        app.command(entry.name, rich_help_panel="On this machine")(command)
+        if isinstance(command, typer.Typer):  # one that has subcommands of its own
+            app.add_typer(command, name=entry.name, rich_help_panel="On this machine")
+        else:
+            app.command(entry.name, rich_help_panel="On this machine")(command)
     for command in COMMANDS:
         app.command(command.__name__, rich_help_panel="With a service")(command)
     return app

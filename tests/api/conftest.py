@@ -27,6 +27,7 @@ def folder(sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SKYLINE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("SKYLINE_DATABASE_URL", sqlite_url)
     monkeypatch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
+    monkeypatch.setenv("SKYLINE_KEYS", "off")
     return tmp_path
 
 
@@ -59,6 +60,7 @@ def shared(server: str, sqlite_template: Path, tmp_path_factory: pytest.TempPath
         patch.setenv("SKYLINE_DATA_DIR", str(folder))
         patch.delenv("SKYLINE_DATABASE_URL", raising=False)
         patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{folder}/nobody.sock")
+        patch.setenv("SKYLINE_KEYS", "off")
         publish("worker-1")
         yield client
         dispose()

@@ -131,7 +131,7 @@ def test_a_large_body_is_refused(shared: httpx.Client) -> None:
 def answer_to(shared: httpx.Client, *parts: bytes) -> bytes:
     """Head of the answer to a request that is never finished."""
     with socket.create_connection((shared.base_url.host, shared.base_url.port), timeout=20) as connection:
-        for part in (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n", *parts):
+        for part in (b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n", *parts):
             connection.sendall(part)
         answer = b""
         while b"\r\n\r\n" not in answer:

@@ -103,7 +103,7 @@ def test_every_operation_is_described(path: str, method: str, operation: dict[st
         assert "404" in responses
         assert "422" in responses
     answered = responses.get("200") or responses.get("201")
-    if answered is not None:
+    if answered is not None and path != "/metrics":
         assert "example" in answered["content"]["application/json"]
     if method == "post" and path == "/v1/jobs":
         assert set(operation["requestBody"]["content"]) == {"application/json", "application/yaml"}

@@ -118,7 +118,9 @@ class World:
             self._broker = broker.start(self.folder, logs / "broker.log")
         if self._api is None or self._api.code is not None:
             options = ["--host", "127.0.0.1", "--port", str(self.port), "--no-access-log"]
-            self._api = Child("API", python("uvicorn", "api.app:app", *options), environment(), logs / "api.log")
+            self._api = Child(
+                "API", python("uvicorn", "api.app:app", *options), environment(SKYLINE_KEYS="off"), logs / "api.log"
+            )
         for name, child in self._workers.items():
             if child is None or child.code is not None:
                 options = ["--device", "cpu", "--threads", "1", "--name", name]

@@ -134,7 +134,7 @@ def test_a_key_has_so_many_jobs_under_way(monkeypatch: pytest.MonkeyPatch) -> No
     owner, other = row_of(new_key()).id, row_of(new_key()).id
     first = post(owner)
     post(owner)
-    with pytest.raises(TooManyOpenJobsError, match="2 jobs under way.*cancel one"):
+    with pytest.raises(TooManyOpenJobsError, match="this API key: 2, the most.*cancel one"):
         post(owner)
     post(other)
     post(None)
