@@ -98,7 +98,7 @@ class Campaign:
         blows, more = [], []
         for phase in PHASES:
             for fault in faults.get(phase, []):
-                if not until(f"phase {phase}", lambda phase=phase: self._reached(job_id, phase)):  # type: ignore[misc]
+                if until(f"phase {phase}", lambda phase=phase: self._where(job_id, phase)) == "past":  # type: ignore[misc]
                     break
                 wait = self.rng.uniform(0, LONGEST_WAIT)
                 time.sleep(wait)
@@ -120,12 +120,12 @@ class Campaign:
                 self._check_spare(client, spare)
         return blows
 
-    def _reached(self, job_id: UUID, phase: str) -> bool | None:
-        """True when a worker is at it; False when the job is past it."""
+    def _where(self, job_id: UUID, phase: str) -> str | None:
+        """"there" when a worker is at the phase, "past" when the job is over it."""
         status, _ = self.world.status(job_id)
         if status in ENDED or (phase == "searching" and status == "verifying"):
-            return False
-        return True if status == phase and self.world.busy(job_id) else None
+            return "past"
+        return "there" if status == phase and self.world.busy(job_id) else None
 
     def _closed(self, client: Client, job_id: UUID) -> Job:
         """The job, once its last attempt is closed, which comes after its end."""
