@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from typing import Annotated, Literal
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, files, views
@@ -15,13 +16,18 @@ from api.conditional import unchanged
 from api.deps import CandidateId, JobId, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.openapi import Responses, answers, problems
-from skyline.schemas import Candidate, CandidatePage, JobSpec
-from store import candidates, jobs, retries
+from nas_core.exports import exports
+from skyline.schemas import Candidate, CandidatePage, ExportState, JobSpec
+from store import candidates, jobs, retries, tasks
+from store import exports as orders
+from store.session import unit_of_work
 
 router = APIRouter(prefix="/v1", tags=["results"])
 
-MEDIA = {"json": "application/json", "safetensors": "application/octet-stream"}
-"""Formats a network can be had in, and their media types."""
+WEIGHTS = "safetensors"
+"""The format that verification stores; all others with weights are made from it."""
+RETRY_SECONDS = 1
+"""Until a client should ask again for a file that is being made."""
 
 
 class CandidateQuery(BaseModel):
@@ -84,7 +90,7 @@ def retry_candidate(candidate_id: CandidateId, session: Writing) -> Candidate:
 
 _MODEL: Responses = {
     200: {
-        "description": "The architecture as JSON, or the weights as a safetensors file.",
+        "description": "The architecture as JSON, or a file of the network.",
         "headers": {
             "ETag": {"description": "The architecture's hash, or the file's SHA-256.", "schema": {"type": "string"}},
             "Content-Disposition": {"description": "A name for the file.", "schema": {"type": "string"}},
@@ -93,6 +99,12 @@ _MODEL: Responses = {
             "application/json": {"schema": {"type": "object"}, "example": examples.ARCHITECTURE},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
+    },
+    202: {
+        "description": "The file is being made; ask again after `Retry-After` seconds.",
+        "headers": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}},
+        "model": ExportState,
+        "content": {"application/json": {"example": examples.EXPORT}},
     },
     206: {"description": "The part of the file that `Range` asked for."},
     304: {"description": "The client has it (`If-None-Match`)."},
@@ -113,32 +125,53 @@ def read_model(
     candidate_id: CandidateId,
     session: Reading,
     request: Request,
-    format: Annotated[str, Query(max_length=50, description="`json` or `safetensors`.")] = "json",
+    format: Annotated[str, Query(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json",
 ) -> Response:
-    """`json` is the architecture of any candidate; `safetensors` are the trained weights of a verified one (else 409).
+    """`json` is the architecture of any candidate. The others are files of a verified one (else 409): `safetensors` is
+    there from its verification, the rest is made when it is first asked for, loaded again and compared with the network
+    before it is offered. Until then the answer is 202.
 
-    `ETag` is the file's SHA-256.
+    `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
+    tried once more.
     """
     candidate = candidates.get(session, candidate_id)
-    stored = {file.format: file for file in candidates.artefacts_of(session, [candidate_id])[candidate_id]}
-    if format not in MEDIA:
-        there = ", ".join(views.formats(list(stored)))
-        detail = f"unknown format '{format}'; this candidate can be had as: {there}"
-        raise refusal([Fault("Unknown format", detail, "/query/format", format, f"one of {', '.join(MEDIA)}")])
-    name = f"{candidate.hash[:12]}.{format}"
-    if format == "json":
+    if format not in exports:
+        known = ", ".join(exports)
+        detail = f"unknown format '{format}'; a network can be had as: {known}"
+        raise refusal([Fault("Unknown format", detail, "/query/format", format, f"one of {known}")])
+    exporter = exports[format]
+    name = f"{candidate.hash[:12]}{exporter.suffix}"
+    if not exporter.needs_weights:
         content = json.dumps(candidate.architecture).encode()
-        return _conditional(request, f'"{candidate.hash}"', Response(content, media_type=MEDIA[format]), name)
-    file = stored.get(format)
-    if file is None:
+        return _conditional(request, f'"{candidate.hash}"', Response(content, media_type=exporter.media_type), name)
+    stored = {file.format: file for file in candidates.artefacts_of(session, [candidate_id])[candidate_id]}
+    if WEIGHTS not in stored:
         detail = f"candidate {candidate_id} is {candidate.status}; only verified candidates have weights, others: json"
         raise ProblemError(HTTPStatus.CONFLICT, "Not verified", detail)
-    path = files.locate(file.path)
-    if path is None:
-        detail = f"the {format} file of candidate {candidate_id} is not in the artefact folder of this server any more"
-        raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", detail)
+    file = stored.get(format)
+    path = files.locate(file.path) if file is not None else None
+    if file is None or path is None:
+        if files.locate(stored[WEIGHTS].path) is None:
+            gone = (
+                f"the {WEIGHTS} file of candidate {candidate_id} is not in the artefact folder of this server any more"
+            )
+            raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", gone)
+        return _ordered(candidate_id, format)
     tag = f'"{file.sha256}"'
-    return _conditional(request, tag, FileResponse(path, media_type=MEDIA[format], headers={"ETag": tag}), name)
+    return _conditional(request, tag, FileResponse(path, media_type=exporter.media_type, headers={"ETag": tag}), name)
+
+
+def _ordered(candidate_id: UUID, format: str) -> Response:
+    """202 while a file is made, 409 when that failed."""
+    with unit_of_work() as session:
+        task = orders.order(session, candidates.get(session, candidate_id), format)
+        if task.status != "failed":
+            lacks = orders.waiting_for(session) if task.status == "queued" else None
+            state = ExportState(format=format, status=task.status, task=task.id, waiting_for=lacks)  # type: ignore[arg-type]
+            headers = {"Retry-After": str(RETRY_SECONDS)}
+            return JSONResponse(state.model_dump(mode="json"), HTTPStatus.ACCEPTED, headers)
+        why = tasks.why_failed(session, task)
+    raise ProblemError(HTTPStatus.CONFLICT, "Export failed", f"{why}\nasked again in a minute, it is tried once more")
 
 
 def _conditional(request: Request, tag: str, response: Response, name: str) -> Response:

@@ -87,6 +87,12 @@ CANDIDATE: dict[str, Any] = {
     "artefacts": ["json", "safetensors"],
     "created_at": AT,
 }
+EXPORT: dict[str, Any] = {
+    "format": "onnx",
+    "status": "queued",
+    "task": "0b7f8a52-7d1e-4c0e-9b0a-5a8e4f6c2d11",
+    "waiting_for": None,
+}
 CANDIDATES: dict[str, Any] = {"items": [CANDIDATE], "next": None}
 FRONT: dict[str, Any] = {
     "job": JOB_ID,

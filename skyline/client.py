@@ -373,7 +373,7 @@ class Client:
         return self._read(Candidate, self._send("POST", f"/v1/candidates/{candidate_id}/retry"))
 
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
-        """A candidate's network as a file's contents; ``format``: json, safetensors.
+        """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python.
 
         Waits for a file that is being made. Raises ApiError (409) where the candidate was not verified.
         """

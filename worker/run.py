@@ -7,6 +7,8 @@ supervisor counts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import torch
@@ -16,12 +18,12 @@ from nas_core.devices import describe, device_of, peak_memory_mb
 from nas_core.errors import DeviceError, NasCoreError
 from nas_core.training.room import is_out_of_memory
 from skyline.schemas import JobSpec
-from store import candidates, jobs, tasks
+from store import candidates, exports, jobs, tasks
 from store.errors import LeaseLostError
 from store.models import Task
 from store.session import reading, unit_of_work
 from store.settings import settings
-from worker import conclude, search, verify
+from worker import conclude, export, search, verify
 from worker.attempt import Attempt
 from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK, StopFlag, Stopped
 from worker.identity import Identity
@@ -30,6 +32,13 @@ from worker.quiet import Room
 log = logging.getLogger(__name__)
 
 KINDS = {"search": search.run, "verify": verify.run, "conclude": conclude.run}
+
+
+def work_of(kind: str) -> Callable[[Attempt], None]:
+    """What an attempt of a task of this kind does."""
+    if kind.startswith(exports.PREFIX):
+        return partial(export.run, format=kind.removeprefix(exports.PREFIX))
+    return KINDS[kind]
 
 
 def load(task_id: UUID, fence: int, flag: StopFlag) -> tuple[str, Attempt]:
@@ -80,7 +89,7 @@ def run(task_id: UUID, fence: int) -> int:
     kind, attempt = load(task_id, fence, flag)
     try:
         try:
-            KINDS[kind](attempt)
+            work_of(kind)(attempt)
         except NasCoreError as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))

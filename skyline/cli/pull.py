@@ -14,11 +14,14 @@ from skyline.cli.options import Json, Key, Url
 class Format(StrEnum):
     json = "json"
     safetensors = "safetensors"
+    onnx = "onnx"
+    pt2 = "pt2"
+    python = "python"
 
 
 def pull(
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="Candidate id, or its first characters.")],
-    format: Annotated[Format, typer.Option(help="safetensors needs a verified candidate.")] = Format.json,
+    format: Annotated[Format, typer.Option(help="All but json need a verified candidate.")] = Format.json,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write; - for standard output.", show_default="ID.FORMAT"),
@@ -28,7 +31,9 @@ def pull(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Download a network: its architecture (json) or trained weights (safetensors)."""
+    """Download a network: its architecture (json), its trained weights (safetensors), or a file that runs elsewhere
+    (onnx, pt2, python), which is made when it is first asked for.
+    """
     from skyline.cli.find import find_candidate
     from skyline.cli.output import emit
     from skyline.client import Client

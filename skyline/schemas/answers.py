@@ -23,7 +23,8 @@ class Attempt(Answer):
     """One run of one task in a process of its own."""
 
     task: UUID
-    kind: Literal["search", "verify", "conclude"]
+    kind: str
+    """Of its task: search, verify, conclude, or export.FORMAT."""
     number: int
     worker: str
     device: str
@@ -145,6 +146,17 @@ class Event(Answer):
     data: dict[str, Any]
 
 
+class ExportState(Answer):
+    """A file that is being made."""
+
+    format: str
+    status: Literal["queued", "running"]
+    task: UUID
+    """As in the job's attempts and log."""
+    waiting_for: str | None
+    """What a worker would need that no live one has."""
+
+
 class EventPage(Answer):
     items: list[Event]
     next: int
@@ -157,7 +169,8 @@ class LogChunk(Answer):
     id: int
     """Grows in the order in which pieces came."""
     task: UUID
-    kind: Literal["search", "verify", "conclude"]
+    kind: str
+    """Of its task: search, verify, conclude, or export.FORMAT."""
     candidate: UUID | None
     """What a verification is of."""
     attempt: int

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from nas_core.architecture import Architecture
-from skyline.schemas import Candidate, CandidatePage
-from store import candidates, tasks
+from skyline.schemas import Candidate, CandidatePage, ExportState
+from store import candidates, logs, tasks
+from store.models import Attempt
 from store.session import unit_of_work
 from store.settings import settings
 from tests.api import results
@@ -149,9 +152,62 @@ def test_no_weights_without_verification(shared: httpx.Client) -> None:
 
 
 def test_an_unknown_format_lists_what_there_is(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
-    found = problem(shared.get(f"/v1/candidates/{weights[0]}/model", params={"format": "onnx"}), 422)
-    assert found.detail == "unknown format 'onnx'; this candidate can be had as: json, safetensors"
+    found = problem(shared.get(f"/v1/candidates/{weights[0]}/model", params={"format": "h5"}), 422)
+    assert found.detail == "unknown format 'h5'; a network can be had as: json, onnx, pt2, python, safetensors"
     assert paths(found) == ["/query/format"]
+
+
+def test_a_file_is_made_when_it_is_first_asked_for(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
+    candidate_id, _ = weights
+    path, query = f"/v1/candidates/{candidate_id}/model", {"format": "onnx"}
+
+    def asked(status: int) -> httpx.Response:
+        response = shared.get(path, params=query)
+        assert response.status_code == status, response.text
+        return response
+
+    first = asked(202)
+    state = ExportState.model_validate_json(first.content)
+    assert (state.format, state.status) == ("onnx", "queued")
+    assert state.waiting_for is not None and "a worker on queue short" in state.waiting_for
+    assert int(first.headers["Retry-After"]) > 0
+    assert asked(202).json()["task"] == str(state.task), "one task, however often it is asked for"
+
+    claimed = claim(state.task)
+    assert asked(202).json()["status"] == "running"
+    with unit_of_work() as session:
+        assert tasks.heartbeat(session, state.task, claimed.fence, 60) == "ok", "its job has ended long ago"
+        job_id = candidates.get(session, candidate_id).job_id
+        logs.append(session, state.task, claimed.fence, 0, 24, "ExportError: no such op\n")
+        assert tasks.end(session, state.task, claimed.fence, status="failed", end="failed")
+    found = problem(shared.get(path, params=query), 409)
+    assert "the export.onnx failed\nExportError: no such op" in found.detail
+    assert "asked again in a minute" in found.detail
+    with unit_of_work() as session:
+        session.execute(
+            update(Attempt).where(Attempt.task_id == state.task).values(ended_at=datetime(2000, 1, 1, tzinfo=UTC))
+        )
+    assert asked(202).json()["status"] == "queued"
+
+    claimed = claim(state.task)
+    place = settings().artefact_dir / str(job_id) / "network.onnx"
+    place.write_bytes(b"onnx")
+    with unit_of_work() as session:
+        tasks.hold(session, state.task, claimed.fence)
+        candidates.add_artefact(session, candidate_id, job_id, "onnx", f"{job_id}/network.onnx", "00", 4)
+        tasks.end(session, state.task, claimed.fence, status="done", end="done")
+    response = asked(200)
+    assert response.content == b"onnx" and response.headers["content-disposition"].endswith('.onnx"')
+    place.unlink()
+    assert asked(202).json()["status"] == "queued", "a file that went is made again"
+    assert shared.get(f"/v1/jobs/{job_id}").json()["status"] == "succeeded"
+
+
+def claim(task_id: UUID) -> tasks.Claim:
+    with unit_of_work() as session:
+        claimed = tasks.claim(session, task_id, "w", "cpu", 1, 60, 3)
+    assert claimed is not None
+    return claimed
 
 
 def test_a_file_that_is_gone_or_lies_elsewhere_is_not_sent(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:

@@ -121,7 +121,7 @@ class Campaign:
         return blows
 
     def _where(self, job_id: UUID, phase: str) -> str | None:
-        """"there" when a worker is at the phase, "past" when the job is over it."""
+        """ "there" when a worker is at the phase, "past" when the job is over it."""
         status, _ = self.world.status(job_id)
         if status in ENDED or (phase == "searching" and status == "verifying"):
             return "past"
