@@ -20,18 +20,19 @@ test: $(VENV)/.dev ## Install with test tools and run the whole test suite
 chaos: $(VENV)/.dev ## Kill everything at random moments, ten times each, on both databases (about an hour)
 	$(BIN)/python -m tests.chaos --rows build/chaos.jsonl
 
-check: $(VENV)/.dev ## Format, lint, types, imports, fast tests
+check: $(VENV)/.dev ## Format, lint, types, imports, reference pages, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/make_reference.py --check
 	$(BIN)/python -m pytest -q -m "not e2e and not slow" tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnx]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

@@ -22,8 +22,8 @@ from skyline.specs import parse
 
 LABEL = ("made-by", "skyline-demo")
 ASK_SECONDS = 0.5
-FORMATS = ("json", "safetensors")
-"""Networks are taken home as architecture and as weights."""
+FORMATS = ("json", "safetensors", "onnx")
+"""Networks are taken home as architecture, as weights, and ready to be deployed."""
 
 
 def specification(seed: int) -> dict[str, Any]:

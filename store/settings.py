@@ -32,8 +32,11 @@ class Settings(BaseSettings):
     data_root: Path = _below_data_dir("{}/datasets")
     """Folder below which data sets are looked for."""
     artefact_dir: Path = _below_data_dir("{}/artefacts")
+    """Folder of the networks' files."""
     checkpoint_dir: Path = _below_data_dir("{}/checkpoints")
+    """Folder of what attempts go on from."""
     log_dir: Path = _below_data_dir("{}/logs")
+    """Folder of what processes print."""
     lease_seconds: float = Field(default=30.0, gt=0)
     """A task whose worker is silent for so long is given to another."""
     heartbeat_seconds: float = Field(default=2.0, gt=0)

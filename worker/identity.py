@@ -24,11 +24,14 @@ class Identity(BaseSettings):
     SKYLINE_WORKER_SPARE.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SKYLINE_WORKER_", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="SKYLINE_WORKER_", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     device: str = "cpu"
     """cpu, or cuda:N."""
     name: str = Field(default_factory=lambda data: default_name(data["device"]))
+    """Unique among all workers; default: host and device."""
     threads: int = os.cpu_count() or 1
     """Torch threads of a task; worker.threads says how many they should be."""
     queues: str = ""
