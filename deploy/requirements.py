@@ -1,4 +1,5 @@
-"""Prints what pyproject.toml asks for, one a line; ``--without NAME ...`` leaves packages out of an image.
+"""Prints what pyproject.toml asks for, one a line; ``--without NAME ...`` leaves packages out of an image, ``--extras
+NAME ...`` prints what those extras ask for instead.
 
 So the layer with the dependencies depends on two files and not on the code.
 """
@@ -14,8 +15,14 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--without", nargs="*", default=[], metavar="NAME", help="packages that the image lacks")
-    without = {name.lower() for name in parser.parse_args().without}
-    wanted = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    parser.add_argument("--extras", nargs="*", default=[], metavar="NAME", help="what these extras ask for, alone")
+    given = parser.parse_args()
+    without = {name.lower() for name in given.without}
+    project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    if unknown := set(given.extras) - set(extras):
+        parser.error(f"pyproject.toml has no extra {', '.join(sorted(unknown))}; it has {', '.join(extras)}")
+    wanted = [line for name in given.extras for line in extras[name]] or project["dependencies"]
     names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower() for requirement in wanted]
     if unknown := without - set(names):
         parser.error(f"pyproject.toml does not ask for {', '.join(sorted(unknown))}")

@@ -23,8 +23,8 @@ from store.settings import settings
 from worker.control import die_with
 from worker.identity import Identity
 from worker.keeper import Keeper
-from worker.spare import Reserve
 from worker.supervise import supervise
+from worker.template import Reserve
 
 WEEK = 7 * 86_400
 

@@ -1,51 +1,96 @@
-"""``python -m worker.child SUPERVISOR``: a process that imports what attempts need, then waits for its one task.
+"""``python -m worker.child SUPERVISOR``: imports what attempts need, then makes a process for each that is ordered.
 
-The only kind of process of the service where torch runs. Standard input is a socket to the supervisor: the order comes
-in as one line of JSON, is acknowledged by an empty line, and may be followed by a report at the end. A closed socket
-means that there is nothing to do.
+The only kind of process of the service where torch runs. Standard input is a socket to the supervisor. An order comes
+in as one line of JSON with a socket beside it: the line between the supervisor and the attempt. This process forks,
+tells the attempt's number, and when it has ended how it ended. It computes nothing itself, so that there is nothing in
+it that a fork would break. Only Linux forks safely with what PyTorch brings along; elsewhere this process is the
+attempt, and takes one order.
+
+The attempt acknowledges the order by an empty line, and may report at its end. A closed socket means that there is
+nothing to do.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import socket
 import sys
 from contextlib import suppress
+from typing import Any
 from uuid import UUID
 
 from worker.control import DONE, die_with, name_process
 from worker.quiet import Room
 
+FORKS = sys.platform == "linux"
+
 
 def main(supervisor: int) -> int:
-    """Waits, and runs the attempt; the exit code says how it ended (worker.control)."""
+    """Waits for orders; in the attempt's own process, its exit code, which says how it ended (worker.control)."""
     die_with(supervisor)
     name_process("skyline-spare")
     room = Room()  # importing is load, too: not beside a measurement
-    from worker.run import report, run
+    from worker import run
 
     room.close()
-    line = sys.stdin.buffer.readline()
-    if not line:
-        return DONE
-    order = json.loads(line)
+    gc.freeze()  # what is here stays shared with every attempt
+    above = socket.socket(fileno=os.dup(0))
+    while (received := receive(above)) is not None:
+        order, channel = received
+        if not FORKS:
+            return attempt(run, order, channel)
+        here = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            above.close()
+            os.setpgid(0, 0)
+            die_with(here)
+            return attempt(run, order, channel)
+        with suppress(PermissionError, ProcessLookupError):  # it has done so itself, or is over
+            os.setpgid(pid, pid)  # from now on it can be signalled with all that it starts
+        channel.close()
+        with suppress(OSError):  # a supervisor that went takes us with it
+            tell(above, pid=pid)
+            _, status, used = os.wait4(pid, 0)
+            tell(above, status=status, cpu_seconds=used.ru_utime + used.ru_stime, peak=used.ru_maxrss)
+    return DONE
+
+
+def receive(above: socket.socket) -> tuple[dict[str, Any], socket.socket] | None:
+    """The next order and the line to whoever gave it; None when there will be none."""
+    text, lines = b"", []
+    while not text.endswith(b"\n"):
+        piece, files, _, _ = socket.recv_fds(above, 4096, 1)
+        lines += files
+        if not piece:
+            return None
+        text += piece
+    return json.loads(text), socket.socket(fileno=lines[0])
+
+
+def tell(above: socket.socket, **facts: Any) -> None:
+    above.sendall(json.dumps(facts).encode() + b"\n")
+
+
+def attempt(run: Any, order: dict[str, Any], channel: socket.socket) -> int:
+    """The order, done in this process."""
     name_process("skyline-child")
-    channel = _settle(order["log"])
-    with suppress(OSError):  # a supervisor that went takes us with it
+    _settle(order["log"])
+    with suppress(OSError):
         channel.sendall(b"\n")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return run(UUID(order["task"]), order["fence"])
+        return int(run.run(UUID(order["task"]), order["fence"]))
     finally:
         with suppress(OSError):
-            channel.sendall(json.dumps(report()).encode() + b"\n")
+            tell(channel, **run.report())
 
 
-def _settle(log: str) -> socket.socket:
-    """From here on everything printed goes to the task's log, and nothing comes in; returns the line to above."""
-    channel = socket.socket(fileno=os.dup(0))
+def _settle(log: str) -> None:
+    """From here on everything printed goes to the task's log, and nothing comes in."""
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stdout.flush()
@@ -54,7 +99,6 @@ def _settle(log: str) -> socket.socket:
         os.dup2(source, target)
     os.close(output)
     os.close(nothing)
-    return channel
 
 
 if __name__ == "__main__":

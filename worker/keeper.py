@@ -26,7 +26,7 @@ from store.settings import settings
 from worker import leftovers
 from worker.control import NO_DEVICE
 from worker.identity import Identity
-from worker.spare import environment
+from worker.template import environment
 
 log = logging.getLogger(__name__)
 

@@ -1,18 +1,15 @@
 """The Celery task: claims a row, runs one attempt of it in a process of its own, and sees it to its end.
 
-The child is a Python process of its own that runs nothing else, in a session of its own: it may use CUDA and DataLoader
+The child is a Python process of its own that runs nothing else, in a group of its own: it may use CUDA and DataLoader
 workers, it can be killed with all its children, and it dies with us.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
@@ -26,29 +23,17 @@ from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK
 from worker.gpu import GpuUse
 from worker.identity import Identity
 from worker.logs import Shipper
-from worker.spare import Reserve, Runner, environment
+from worker.template import Ended, Reserve
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
-HEAD_START_SECONDS = 1.0
-"""What an attempt has to itself before the next spare is made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a child ended and what it used."""
-
-    code: int
-    """Exit code, or minus the signal."""
-    cpu_seconds: float
-    peak_memory_mb: float
 
 
 class Child:
-    """The process of one attempt, the spare or a new one; what it prints goes to the task's log."""
+    """The process of one attempt; what it prints goes to the task's log."""
 
     def __init__(self, task_id: UUID, fence: int, reserve: Reserve) -> None:
         self.log_path = settings().log_dir / f"{task_id}.log"
@@ -56,34 +41,41 @@ class Child:
         self._stopping = False
         self.ended: Ended | None = None
         self.gpu = GpuUse(Identity().device_class)
-        spare = reserve.take()
-        self._spare = spare is not None
-        self._runner = spare or Runner(environment(), self.log_path)
-        self._runner.order(self._order)
+        self._reserve = reserve
+        template, self._waited = reserve.take()
+        self.making = template.make(self._order)
 
-    def _died_as_spare(self) -> bool:
-        """Whether it ended before it took the order. Then another does; the attempt loses only the time."""
-        if not self._spare or self._stopping or self._runner.lines:
+    def _lost_on_the_way(self) -> bool:
+        """Whether a template that had waited died with the order, or what it made did.
+
+        Then another gets it; the attempt loses only the time.
+        """
+        if not self._waited or self._stopping or self.making.lines:
             return False
-        log.warning("the spare process died; its output is in %s", self._runner.output)
-        self._runner.close()
-        self._spare, self._runner = False, Runner(environment(), self.log_path)
-        self._runner.order(self._order)
+        log.warning("the template process lost an order; its output is in %s", self.making.template.output)
+        self.making.close()
+        self._reserve.empty()
+        template, self._waited = self._reserve.take()
+        self.making = template.make(self._order)
         return True
+
+    def _pass_on_last_words(self) -> None:
+        """What a template printed that could make no attempt is the attempt's log."""
+        with suppress(OSError), self.log_path.open("ab") as log_file:
+            log_file.write(self.making.template.output.read_bytes())
 
     def wait(self, seconds: float) -> Ended | None:
         """Its end, if that comes within ``seconds``."""
         deadline = time.monotonic() + seconds
         while self.ended is None:
-            pid, status, usage = os.wait4(self._runner.process.pid, os.WNOHANG)
-            if pid:
-                code = os.waitstatus_to_exitcode(status)
-                self._runner.process.returncode = code  # reaped here, for the sake of its resource usage
-                if self._died_as_spare():
+            ended = self.making.poll()
+            if ended is not None:
+                if self._lost_on_the_way():
                     continue
-                scale = 1024 if sys.platform == "linux" else 1024 * 1024
-                self.gpu.ended(self._runner.lines[1:])
-                self.ended = Ended(code, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / scale)
+                if not self.making.lines:
+                    self._pass_on_last_words()
+                self.gpu.ended(self.making.lines[1:])
+                self.ended = ended
             elif time.monotonic() >= deadline:
                 return None
             else:
@@ -92,24 +84,21 @@ class Child:
 
     def look(self) -> None:
         """To be called at every heartbeat, for what can be known only while it lives."""
-        self.gpu.look(self._runner.process.pid)
+        if self.making.pid is not None:
+            self.gpu.look(self.making.pid)
 
     def stop(self) -> Ended:
         """Asks, waits, then kills the whole group."""
         self._stopping = True
-        self._signal(signal.SIGTERM)
+        self.making.signal(signal.SIGTERM)
         ended = self.wait(GRACE_SECONDS)
-        self._signal(signal.SIGKILL)  # also whatever the child left behind in its group
+        self.making.signal(signal.SIGKILL)  # also whatever the child left behind in its group
         while ended is None:
             ended = self.wait(GRACE_SECONDS)
         return ended
 
-    def _signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._runner.process.pid, number)
-
     def close(self) -> None:
-        self._runner.close()
+        self.making.close()
 
 
 def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
@@ -133,8 +122,6 @@ def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
     ended = None
     held = time.monotonic()
     try:
-        ended = child.wait(HEAD_START_SECONDS)
-        reserve.fill()
         while ended is None:
             ended = child.wait(have.heartbeat_seconds)
             if ended is None:
@@ -154,6 +141,7 @@ def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
         child.close()
     shipper.ship(last=True)
     _record(claim, child, ended, asked)
+    reserve.fill()
 
 
 def _asked_to_stop(task_id: UUID, fence: int, identity: Identity) -> str | None:

@@ -254,6 +254,9 @@ def test_a_gpu_worker_is_asked_for_and_has_one_gpu() -> None:
 # --- the image without PyTorch ----------------------------------------------------------------------------------------
 
 
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
 def left_out(stage: Stage) -> list[str]:
     (found,) = re.findall(r"requirements\.py --without ([\w ]+)>", " ".join(stage.of("RUN")))
     return str(found).split()
@@ -266,6 +269,17 @@ def test_the_layer_of_dependencies_has_all_but_what_is_left_out() -> None:
     assert done.stdout.splitlines() == [line for line in wanted if not line.startswith("torch>")]
     refused = subprocess.run([*argv, "torchh"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "does not ask for torchh" in refused.stderr
+
+
+@pytest.mark.parametrize(("stage", "extras"), [("build-worker-cpu", ["onnx"]), ("build-worker-cuda", ["onnx", "gpu"])])
+def test_workers_can_write_every_format(stage: str, extras: list[str]) -> None:
+    (found,) = re.findall(r"requirements\.py --extras ([\w ]+)>", " ".join(STAGES[stage].of("RUN")))
+    assert found.split() == extras
+    argv = [sys.executable, ROOT / "deploy" / "requirements.py", "--extras"]
+    done = subprocess.run([*argv, *extras], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [line for name in extras for line in EXTRAS[name]]
+    refused = subprocess.run([*argv, "onnyx"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "no extra onnyx; it has" in refused.stderr
 
 
 def test_the_api_runs_without_what_is_left_out() -> None:

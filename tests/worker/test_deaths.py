@@ -136,12 +136,12 @@ def test_a_verification_that_always_dies_costs_one_candidate(client: Client) -> 
     assert failed[0].id not in {member.id for member in client.front(job_id, kind="final").members}
 
 
-def test_a_killed_pool_process_takes_its_attempt_and_its_spare_along_and_the_task_comes_back(client: Client) -> None:
+def test_a_killed_pool_process_takes_its_attempt_and_its_template_along_and_the_task_comes_back(client: Client) -> None:
     job_id = client.submit({**SPEC, "verify": {"top": 1, "epochs": 25, "batch": 32}}).id
     until("verification", lambda: (now := running(client, job_id)) and now.kind == "verify")
     child = until("process", at_work)
-    pool = child.parent()
-    family = pool.children()
+    pool = child.parent().parent()  # above the template
+    family = pool.children(recursive=True)
     pool.kill()
     until("death of its children", lambda: all(gone(process) for process in family))
     job = client.wait(job_id, timeout=SECONDS)

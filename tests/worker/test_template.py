@@ -1,0 +1,201 @@
+"""The process that attempts are made from: real processes, forked, found dead, left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+from worker.child import FORKS
+from worker.supervise import Child
+from worker.template import Ended, Reserve, Template, environment
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 60.0
+
+
+@pytest.fixture
+def folder(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SKYLINE_WORKER_NAME", "w")
+    monkeypatch.setenv("SKYLINE_WORKER_THREADS", "1")
+    return environment
+
+
+@pytest.fixture
+def reserve(folder: Path) -> Iterator[Reserve]:
+    made = Reserve()
+    yield made
+    made.empty()
+
+
+def template(reserve: Reserve) -> Template:
+    """Its template; made here, since pytest changes the environment between a fixture and its test."""
+    if reserve._template is None:
+        reserve.fill()
+    assert reserve._template is not None
+    return reserve._template
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {SECONDS:g} s: {what}"
+        time.sleep(0.02)
+
+
+def end_of(child: Child) -> Ended:
+    """The attempt's end: its task does not exist, which is the first thing it finds."""
+    ended = child.wait(SECONDS)
+    assert ended is not None
+    child.close()
+    assert ended.code == 1 and "NoResultFound" in child.log_path.read_text()
+    return ended
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def test_it_makes_one_attempt_after_another_and_their_output_goes_to_the_logs_of_the_tasks(
+    reserve: Reserve, folder: Path
+) -> None:
+    process = psutil.Process(template(reserve).process.pid)
+    until(lambda: process.name() == "skyline-spare", "its name")
+    reserve.fill()
+    assert template(reserve).process.pid == process.pid, "there is never more than one"
+    pids = set()
+    for _ in range(2):
+        child = Child(uuid4(), 1, reserve)
+        ended = end_of(child)
+        assert child.making.template.process.pid == process.pid
+        assert 0 < ended.cpu_seconds < 60 and ended.peak_memory_mb > 50
+        pids.add(child.making.pid)
+    assert len(pids) == 2 and process.pid not in pids and None not in pids
+    assert (folder / "logs" / "w.spare.log").read_text() == ""
+
+
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+def test_it_has_computed_nothing_that_a_fork_would_break(reserve: Reserve) -> None:
+    process = psutil.Process(template(reserve).process.pid)
+    end_of(Child(uuid4(), 1, reserve))
+    assert process.num_threads() <= (os.cpu_count() or 1), "OpenBLAS starts its own at import; PyTorch's come later"
+    libraries = {Path(part.path).name for part in process.memory_maps()}
+    assert any("torch_cpu" in name for name in libraries) and not any("libcuda.so" in name for name in libraries)
+
+
+def test_all_processes_of_a_worker_have_one_environment(reserve: Reserve) -> None:
+    fresh = Template(environment(), template(reserve).output)
+    one, other = (psutil.Process(made.process.pid).environ() for made in (template(reserve), fresh))
+    fresh.discard()
+    assert one == other and one["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
+
+
+def test_a_dead_one_is_not_used(reserve: Reserve) -> None:
+    dead = template(reserve).process
+    dead.kill()
+    until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "death")
+    child = Child(uuid4(), 1, reserve)
+    assert child.making.template.process.pid != dead.pid
+    end_of(child)
+
+
+def test_one_that_dies_with_the_order_in_its_hands_costs_no_attempt(reserve: Reserve) -> None:
+    process = template(reserve).process
+    process.send_signal(signal.SIGSTOP)
+    child = Child(uuid4(), 1, reserve)
+    process.kill()
+    end_of(child)
+    assert child.making.template.process.pid != process.pid
+
+
+def test_one_that_cannot_import_leaves_its_last_words_in_the_log_of_the_attempt(
+    reserve: Reserve, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('a broken installation')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    child = Child(uuid4(), 1, reserve)
+    ended = child.wait(SECONDS)
+    child.close()
+    assert ended is not None and ended.code == 1
+    assert "a broken installation" in child.log_path.read_text()
+
+
+def test_one_that_is_asked_to_stop_before_it_took_the_order_is_not_replaced(reserve: Reserve) -> None:
+    process = template(reserve).process
+    process.send_signal(signal.SIGSTOP)
+    child = Child(uuid4(), 1, reserve)
+    child.making.template.signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    assert child.stop().code == -signal.SIGTERM
+    assert child.making.template.process.pid == process.pid
+    child.close()
+
+
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+def test_an_attempt_has_a_group_of_its_own_and_dies_with_its_template(reserve: Reserve) -> None:
+    child = Child(uuid4(), 1, reserve)
+    process = child.making.template.process
+    until(lambda: child.making.poll() is not None or child.making.pid is not None, "the attempt")
+    assert child.making.pid is not None
+    own = psutil.Process(child.making.pid)
+    own.suspend()
+    assert os.getpgid(own.pid) == own.pid != os.getpgid(process.pid)
+    process.kill()
+    until(lambda: name_of(own) == "" or own.status() == psutil.STATUS_ZOMBIE, "death")
+    child.stop()
+    child.close()
+
+
+def test_other_settings_or_old_age_discard_it(reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = template(reserve).process
+    monkeypatch.setenv("SKYLINE_WORKER_THREADS", "2")
+    reserve.fill()
+    second = template(reserve).process
+    assert second.pid != first.pid and first.returncode == -signal.SIGKILL
+    monkeypatch.setattr("worker.template.OLD_SECONDS", 0.0)
+    third, waited = reserve.take()
+    assert second.returncode == -signal.SIGKILL and third.process.pid != second.pid and not waited
+
+
+def test_a_worker_can_be_told_to_keep_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLINE_WORKER_SPARE", "0")
+    none = Reserve()
+    none.fill()
+    assert none._template is None
+    made, waited = none.take()
+    assert not waited
+    none.fill()
+    assert none._template is None and made.process.returncode == -signal.SIGKILL
+
+
+def test_without_an_order_it_ends_well(reserve: Reserve) -> None:
+    made = template(reserve)
+    made._line.end.close()
+    until(lambda: made.poll() is not None, "its end")
+    assert made.ended is not None and made.ended.code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a parent-death signal")
+def test_it_dies_with_its_supervisor(folder: Path) -> None:
+    program = (
+        "import time; from worker.template import Reserve; r = Reserve(); r.fill();"
+        "print(r._template.process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        left = psutil.Process(int(supervisor.stdout.readline()))
+        until(lambda: left.name() == "skyline-spare", "its name")
+        supervisor.kill()
+    until(lambda: not left.is_running() or left.status() == psutil.STATUS_ZOMBIE, "death")
