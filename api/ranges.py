@@ -11,7 +11,7 @@ from api.errors import Fault, pointer
 from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
-from nas_core.errors import NasCoreError
+from nas_core.errors import InvalidSettingsError, NasCoreError
 from nas_core.objectives import objectives
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
@@ -61,7 +61,10 @@ def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Ske
     wanted = spec.target
     searched = space.skeleton(images.input, images.classes)
     widths: Sequence[int | None] = wanted.widths or [None]
-    skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    try:
+        skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    except InvalidSettingsError as error:
+        return [], [Fault("Impossible network", f"target: {error}", "/target", wanted.model_dump(), str(error))]
     found = []
     for path, skeleton in [("/space", searched), *(("/target", skeleton) for skeleton in skeletons)]:
         try:
