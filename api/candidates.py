@@ -115,8 +115,8 @@ def verify_candidate(
     who: CallerDep,
     idempotency_key: posting.Named = None,
 ) -> Job:
-    """A new job of the algorithm `given` that has this candidate's genotype as its only seed: it is trained from scratch
-    on the target that the body says, measured and tested, without a search before.
+    """A new job of the algorithm `given` with this candidate's genotype as its only seed: it is trained from scratch on
+    the target that the body says, measured and tested, without a search before.
 
     What the body does not say is as in the candidate's own job, the target as the candidate itself; the reference point
     is set anew. Checked like a posted job: 422 names places in the body, and none where what the job was completed by

@@ -1,4 +1,4 @@
-"""A candidate verified anew: what was asked for, the rest as in its own job, together a job of the algorithm `given`."""
+"""A candidate verified anew: what was asked for, and the rest as in its own job, make a job of the algorithm given."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from api import forms, imagesets, ranges, seeds
 from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
-from nas_core.architecture import Skeleton
+from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
 from nas_core.settings import parse
@@ -203,7 +203,10 @@ def _possible(
         if faults:
             return faults
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
-    return list(ranges.faults(spec, by_key, space, skeletons))
+    faults = list(ranges.faults(spec, by_key, space, skeletons))
+    if not faults and entries["algorithm",].facts.get("needs_seeds"):
+        faults += ranges.unmet(spec, [Architecture(seed.genotype, on) for seed in given for on in skeletons])
+    return faults
 
 
 def _normalised(

@@ -176,8 +176,8 @@ class Architecture:
         homeless = sorted(set(self.skeleton.cells) - set(skeleton.cells))
         if homeless:
             raise InvalidGenotypeError(
-                f"a skeleton of {len(skeleton.cells)} cells has no place for cells of type {', '.join(homeless)}, which "
-                f"this network of {len(self.skeleton.cells)} cells is made of; "
+                f"a skeleton of {len(skeleton.cells)} cells has no place for cells of type {', '.join(homeless)}, "
+                f"which this network of {len(self.skeleton.cells)} cells is made of; "
                 "depth can only be changed where types are shared"
             )
         return moved

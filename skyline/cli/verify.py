@@ -40,7 +40,9 @@ def verify(
         "target": {"cells": cells, "channels": channels or None},
         "verify": {"epochs": epochs, "seeds": seeds},
     }
-    parts = {part: {field: value for field, value in fields.items() if value is not None} for part, fields in asked.items()}
+    parts = {
+        part: {field: value for field, value in fields.items() if value is not None} for part, fields in asked.items()
+    }
     body: dict[str, Any] = {part: fields for part, fields in parts.items() if fields}
     if name is not None:
         body["name"] = name

@@ -203,10 +203,10 @@ class JobSpec(BaseModel):
     """By objective key; what is not given gets a default that is fixed before the first evaluation."""
     algorithm: AlgorithmSpec
     seed_genotypes: Annotated[list[dict[str, Any]], Field(max_length=MOST_SEEDS)] = Field(default_factory=list)
-    """Known architectures that the search evaluates besides what it finds: genotypes as in a candidate's `architecture`,
-    whole architectures, of which the genotype is taken, or the form of DARTS, `{"normal": [["sep_conv_3x3", 0], ...],
-    "normal_concat": [...], "reduce": ..., "reduce_concat": ...}`. They are stored as genotypes; of equal ones the first
-    is kept."""
+    """Known architectures that the search evaluates besides what it finds: genotypes as in a candidate's
+    `architecture`, whole architectures, of which the genotype is taken, or the form of DARTS, `{"normal":
+    [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}`. They are stored as
+    genotypes; of equal ones the first is kept."""
     budget: Budget = Budget()
     verify: VerifySpec = VerifySpec()
     resources: Resources = Resources()

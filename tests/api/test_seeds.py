@@ -57,7 +57,11 @@ def strange(**fields: Any) -> dict[str, Any]:
     [
         (3, "/seed_genotypes/1", "a valid dictionary"),
         ({"ops": []}, "/seed_genotypes/1", "seed_genotypes[1]: it has the fields ops; expected a genotype"),
-        (strange(reduce=[]), "/seed_genotypes/1", "seed_genotypes[1]: 'reduce' lists 0 ops; two for each node are needed"),
+        (
+            strange(reduce=[]),
+            "/seed_genotypes/1",
+            "seed_genotypes[1]: 'reduce' lists 0 ops; two for each node are needed",
+        ),
         (
             strange(normal=[["conv_9x9", 0], ["skip_connect", 1]] * 4),
             "/seed_genotypes/1",

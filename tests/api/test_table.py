@@ -47,7 +47,13 @@ def test_a_row_says_what_is_known_of_a_candidate(shared: httpx.Client) -> None:
     verified, evaluated, failed = rows
     shown = shared.get(f"/v1/candidates/{ids[0]}").json()
     assert (verified["id"], verified["hash"], verified["status"]) == (str(ids[0]), shown["hash"], "verified")
-    assert [verified[name] for name in ("stage", "target", "cells", "channels", "stem")] == ["final", "0", "3", "4", "cifar"]
+    assert [verified[name] for name in ("stage", "target", "cells", "channels", "stem")] == [
+        "final",
+        "0",
+        "3",
+        "4",
+        "cifar",
+    ]
     assert [verified[name] for name in COLUMNS[9:18]] == [
         *("0.05", "trained", "0.1", "1000", "exact", "1000", "8.0", "measured", "10.0"),
     ]
@@ -104,7 +110,7 @@ def test_a_job_without_candidates_has_a_header(shared: httpx.Client) -> None:
     ],
 )
 def test_what_looks_like_a_formula_is_text(shared: httpx.Client, text: str, shown: str) -> None:
-    job_id = results.job(objectives=[{"name": "error", "key": text or "error"}])
+    job_id = results.job(objectives=[{"name": "error", "key": text or "error"}], reference_point={})
     with unit_of_work() as session:
         candidates.record(session, job_id, "search", [NewCandidate("h", {}, 0, {}, text or None)])
     (row,) = read(shared, job_id)
@@ -126,7 +132,8 @@ def test_numbers_stay_numbers(shared: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "path"), [({"sort": "beauty"}, "/query/sort"), ({"limit": 3}, "/query/limit"), ({"status": "x"}, "/query/status")]
+    ("query", "path"),
+    [({"sort": "beauty"}, "/query/sort"), ({"limit": 3}, "/query/limit"), ({"status": "x"}, "/query/status")],
 )
 def test_bad_queries(shared: httpx.Client, query: dict[str, Any], path: str) -> None:
     assert paths(problem(shared.get(f"/v1/jobs/{results.job()}/candidates.csv", params=query), 422)) == [path]

@@ -24,8 +24,9 @@ from tests.api.publications import entries
 
 @pytest.fixture
 def found(shared: httpx.Client, spec: dict[str, Any]) -> UUID:
-    """A candidate of a job that was posted: five cells of eight channels on digits."""
-    job_id = UUID(shared.post("/v1/jobs", json={**spec, "seed": 7, "resources": {"min_memory_gb": 1}}).json()["id"])
+    """A candidate of a job that was posted: five cells of 24 channels on digits."""
+    changes = {"seed": 7, "resources": {"min_memory_gb": 1}, "constraints": {"params": {"max": 600000}}}
+    job_id = UUID(shared.post("/v1/jobs", json={**spec, **changes, "target": {"channels": 24}}).json()["id"])
     space = spaces["darts"](cells=5, channels=8)
     genotype = results.architectures(1)[0].genotype
     return record(job_id, Architecture(genotype, space.skeleton((1, 8, 8), 10, channels=24)))
@@ -116,7 +117,11 @@ def test_a_body_is_not_needed_and_may_be_yaml(shared: httpx.Client, found: UUID)
 @pytest.mark.parametrize(
     ("body", "path", "expected"),
     [
-        ({"color": 1}, "/color", "one of constraints, dataset, labels, name, objectives, resources, seed, target, verify"),
+        (
+            {"color": 1},
+            "/color",
+            "one of constraints, dataset, labels, name, objectives, resources, seed, target, verify",
+        ),
         ({"algorithm": {"name": "random"}}, "/algorithm", "one of constraints, dataset"),
         ({"verify": {"epochs": 0}}, "/verify/epochs", "greater than or equal to 1"),
         ({"verify": {"speed": 1}}, "/verify/speed", "one of augment, auxiliary, batch"),
@@ -163,7 +168,7 @@ def test_depth_that_is_bound_to_positions_stays(shared: httpx.Client, monkeypatc
     monkeypatch.setitem(spaces._known, "own-types", OwnTypes)
     cell = CellType((Edge(2, 0, "skip_connect"),), nodes=1, concat=(2,))
     skeleton = OwnTypes().skeleton((1, 8, 8), 10)
-    architecture = Architecture(Genotype("own-types", {name: cell for name in skeleton.cells}), skeleton)
+    architecture = Architecture(Genotype("own-types", dict.fromkeys(skeleton.cells, cell)), skeleton)
     candidate_id = record(results.job(space={"name": "own-types"}), architecture)
     for cells, says in ((2, "no place for cells of type 2"), (4, "stacks cells of type 3")):
         refused = problem(verify(shared, candidate_id, {"target": {"cells": cells}}), 422)

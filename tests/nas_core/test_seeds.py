@@ -39,7 +39,12 @@ LARGE = DartsCells()
 def test_one_genotype_in_all_its_forms() -> None:
     genotype = from_darts(DARTS_V2)
     architecture = Architecture(genotype, LARGE.skeleton((3, 32, 32), 10))
-    for document in (DARTS_V2, genotype_to_json(genotype), architecture.to_json(), {"genotype": genotype_to_json(genotype)}):
+    for document in (
+        DARTS_V2,
+        genotype_to_json(genotype),
+        architecture.to_json(),
+        {"genotype": genotype_to_json(genotype)},
+    ):
         assert read_genotype(document).key() == genotype.key()
 
 
@@ -76,11 +81,15 @@ def test_what_is_no_genotype_is_refused_with_its_fault(document: dict[str, Any],
 def test_depth_cannot_be_changed_where_positions_have_types_of_their_own() -> None:
     cell = CellType((Edge(2, 0, "skip_connect"),), nodes=1, concat=(2,))
     skeleton = Skeleton(("0", "1", "2"), 4, "cifar", (1, 8, 8), 10)
-    own = Architecture(Genotype("own", {name: cell for name in skeleton.cells}), skeleton)
+    own = Architecture(Genotype("own", dict.fromkeys(skeleton.cells, cell)), skeleton)
     assert own.on(replace(skeleton, channels=8)).skeleton.channels == 8
-    with pytest.raises(InvalidGenotypeError, match="stacks cells of type 3, but the genotype has 0, 1, 2; depth can only"):
+    with pytest.raises(
+        InvalidGenotypeError, match="stacks cells of type 3, but the genotype has 0, 1, 2; depth can only"
+    ):
         own.on(replace(skeleton, cells=("0", "1", "2", "3")))
-    shorter = "a skeleton of 2 cells has no place for cells of type 2, which this network of 3 cells is made of; depth can"
+    shorter = (
+        "a skeleton of 2 cells has no place for cells of type 2, which this network of 3 cells is made of; depth can"
+    )
     with pytest.raises(InvalidGenotypeError, match=shorter):
         own.on(replace(skeleton, cells=("0", "1")))
     shared = Architecture(SPACE.sample(np.random.default_rng(0)), SPACE.skeleton((1, 8, 8), 10))
@@ -131,8 +140,14 @@ def test_darts_scores_them_on_its_last_supernet_beside_what_it_derived() -> None
     assert [evaluation.genotype for evaluation in found[:2]] == list(on.seeds)
     error = found[0].values[0]["error"]
     assert (error.kind, error.detail["epochs"], error.detail["n"]) == ("supernet", 2, on.splits.validation.size)
-    without = [event for event in events_of(Darts(batch=16), problem(evaluations=10, epochs=2)) if isinstance(event, Evaluated)]
-    derived = [event.evaluation for event in events if isinstance(event, Evaluated) and event.evaluation.genotype not in on.seeds]
+    without = [
+        event for event in events_of(Darts(batch=16), problem(evaluations=10, epochs=2)) if isinstance(event, Evaluated)
+    ]
+    derived = [
+        event.evaluation
+        for event in events
+        if isinstance(event, Evaluated) and event.evaluation.genotype not in on.seeds
+    ]
     assert derived == [event.evaluation for event in without], "they change nothing of the search"
 
 
@@ -166,7 +181,9 @@ def test_unscored_candidates_have_their_exact_costs_alone(monkeypatch: pytest.Mo
     monkeypatch.setattr(Evaluator, "_short_error", taken)
     monkeypatch.setattr(LatencyMs, "measure", taken)
     on = problem(widths=2, seeds=2)
-    axes = Axes({"error": Error(), "params": Params(), "lat": LatencyMs()}, {"params": Bound(max=1), "lat": Bound(max=9)})
+    axes = Axes(
+        {"error": Error(), "params": Params(), "lat": LatencyMs()}, {"params": Bound(max=1), "lat": Bound(max=9)}
+    )
     object.__setattr__(on, "axes", axes)
     events = events_of(Given(evaluate=None), on)
     found = [event.evaluation for event in events if isinstance(event, Evaluated)]
