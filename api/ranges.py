@@ -16,7 +16,6 @@ from nas_core.objectives import objectives
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
 
-
 MOST_COUNTED = 100
 """Networks that are counted one by one while a request waits."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from api import transfer
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton
+from nas_core.costs import count
 from nas_core.settings import settings
 from nas_core.spaces import spaces
 from skyline.schemas import Job
@@ -112,6 +113,20 @@ def test_a_body_is_not_needed_and_may_be_yaml(shared: httpx.Client, found: UUID)
     assert shared.post(path).status_code == 201
     written = shared.post(path, content=b"verify: {epochs: 3}", headers={"Content-Type": "application/yaml"})
     assert written.json()["spec"]["verify"]["epochs"] == 3
+
+
+def test_bounds_that_the_network_cannot_hold_are_told_before_it_is_trained(shared: httpx.Client, found: UUID) -> None:
+    architecture = Architecture.from_json(shared.get(f"/v1/candidates/{found}").json()["architecture"])
+    params = count(architecture).params
+    for bound in ({"max": params - 1}, {"min": params + 1}):
+        refused = problem(verify(shared, found, {"constraints": {"params": bound}}), 422)
+        assert paths(refused) == ["/constraints/params"]
+        assert refused.errors[0].expected == f"a bound that {params} meets, or none"
+    wide = {"channels": [24, 64]}
+    neither = problem(verify(shared, found, {"target": wide, "constraints": {"params": {"max": params - 1}}}), 422)
+    assert f"none of the networks of this job holds it; they have {params} to " in neither.detail
+    for good in ({"max": params}, {"min": params}):
+        assert made(shared, found, {"target": wide, "constraints": {"params": good}})["target"]["channels"] == [24, 64]
 
 
 @pytest.mark.parametrize(
