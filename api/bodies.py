@@ -20,12 +20,16 @@ from fastapi import Depends, Request
 
 from api.errors import Fault, ProblemError, pointer, refusal
 
-MAX_BYTES = 262_144
-DRAINED_BYTES = 16 * MAX_BYTES
+MAX_BYTES = 2**20
+"""Room for a thousand seeds in the form of DARTS."""
+DRAINED_BYTES = 4 * MAX_BYTES
 """Beyond this the connection is closed on the client."""
 MAX_YAML_BYTES = 32_768
 """YAML is read by a slow parser on purpose: the fast one can be made to overflow its stack."""
 MAX_VALUES = 10_000
+"""Of all fields but SEEDS."""
+SEEDS = "seed_genotypes"
+MAX_SEED_VALUES = 200_000
 MAX_DEPTH = 32
 
 JSON_TYPES = ("application/json",)
@@ -74,7 +78,13 @@ def document(request: Request, content: Annotated[bytes, Depends(body)]) -> dict
     return parsed
 
 
+def document_if_any(request: Request, content: Annotated[bytes, Depends(body)]) -> dict[str, Any]:
+    """As :func:`document`; no body at all is an empty mapping."""
+    return document(request, content) if content.strip() else {}
+
+
 Document = Annotated[dict[str, Any], Depends(document)]
+DocumentIfAny = Annotated[dict[str, Any], Depends(document_if_any)]
 
 
 def _too_large(limit: int, how: str = "", close: bool = False) -> ProblemError:
@@ -163,12 +173,17 @@ def _yaml(text: str) -> Any:
 def check(parsed: Any) -> None:
     """Raises ProblemError (422) for what JSON cannot say or a database cannot keep."""
     waiting: list[tuple[Any, tuple[object, ...]]] = [(parsed, ())]
-    seen = 0
+    seen, seeds = 0, 0
     while waiting:
         value, path = waiting.pop()
-        seen += 1
+        if path[:1] == (SEEDS,):
+            seeds += 1
+        else:
+            seen += 1
         if seen > MAX_VALUES:
             raise _malformed("", None, f"at most {MAX_VALUES} values", "the body holds too many values")
+        if seeds > MAX_SEED_VALUES:
+            raise _malformed(f"/{SEEDS}", None, f"at most {MAX_SEED_VALUES} values", f"{SEEDS} holds too many values")
         if len(path) > MAX_DEPTH:
             raise _malformed("", None, f"at most {MAX_DEPTH} levels", "the body is nested too deeply")
         if isinstance(value, dict):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Literal
 from uuid import UUID
@@ -11,13 +13,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api import examples, files, views
+from api import examples, files, posting, transfer, views
+from api.bodies import DocumentIfAny
 from api.conditional import unchanged
 from api.deps import CandidateId, JobId, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
-from api.openapi import Responses, answers, problems
+from api.keys import CallerDep
+from api.openapi import Responses, answers, body, problems
 from nas_core.exports import exports
-from skyline.schemas import Candidate, CandidatePage, ExportState, JobSpec
+from skyline.schemas import Candidate, CandidatePage, ExportState, Job, JobSpec
 from store import candidates, jobs, retries, tasks
 from store import exports as orders
 from store.session import unit_of_work
@@ -30,8 +34,8 @@ RETRY_SECONDS = 1
 """Until a client should ask again for a file that is being made."""
 
 
-class CandidateQuery(BaseModel):
-    """Order, filter and page of a list of candidates."""
+class CandidateOrder(BaseModel):
+    """Order and filter of candidates."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -41,6 +45,19 @@ class CandidateQuery(BaseModel):
     """Whose values the order goes by: the search's or the verification's."""
     descending: bool = False
     status: Literal["proposed", "evaluated", "verified", "failed"] | None = None
+
+    def check(self, keys: Sequence[str]) -> None:
+        """Raises ProblemError (422) for an order by what is no objective of the job."""
+        names = ["number", *keys]
+        if self.sort not in names:
+            expected = f"one of {', '.join(names)}"
+            detail = f"cannot sort by '{self.sort}'; expected {expected}"
+            raise refusal([Fault("Unknown objective", detail, "/query/sort", self.sort, expected)])
+
+
+class CandidateQuery(CandidateOrder):
+    """Order, filter and page of a list of candidates."""
+
     cursor: Annotated[str, Field(max_length=500)] | None = None
     """`next` of the page before."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -52,11 +69,7 @@ class CandidateQuery(BaseModel):
     responses={**answers(examples.CANDIDATES), **problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)},
 )
 def list_candidates(job_id: JobId, query: Annotated[CandidateQuery, Query()], session: Reading) -> CandidatePage:
-    keys = ["number", *JobSpec.model_validate(jobs.get(session, job_id).spec).keys]
-    if query.sort not in keys:
-        expected = f"one of {', '.join(keys)}"
-        detail = f"cannot sort by '{query.sort}'; expected {expected}"
-        raise refusal([Fault("Unknown objective", detail, "/query/sort", query.sort, expected)])
+    query.check(JobSpec.model_validate(jobs.get(session, job_id).spec).keys)
     rows, following = candidates.page(session, job_id, **query.model_dump())
     return CandidatePage(items=views.candidate_list(session, rows), next=following)
 
@@ -86,6 +99,31 @@ def retry_candidate(candidate_id: CandidateId, session: Writing) -> Candidate:
     409 where the verification has not failed, or while the job is being concluded.
     """
     return views.candidate_list(session, [retries.retry_candidate(session, candidate_id)])[0]
+
+
+@router.post(
+    "/candidates/{candidate_id}/verify",
+    status_code=HTTPStatus.CREATED,
+    summary="Verify a candidate anew: other data, width, depth or budget",
+    openapi_extra=body("TransferSpec", examples.TRANSFER, required=False),
+    responses={**posting.RESPONSES, **problems(HTTPStatus.NOT_FOUND)},
+)
+def verify_candidate(
+    candidate_id: CandidateId,
+    document: DocumentIfAny,
+    response: Response,
+    who: CallerDep,
+    idempotency_key: posting.Named = None,
+) -> Job:
+    """A new job of the algorithm `given` with this candidate's genotype as its only seed: it is trained from scratch on
+    the target that the body says, measured and tested, without a search before.
+
+    What the body does not say is as in the candidate's own job, the target as the candidate itself; the reference point
+    is set anew. Checked like a posted job: 422 names places in the body, and none where what the job was completed by
+    does not fit. The new job has the label `verifies` with the candidate's id, unless `labels` are given.
+    """
+    request = {"candidate": str(candidate_id), "body": document}
+    return posting.post(request, partial(transfer.prepare, candidate_id, document), response, who, idempotency_key)
 
 
 _MODEL: Responses = {

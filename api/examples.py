@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from skyline.schemas import JobSpec
+from skyline.schemas import JobSpec, TransferSpec
 
 JOB_ID = "0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11"
 CANDIDATE_ID = "5d0a4a53-31b5-4f0e-8a53-0a6f2a1f7d10"
 AT = "2026-01-31T12:00:00Z"
 
 SPEC: dict[str, Any] = JobSpec.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index, assignment]
+
+TRANSFER: dict[str, Any] = TransferSpec.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index, assignment]
 
 JOB: dict[str, Any] = {
     "id": JOB_ID,
@@ -94,6 +96,12 @@ EXPORT: dict[str, Any] = {
     "waiting_for": None,
 }
 CANDIDATES: dict[str, Any] = {"items": [CANDIDATE], "next": None}
+TABLE = (
+    "number,id,hash,status,stage,target,cells,channels,stem,error,error.kind,error.search,params,params.kind,"
+    "params.search,test_error,test_sd,failure,genotype\r\n"
+    f"1,{CANDIDATE_ID},{CANDIDATE['hash']},verified,final,0,3,8,cifar,0.031,trained,0.094,23456,exact,"
+    '23456,0.035,0.0097,,"{""space"":""darts"",""types"":{}}"\r\n'
+)
 FRONT: dict[str, Any] = {
     "job": JOB_ID,
     "kind": "final",

@@ -8,36 +8,23 @@ from typing import Annotated
 from uuid import UUID
 
 import anyio
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.orm import Session
 
-from api import examples, files, views
+from api import examples, files, posting, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, Reading, Writing
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
-from api.openapi import answers, job_body, problems
+from api.openapi import answers, body, problems
 from api.validation import accept
 from skyline.schemas import Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
-from store import idempotency, jobs, retries
+from store import jobs, retries
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-
-NAMED = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
-        description="A name for this request, unique for your API key: sent again within 24 h it makes no second job.",
-    ),
-]
 
 
 class JobQuery(BaseModel):
@@ -59,55 +46,18 @@ class JobQuery(BaseModel):
     "",
     status_code=HTTPStatus.CREATED,
     summary="Post a search job",
-    openapi_extra=job_body(examples.SPEC),
-    responses={
-        **answers(examples.JOB, HTTPStatus.CREATED),
-        200: {
-            **answers(examples.JOB)[200],
-            "model": Job,
-            "description": "This request came before: its job, as it is now.",
-        },
-        **problems(
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
-    },
+    openapi_extra=body("JobSpec", examples.SPEC),
+    responses=posting.RESPONSES,
 )
-def create_job(document: Document, response: Response, who: CallerDep, idempotency_key: NAMED = None) -> Job:
-    """Checks the job against the catalog (names, settings, data, exact floors and ceilings) and queues it.
+def create_job(document: Document, response: Response, who: CallerDep, idempotency_key: posting.Named = None) -> Job:
+    """Checks the job against the catalog (names, settings, seeds, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
     `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have.
     """
-    owner = None if who is None else who.id
-    digest = idempotency.digest(document)
-    with reading() as session:  # counting networks takes a while, and a writer makes the others wait
-        if idempotency_key is not None:
-            there = idempotency.find(session, owner, idempotency_key, digest)
-            if there is not None:
-                return _again(session, there, response)
-        catalog = known(session)
-    spec = accept(document, catalog)
-    with unit_of_work() as session:
-        if idempotency_key is not None:
-            there = idempotency.reserve(session, owner, idempotency_key, digest)
-            if there is not None:
-                return _again(session, there, response)
-        row = jobs.create(session, spec, spec["name"], spec["labels"], owner)
-        if idempotency_key is not None:
-            idempotency.keep(session, owner, idempotency_key, row.id)
-        created = views.job(session, row)
-    response.headers["Location"] = f"/v1/jobs/{row.id}"
-    return created
-
-
-def _again(session: Session, job_id: UUID, response: Response) -> Job:
-    """The answer to a request that came before."""
-    response.status_code = HTTPStatus.OK
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    return views.job(session, jobs.get(session, job_id))
+    return posting.post(
+        document, lambda session: partial(accept, document, known(session)), response, who, idempotency_key
+    )
 
 
 @router.get(

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from api.errors import PROBLEM_JSON
 from api.guards import OPEN, scope_of
-from skyline.schemas import Problem
+from skyline.schemas import Problem, TransferSpec
 
 DESCRIPTION = """
 Neural-architecture search as a service: post a job, get a Pareto front of networks that were really trained and
@@ -103,11 +103,11 @@ def answers(example: Any, status: HTTPStatus = HTTPStatus.OK) -> Responses:
     return {int(status): {"content": {"application/json": {"example": example}}}}
 
 
-def job_body(example: Any) -> dict[str, Any]:
-    """The JobSpec as a body in either language (api.bodies reads it, so the framework cannot know)."""
-    schema = {"$ref": "#/components/schemas/JobSpec"}
-    media = {"application/json": {"schema": schema, "example": example}, "application/yaml": {"schema": schema}}
-    return {"requestBody": {"required": True, "content": media}}
+def body(schema: str, example: Any, required: bool = True) -> dict[str, Any]:
+    """A body in either language, by the name of its schema (api.bodies reads it, so the framework cannot know)."""
+    shape = {"$ref": f"#/components/schemas/{schema}"}
+    media = {"application/json": {"schema": shape, "example": example}, "application/yaml": {"schema": shape}}
+    return {"requestBody": {"required": required, "content": media}}
 
 
 def operation_id(route: APIRoute) -> str:
@@ -124,15 +124,17 @@ def _secure(operation: dict[str, Any], method: str) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Adds the shape of problems, and keys with what they may end in, to the document that the framework makes."""
+    """Adds shapes that the framework does not meet, and keys with what they may end in, to the document it makes."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = document["components"]["schemas"]
-        schemas.update(schema.pop("$defs"))
-        schemas["Problem"] = schema
+        for model in (Problem, TransferSpec):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            for name, part in schema.pop("$defs").items():
+                schemas.setdefault(name, part)
+            schemas[model.__name__] = schema
         described = (
             "An API key; 'skyline keys create' makes one. Each scope holds those before it: read, submit, admin."
         )

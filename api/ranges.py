@@ -11,10 +11,13 @@ from api.errors import Fault, pointer
 from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
-from nas_core.errors import NasCoreError
+from nas_core.errors import InvalidSettingsError, NasCoreError
 from nas_core.objectives import objectives
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
+
+MOST_COUNTED = 100
+"""Networks that are counted one by one while a request waits."""
 
 
 def counted(name: str) -> tuple[Resource, int] | None:
@@ -61,7 +64,10 @@ def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Ske
     wanted = spec.target
     searched = space.skeleton(images.input, images.classes)
     widths: Sequence[int | None] = wanted.widths or [None]
-    skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    try:
+        skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    except InvalidSettingsError as error:
+        return [], [Fault("Impossible network", f"target: {error}", "/target", wanted.model_dump(), str(error))]
     found = []
     for path, skeleton in [("/space", searched), *(("/target", skeleton) for skeleton in skeletons)]:
         try:
@@ -98,6 +104,25 @@ def faults(
                     yield from _counted(key, objective, ranges, bound, reference)
             case _:
                 yield from _positive(key, bound, reference)
+
+
+def unmet(spec: JobSpec, networks: Sequence[Architecture]) -> Iterator[Fault]:
+    """Bounds that none of the networks meets, where they are all that a job will have; of very many nothing is said."""
+    if not 0 < len(networks) <= MOST_COUNTED:
+        return
+    counts = [count(network) for network in networks]
+    for objective in spec.objectives:
+        key, resource = objective.effective_key, counted(objective.name)
+        bound = spec.constraints.get(key)
+        if bound is None or resource is None:
+            continue
+        had = sorted(resource[1] * getattr(cost, resource[0]) for cost in counts)
+        if any((bound.max is None or cost <= bound.max) and (bound.min is None or cost >= bound.min) for cost in had):
+            continue
+        listed = f"{had[0]} to {had[-1]}" if had[0] < had[-1] else str(had[0])
+        detail = f"constraint '{key}': none of the networks of this job holds it; they have {listed}"
+        expected = f"a bound that {listed} meets, or none"
+        yield Fault("Bound out of range", detail, pointer(("constraints", key)), bound.model_dump(), expected)
 
 
 def _bound(key: str, side: str, value: float, why: str, expected: str) -> Fault:

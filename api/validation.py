@@ -1,19 +1,20 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the shape of the document, the names, the settings, what fits what, the images, the skeletons, the bounds.
+In order: the shape of the document, the names, the settings, what fits what, the images, the skeletons, the seeds, the
+bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from api import forms, imagesets, ranges
+from api import forms, imagesets, ranges, seeds
 from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
-from nas_core.architecture import Skeleton
+from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
 from nas_core.settings import parse
@@ -22,6 +23,7 @@ from skyline.schemas import CatalogEntry, JobSpec
 from skyline.schemas.catalog import CatalogKind
 
 TITLE = "Invalid job"
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
 
     Raises ProblemError: 422 with all faults, 503 while no worker has registered.
     """
-    spec = _shape(document)
+    spec = shape(JobSpec, document, TITLE)
     if not known.entries:
         detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
         raise unavailable("No worker", detail)
@@ -67,36 +69,41 @@ def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
     faults += _fit(spec, entries["algorithm",])
+    given, unread = seeds.read(spec)
+    faults += unread or seeds.fit(spec, given, entries["algorithm",])
     if not faults:
-        faults += _possible(spec, known, entries)
+        faults += _possible(spec, known, entries, given)
     if faults:
         raise refusal(faults, TITLE)
-    return _normalised(spec, parts, entries)
+    return {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
 
 
 # --- shape ------------------------------------------------------------------------------------------------------------
 
 
-def _shape(document: Mapping[str, Any]) -> JobSpec:
+def shape(model: type[M], document: Mapping[str, Any], title: str) -> M:
+    """The document as a model. Raises ProblemError (422) with all that is wrong in it."""
     try:
-        return JobSpec.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise refusal(_merged(_shape_faults(error, document)), TITLE) from error
+        raise refusal(_merged(_shape_faults(model, error, document, title)), title) from error
 
 
-def _shape_faults(error: ValidationError, document: Mapping[str, Any]) -> Iterator[Fault]:
+def _shape_faults(
+    model: type[BaseModel], error: ValidationError, document: Mapping[str, Any], title: str
+) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
         location = item.get("ctx", {}).get("path", item["loc"])  # rules over several fields name their place
         path, got = _place(location, document, missing=item["type"] == "missing")
         expected = expectation(item)
         if item["type"] == "extra_forbidden":
-            expected = f"one of {', '.join(_fields(item['loc'][:-1]))}"
+            expected = f"one of {', '.join(_fields(model, item['loc'][:-1]))}"
             detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
             yield Fault("Unknown field", detail, pointer(path), got, expected)
         elif item["type"] in ("value_error", "rule"):  # in words of their own
-            yield Fault(TITLE, expected, pointer(path), got, expected)
+            yield Fault(title, expected, pointer(path), got, expected)
         else:
-            where = ".".join(map(str, path)) or "the job"
+            where = ".".join(map(str, path)) or "the body"
             detail = f"{where}: got {echo(got)!r}; expected {expected}"
             yield Fault("Invalid field", detail, pointer(path), got, expected)
 
@@ -127,9 +134,8 @@ def _merged(faults: Iterator[Fault]) -> list[Fault]:
     return [fault for path, fault in by_path.items() if not any(other.startswith(f"{path}/") for other in by_path)]
 
 
-def _fields(location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the part of a job at ``location``."""
-    model: type[BaseModel] = JobSpec
+def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the part of a model at ``location``."""
     for part in location:
         field = model.model_fields.get(str(part))
         annotation = field.annotation if field is not None else None
@@ -174,7 +180,9 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
 # --- what can be built and met ----------------------------------------------------------------------------------------
 
 
-def _possible(spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], CatalogEntry]) -> list[Fault]:
+def _possible(
+    spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], CatalogEntry], given: Sequence[seeds.Seed]
+) -> list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
         detail = f"target.channels: got {widths}; each width makes candidates of its own and stands once"
@@ -191,10 +199,14 @@ def _possible(spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], 
             got = dict(spec.space.settings)
             return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
         skeletons, faults = ranges.targets(spec, space, images)
+        faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
         if faults:
             return faults
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
-    return list(ranges.faults(spec, by_key, space, skeletons))
+    faults = list(ranges.faults(spec, by_key, space, skeletons))
+    if not faults and entries["algorithm",].facts.get("needs_seeds"):
+        faults += ranges.unmet(spec, [Architecture(seed.genotype, on) for seed in given for on in skeletons])
+    return faults
 
 
 def _normalised(

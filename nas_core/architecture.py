@@ -161,17 +161,31 @@ class Architecture:
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | str) -> Architecture:
         """Parses and checks. Raises InvalidGenotypeError with the path of the first fault."""
-        architecture = _parse(cls, data)
+        architecture = parse_json(cls, data)
         architecture.check()
         return architecture
 
     def on(self, skeleton: Skeleton) -> Architecture:
-        return replace(self, skeleton=skeleton)
+        """The same genotype on another skeleton.
+
+        Raises InvalidGenotypeError where that wants cell types that the genotype has not, or has no place for those
+        that stand here: a network whose positions have types of their own cannot be made deeper or shallower.
+        """
+        moved = replace(self, skeleton=skeleton)
+        moved.check()
+        homeless = sorted(set(self.skeleton.cells) - set(skeleton.cells))
+        if homeless:
+            raise InvalidGenotypeError(
+                f"a skeleton of {len(skeleton.cells)} cells has no place for cells of type {', '.join(homeless)}, "
+                f"which this network of {len(self.skeleton.cells)} cells is made of; "
+                "depth can only be changed where types are shared"
+            )
+        return moved
 
 
 def genotype_from_json(data: Mapping[str, Any] | str) -> Genotype:
     """Raises InvalidGenotypeError with the path of the first fault."""
-    genotype = _parse(Genotype, data)
+    genotype = parse_json(Genotype, data)
     for name, cell in genotype.types.items():
         cell.check(name)
     return genotype
@@ -183,7 +197,7 @@ def genotype_to_json(genotype: Genotype) -> dict[str, Any]:
 
 
 def skeleton_from_json(data: Mapping[str, Any] | str) -> Skeleton:
-    return _parse(Skeleton, data)
+    return parse_json(Skeleton, data)
 
 
 def skeleton_to_json(skeleton: Skeleton) -> dict[str, Any]:
@@ -225,7 +239,8 @@ def _digest(architecture: Architecture) -> str:
     return _digest_of(_canonical(architecture))
 
 
-def _parse(cls: type[T], data: Mapping[str, Any] | str) -> T:
+def parse_json(cls: type[T], data: Mapping[str, Any] | str) -> T:
+    """A frozen dataclass out of JSON. Raises InvalidGenotypeError with the path of the first fault."""
     text = data if isinstance(data, str) else json.dumps(data)
     try:
         value: T = _adapter(cls).validate_json(text)

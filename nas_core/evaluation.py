@@ -52,7 +52,7 @@ class Evaluator:
 
     def __call__(self, proposal: Propose) -> Iterator[Evaluation]:
         known = proposal.known or ({},) * len(proposal.genotypes)
-        measured = self._measure(proposal.genotypes)
+        measured = {} if proposal.unscored else self._measure(proposal.genotypes)
         for genotype, given in zip(proposal.genotypes, known, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured)
@@ -72,11 +72,13 @@ class Evaluator:
         measured: Mapping[tuple[str, str], Value | str],
     ) -> Evaluation:
         self.problem.space.check(genotype)
-        data = self._data_values(genotype, given, proposal)
+        data = {} if proposal.unscored else self._data_values(genotype, given, proposal)
         values = []
         for architecture in self._architectures(genotype):
             found: dict[str, Value] = {}
             for key, objective in self.problem.axes.objectives.items():
+                if proposal.unscored and objective.source != "exact":
+                    continue
                 if objective.source == "data":
                     found[key] = data[key]
                 elif objective.source == "exact":

@@ -17,7 +17,9 @@ class Evaluation:
 
     genotype: Genotype
     values: tuple[Mapping[str, Value], ...]
-    """One mapping for each target skeleton of the problem; empty when it failed."""
+    """One mapping for each target skeleton of the problem; empty when it failed, without the objectives that nobody
+    asked for (``Propose.unscored``).
+    """
     failure: str | None = None
 
 
@@ -26,13 +28,15 @@ class Propose:
     """Genotypes whose missing objectives are to be evaluated.
 
     ``known`` holds what the algorithm found out itself (errors scored on its supernet); ``train`` says how an unknown
-    error is to be had. With ``revise`` the values replace those of an earlier proposal of the same genotype.
+    error is to be had. With ``revise`` the values replace those of an earlier proposal of the same genotype. With
+    ``unscored`` exact costs alone are asked for: nothing is trained or measured before the verification.
     """
 
     genotypes: tuple[Genotype, ...]
     known: tuple[Mapping[str, Value], ...] = ()
     train: ShortTraining | None = None
     revise: bool = False
+    unscored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

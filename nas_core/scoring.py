@@ -31,13 +31,34 @@ class Scorer(Protocol):
     def resume(self, state: Mapping[str, Any]) -> None: ...
 
 
-def scorer(estimation: Estimation, problem: Problem[Any]) -> Scorer:
-    """Raises IncompatibleSpaceError when a supernet is wanted of a space that has none."""
+def scorer(estimation: Estimation | None, problem: Problem[Any]) -> Scorer:
+    """For None, one that leaves errors to the verification.
+
+    Raises IncompatibleSpaceError when a supernet is wanted of a space that has none.
+    """
+    if estimation is None:
+        return Unscored()
     if isinstance(estimation, ShortTraining):
         return ByTraining(estimation)
     if not isinstance(problem.space, Relaxable):
         raise IncompatibleSpaceError(f"{type(problem.space).__name__} has no supernet; give 'evaluate' as a training")
     return OnSupernet(estimation, problem)
+
+
+class Unscored:
+    """Asks for exact costs alone."""
+
+    def prepare(self) -> Generator[Progress, None, None]:
+        yield from ()
+
+    def propose(self, genotypes: Sequence[Genotype]) -> Propose:
+        return Propose(tuple(genotypes), unscored=True)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        pass
 
 
 class ByTraining:

@@ -141,8 +141,8 @@ class Axes:
         return [self.cost(key, values[key]) for key in self.objectives]
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """Sum of relative violations of the bounds; 0 when all hold."""
-        return sum(bound.violation(values[key]) for key, bound in self.bounds.items())
+        """Sum of relative violations of the bounds; 0 when all hold. A value that is not known yet violates none."""
+        return sum(bound.violation(values[key]) for key, bound in self.bounds.items() if key in values)
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ class Problem(Generic[S]):
     rng: np.random.Generator
     device: torch.device
     splits: Splits
+    seeds: tuple[Genotype, ...] = ()
+    """Known genotypes of the space, all different, that every algorithm evaluates besides what it finds."""
     between_steps: Callable[[], None] = lambda: None
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
     glance: Glance = unseen
@@ -200,7 +202,10 @@ class Problem(Generic[S]):
 
 
 class SearchAlgorithm(Protocol):
-    """A settings dataclass whose ``search`` is a generator of events."""
+    """A settings dataclass whose ``search`` is a generator of events.
+
+    One that evaluates the problem's seeds and nothing else has a ``needs_seeds: ClassVar[bool] = True`` as well.
+    """
 
     needs: ClassVar[type]
     """The Protocol its space must satisfy; the catalog pairs algorithms and spaces by it."""

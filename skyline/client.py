@@ -128,12 +128,15 @@ class Client:
             body = spec.model_dump(mode="json", exclude_unset=True)
         else:
             body = dict(spec)
+        return self._post_job("/v1/jobs", body, idempotency_key)
+
+    def _post_job(self, path: str, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
         try:
             text = json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
         except TypeError as error:
             raise InvalidSpecError("the specification", f"it does not fit into JSON: {error}") from error
-        return self._read(Job, self._send("POST", "/v1/jobs", content=text, headers={**JSON, **headers}))
+        return self._read(Job, self._send("POST", path, content=text, headers={**JSON, **headers}))
 
     def job(self, job_id: JobId) -> Job:
         return self._get(Job, f"/v1/jobs/{job_id}")
@@ -362,6 +365,31 @@ class Client:
             if cursor is None:
                 return
 
+    def candidates_csv(
+        self,
+        job_id: JobId,
+        *,
+        sort: str | None = None,
+        stage: str | None = None,
+        descending: bool = False,
+        status: str | None = None,
+    ) -> Iterator[bytes]:
+        """All candidates of a job as a table in CSV (UTF-8), piece by piece as it comes; order and filter as above.
+
+        ``open("all.csv", "wb").writelines(client.candidates_csv(job))`` for instance. Raises ConnectionFailed where it
+        breaks off.
+        """
+        asked = {"sort": sort, "stage": stage, "descending": "true" if descending else None, "status": status}
+        query = {key: value for key, value in asked.items() if value is not None}
+        try:
+            with self._http.stream("GET", f"/v1/jobs/{job_id}/candidates.csv", params=query) as response:
+                if response.is_error:
+                    response.read()
+                    raise ApiError(_problem(response))
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise ConnectionFailed(self.url, str(error) or type(error).__name__) from error
+
     def candidate(self, candidate_id: UUID | str) -> Candidate:
         return self._get(Candidate, f"/v1/candidates/{candidate_id}")
 
@@ -371,6 +399,15 @@ class Client:
         Raises ApiError (409), saying why, where that is not possible.
         """
         return self._read(Candidate, self._send("POST", f"/v1/candidates/{candidate_id}/retry"))
+
+    def verify(self, candidate_id: UUID | str, /, *, idempotency_key: str | None = None, **body: Any) -> Job:
+        """Posts a job that trains, measures and tests this candidate's genotype anew, without a search.
+
+        ``body``: ``dataset``, ``target``, ``verify``, ``objectives``, ``constraints``, ``resources``, ``seed``,
+        ``name``, ``labels`` as in a job; what is not given is as in the candidate's own job. Raises ApiError (422) with
+        the fields at fault.
+        """
+        return self._post_job(f"/v1/candidates/{candidate_id}/verify", body, idempotency_key)
 
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
         """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python.

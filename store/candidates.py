@@ -19,7 +19,6 @@ from store.errors import InvalidCursorError, NotFoundError
 from store.models import Artefact, Candidate, Evaluation
 
 Stage = Literal["search", "final"]
-STAGES: tuple[Stage, ...] = ("final", "search")
 Documents = dict[str, dict[str, Any]]
 """Values as on the wire, by objective key."""
 CHUNK = 10_000
@@ -47,6 +46,8 @@ class NewCandidate:
     target: int
     values: Documents
     failure: str | None = None
+    scored: bool = True
+    """Whether it has a value of every objective; if not, it counts as proposed, not as evaluated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def record(
         if candidate_id is None:
             candidate_id = known[item.hash] = uuid4()
             number += 1
-            status = "failed" if failure is not None else _status(stage)
+            status = "failed" if failure is not None else _status(stage) if item.scored else "proposed"
             rows.append((candidate_id, job_id, number, item.target, item.hash, item.architecture, status, failure, at))
         if failure is None:
             present = stored.setdefault(candidate_id, {})
@@ -100,7 +101,8 @@ def record(
                     outdated.add((candidate_id, key))
                 present[key] = fresh[candidate_id, key] = document
                 new = True
-            raised.append(candidate_id)
+            if item.scored:
+                raised.append(candidate_id)
         results.append((candidate_id, new))
     for candidate_id, key in outdated:
         session.execute(_REMOVE, {"candidate_id": candidate_id, "stage": stage, "key": key})
@@ -135,9 +137,14 @@ def fail(session: Session, candidate_id: UUID, failure: str) -> None:
 
 def restore(session: Session, candidate_id: UUID) -> None:
     """Takes a failure back: the candidate is what its values make it."""
-    _lock(session, candidate_id)
-    stage = next((stage for stage in STAGES if values(session, [candidate_id], stage)[candidate_id]), None)
-    _update(session, candidate_id, status="proposed" if stage is None else _status(stage), failure=None)
+    job = jobs.get(session, _lock(session, candidate_id))
+    objectives = {one.get("key") or one["name"] for one in job.spec.get("objectives", [])}
+    if values(session, [candidate_id], "final")[candidate_id]:
+        status = _status("final")
+    else:
+        searched = values(session, [candidate_id], "search")[candidate_id]
+        status = _status("search") if searched and objectives <= set(searched) else "proposed"
+    _update(session, candidate_id, status=status, failure=None)
 
 
 def set_test(session: Session, candidate_id: UUID, result: Mapping[str, float]) -> None:

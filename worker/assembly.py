@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ import torch
 
 from nas_core import settings as forms
 from nas_core.algorithms import algorithms
-from nas_core.architecture import Architecture, Skeleton
+from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.data import Splits
 from nas_core.datasets import datasets
+from nas_core.errors import InvalidGenotypeError
 from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
 from nas_core.recipe import Recipe
@@ -29,6 +30,7 @@ from nas_core.search import (
     SearchAlgorithm,
     SearchSpace,
 )
+from nas_core.seeds import read_genotype
 from nas_core.spaces import spaces
 from skyline.schemas import JobSpec
 
@@ -95,16 +97,18 @@ def plan_of(
         algorithms[spec.algorithm.name], spec.algorithm.settings, f"algorithm '{spec.algorithm.name}'"
     )
     splits = splits_of(spec, root)
+    targets = targets_of(spec, space, splits)
     problem = Problem(
         space=space,
         axes=axes_of(spec),
         skeleton=space.skeleton(splits.input, splits.classes),
-        targets=targets_of(spec, space, splits),
+        targets=targets,
         budget=Budget(spec.budget.evaluations, spec.budget.epochs),
         seed=spec.seed,
         rng=np.random.default_rng(spec.seed),
         device=device,
         splits=splits,
+        seeds=seeds_of(spec, space, targets),
         between_steps=between_steps,
         glance=glance,
         time_is_up=time_is_up,
@@ -113,6 +117,24 @@ def plan_of(
         pieces=pieces,
     )
     return Plan(problem, algorithm)
+
+
+def seeds_of(spec: JobSpec, space: SearchSpace, targets: Sequence[Skeleton]) -> tuple[Genotype, ...]:
+    """Raises InvalidGenotypeError for one that the space does not hold, or that a target has no place for.
+
+    The API has looked at them already where it knows the space.
+    """
+    found: dict[str, Genotype] = {}
+    for index, document in enumerate(spec.seed_genotypes):
+        try:
+            genotype = read_genotype(document)
+            space.check(genotype)
+            for target in targets:
+                Architecture(genotype, target).check()
+        except InvalidGenotypeError as error:
+            raise InvalidGenotypeError(f"seed_genotypes[{index}]: {error}") from error
+        found.setdefault(genotype.key(), genotype)
+    return tuple(found.values())
 
 
 def targets_of(spec: JobSpec, space: SearchSpace, splits: Splits) -> tuple[Skeleton, ...]:

@@ -64,7 +64,11 @@ def publication() -> Publication:
                 name=name,
                 summary=summary(algorithm),
                 settings=form(algorithm),
-                facts={"spaces": fits, "needs": algorithm.needs.__name__},
+                facts={
+                    "spaces": fits,
+                    "needs": algorithm.needs.__name__,
+                    "needs_seeds": getattr(algorithm, "needs_seeds", False),
+                },
             )
         )
     for name, objective in objectives.items():

@@ -91,8 +91,8 @@ class FrontKeeper:
         return [point for _, archive in sorted(self._archives.items()) for point in archive.points.values()]
 
     def add(self, id: UUID, target: int, values: Mapping[str, float]) -> bool:
-        """Whether the point entered; what breaks a bound never does."""
-        if self.axes.violation(values) > 0:
+        """Whether the point entered; what breaks a bound or lacks a value never does."""
+        if not set(self.axes.keys) <= set(values) or self.axes.violation(values) > 0:
             return False
         point = Point(id, target if self.kind == "search" else 0, tuple(self.axes.costs_of(values)))
         archive = self._archives.setdefault(point.target, Archive(len(self.reference)))
@@ -180,6 +180,7 @@ class SearchRecorder:
                     target=index,
                     values={key: value.to_json() for key, value in values.items()},
                     failure=evaluation.failure,
+                    scored=set(self.front.axes.keys) <= set(values),
                 )
             )
         return made

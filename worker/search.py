@@ -123,14 +123,17 @@ def search_until_done(
 
 
 def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]) -> None:
-    """Chooses the best of the search front; a repeated call chooses and orders the same."""
+    """Chooses the best of the search front, and all that a search left unscored; a repeated call chooses and orders the
+    same.
+    """
     with attempt.recording() as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
-        scored = [Scored(row.hash, row.target, numbers(row.values), row.candidate_id) for row in rows if row.values]
-        if not scored:
+        worked = [row for row in rows if row.failure is None]
+        found = [Scored(row.hash, row.target, numbers(row.values), row.candidate_id) for row in worked]
+        if not found:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
             raise NasCoreError(f"no candidate could be evaluated; the first failed with: {why}")
-        chosen = choose(scored, axes, reference, attempt.spec.verify.top)
+        chosen = choose(found, axes, reference, attempt.spec.verify.top)
         for item in chosen:
             tasks.add(session, attempt.job_id, "verify", item.what, attempt.spec.resources.device)
         jobs.set_phase(
@@ -148,18 +151,27 @@ class Scored(Generic[T]):
     hash: str
     target: int
     values: Mapping[str, float]
-    """By objective key, as the search saw them."""
+    """By objective key, as far as the search saw them."""
     what: T
 
 
 def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, float], top: int) -> list[Scored[T]]:
     """Up to ``top`` that hold all bounds, evenly over the target skeletons (search values compare only within one),
     each by rank and hypervolume contribution.
+
+    Those that lack a value come first, in order, since nothing says which of them is better: whoever left them unscored
+    meant to have them all verified. Raises NasCoreError where they are more than ``top``.
     """
     usable = [item for item in scored if axes.violation(item.values) <= 0]
+    chosen = [item for item in usable if not set(axes.keys) <= set(item.values)]
+    if len(chosen) > top:
+        raise NasCoreError(
+            f"{len(chosen)} candidates have no search value to choose by, and verify.top is {top}; "
+            f"set verify.top to {len(chosen)}, or 'evaluate' to a training"
+        )
+    usable = [item for item in usable if set(axes.keys) <= set(item.values)]
     targets = sorted({item.target for item in usable})
     limits = axes.costs_of(reference)
-    chosen: list[Scored[T]] = []
     for place, target in enumerate(targets):
         share = -(-(top - len(chosen)) // (len(targets) - place))
         group = [item for item in usable if item.target == target]

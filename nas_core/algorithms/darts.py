@@ -2,7 +2,8 @@
 
 Every step: Adam on alpha by a validation batch, then SGD on the weights by a training batch. After every epoch the
 cell is derived and scored one-hot on all of validation; what was derived is scored once more on the final supernet, so
-that the search front compares one protocol. The published method returns the last derived cell alone.
+that the search front compares one protocol; so are the job's seeds. The published method returns the last derived cell
+alone.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Darts:
             run.resume(resume["run"])
             derived = {g.key(): g for g in map(genotype_from_json, resume["derived"])}
         epochs = problem.budget.epochs
-        limit = problem.budget.evaluations
+        limit = max(1, problem.budget.evaluations - len(problem.seeds))
         while run.done < epochs and len(derived) < limit and not (derived and problem.time_is_up()):
             loss = run.epoch()
             genotype = run.derive()
@@ -65,9 +66,11 @@ class Darts:
             yield Checkpoint(
                 {"run": run.state(), "derived": [genotype_to_json(genotype) for genotype in derived.values()]}
             )
+        seeds = tuple(seed for seed in problem.seeds if seed.key() not in derived)
+        if seeds:
+            yield run.scored(seeds)
         if len(derived) > 1:
-            again = tuple(derived.values())
-            yield Propose(again, tuple(run.values(run.error(genotype)) for genotype in again), revise=True)
+            yield run.scored(tuple(derived.values()), revise=True)
 
 
 class _Run:
@@ -150,6 +153,14 @@ class _Run:
         problem = self.problem
         active = problem.space.selection(genotype)
         return supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device, problem.pieces)
+
+    def scored(self, genotypes: tuple[Genotype, ...], revise: bool = False) -> Propose:
+        """The genotypes with what they have on the supernet as it is now."""
+        known = []
+        for genotype in genotypes:
+            known.append(self.values(self.error(genotype)))
+            self.problem.between_steps()
+        return Propose(genotypes, tuple(known), revise=revise)
 
     def values(self, error: float) -> dict[str, Value]:
         images = self.problem.splits.validation.size

@@ -1,7 +1,8 @@
 """NSGA-II (Deb, Pratap, Agarwal, Meyarivan, IEEE TEC 6(2), 2002) over genotypes.
 
 Binary tournaments by rank and crowding distance, constrained domination (section VI), elitist survival. Crossover and
-mutation are the space's. We never evaluate a genotype twice: a child that was tried before is varied again.
+mutation are the space's. We never evaluate a genotype twice: a child that was tried before is varied again. The job's
+seeds come before all samples and children.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Nsga2:
     ) -> list[Genotype]:
         rng, space = problem.rng, problem.space
         if not alive:
-            return distinct(lambda: space.sample(rng), count, seen)
+            return distinct(lambda: space.sample(rng), count, seen, problem.seeds)
         rank, crowding = fitness(problem, alive)
 
         def parent() -> Genotype:
@@ -89,7 +90,7 @@ class Nsga2:
             mated = space.crossover(parent(), parent(), rng) if rng.random() < self.crossover else parent()
             return space.mutate(mated, rng)
 
-        return distinct(child, count, seen)
+        return distinct(child, count, seen, problem.seeds)  # more of them than a population holds
 
 
 def fitness(problem: Problem[Any], evaluations: Sequence[Evaluation]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Random search: distinct samples of the space, the baseline every other method has to beat."""
+"""Random search: the job's seeds, then distinct samples of the space; the baseline every other method has to beat."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RandomSearch:
         budget = problem.budget.evaluations
         while len(seen) < budget and not (seen and problem.time_is_up()):
             count = min(self.batch, budget - len(seen))
-            genotypes = distinct(lambda: problem.space.sample(rng), count, seen)
+            genotypes = distinct(lambda: problem.space.sample(rng), count, seen, problem.seeds)
             if not genotypes:
                 return  # the space holds no more
             yield scoring.propose(genotypes)

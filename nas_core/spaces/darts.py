@@ -8,14 +8,15 @@ stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but neve
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
-from nas_core.architecture import CellType, Edge, Genotype, Skeleton
+from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json
 from nas_core.costs import OPS, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.settings import settings
@@ -242,18 +243,30 @@ class DartsCells:
         return self._genotype(cells)
 
 
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """The usual DARTS form, as in ``cnn/genotypes.py`` of quark0/darts."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    normal: tuple[tuple[str, int], ...]
+    normal_concat: tuple[int, ...]
+    reduce: tuple[tuple[str, int], ...]
+    reduce_concat: tuple[int, ...]
+
+
 def from_darts(data: Mapping[str, Any]) -> Genotype:
     """The usual DARTS form: ``{"normal": [[op, source], ...], "normal_concat": [...], "reduce": ..., ...}``.
 
-    The flat list is read in pairs: pair n feeds node n + 2.
+    The flat list is read in pairs: pair n feeds node n + 2. Raises InvalidGenotypeError with the path of the first
+    fault.
     """
+    published = parse_json(_Published, data)
     types = {}
     for name in TYPES:
-        pairs = data[name]
+        pairs, concat = getattr(published, name), getattr(published, f"{name}_concat")
         if not pairs or len(pairs) % FAN_IN:
             raise InvalidGenotypeError(f"'{name}' lists {len(pairs)} ops; two for each node are needed")
-        edges = [Edge(INPUTS + n // FAN_IN, int(source), str(op)) for n, (op, source) in enumerate(pairs)]
-        concat = tuple(int(node) for node in data[f"{name}_concat"])
+        edges = [Edge(INPUTS + n // FAN_IN, source, op) for n, (op, source) in enumerate(pairs)]
         types[name] = CellType(tuple(edges), INPUTS, len(pairs) // FAN_IN, name == "reduce", "concat", concat)
         types[name].check(name)
     return Genotype("darts", types)

@@ -25,11 +25,12 @@ from skyline.cli.log import log
 from skyline.cli.pull import pull
 from skyline.cli.retry import retry
 from skyline.cli.submit import submit
+from skyline.cli.verify import verify
 from skyline.cli.watch import watch
 from skyline.errors import ApiError, ClientError, ConnectionFailed
 
 GROUP = "skyline.commands"
-COMMANDS = (submit, watch, jobs, job, log, front, candidates, pull, cancel, retry, delete, catalog)
+COMMANDS = (submit, watch, jobs, job, log, front, candidates, pull, verify, cancel, retry, delete, catalog)
 USAGE, NO_SERVER = 2, 3
 
 

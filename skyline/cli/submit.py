@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skyline.cli.options import Json, Key, Url
+
+if TYPE_CHECKING:
+    from skyline.client import Client
+    from skyline.schemas.answers import Job
 
 
 def submit(
@@ -20,26 +24,32 @@ def submit(
     key: Key = None,
 ) -> None:
     """Post a search job."""
-    from skyline.cli.output import as_json, console, emit
     from skyline.client import Client
     from skyline.specs import load, override
 
     with Client(url, key) as client:
         job = client.submit(override(load(file), settings or []))
-        if not watch:
-            if json:
-                emit(as_json(job))
-            else:
-                typer.echo(f"job {job.id} is {job.status}")
-                typer.echo(f"follow it: skyline watch {str(job.id)[:8]}")
-            return
-        from skyline.cli.progress import conclude, follow
+        posted(client, job, watch, json)
 
-        screen = console(stderr=json)
-        screen.print(f"job {job.id}")
-        ended = follow(client, job.id, screen)
+
+def posted(client: Client, job: Job, watch: bool, json: bool) -> None:
+    """What is said of a job that was just posted; with ``watch`` until it has ended, and then exits."""
+    from skyline.cli.output import as_json, console, emit
+
+    if not watch:
         if json:
-            emit(as_json(ended))
+            emit(as_json(job))
         else:
-            conclude(client, ended, screen)
-        raise typer.Exit(0 if ended.status == "succeeded" else 1)
+            typer.echo(f"job {job.id} is {job.status}")
+            typer.echo(f"follow it: skyline watch {str(job.id)[:8]}")
+        return
+    from skyline.cli.progress import conclude, follow
+
+    screen = console(stderr=json)
+    screen.print(f"job {job.id}")
+    ended = follow(client, job.id, screen)
+    if json:
+        emit(as_json(ended))
+    else:
+        conclude(client, ended, screen)
+    raise typer.Exit(0 if ended.status == "succeeded" else 1)

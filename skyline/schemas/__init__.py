@@ -31,6 +31,7 @@ from skyline.schemas.jobs import (
     Resources,
     SpaceSpec,
     TargetSpec,
+    TransferSpec,
     VerifySpec,
 )
 from skyline.schemas.problems import FieldError, Problem
@@ -66,6 +67,7 @@ __all__ = [
     "SpaceSpec",
     "TargetSpec",
     "TestResult",
+    "TransferSpec",
     "Value",
     "VerifySpec",
     "Version",

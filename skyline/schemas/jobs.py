@@ -10,6 +10,9 @@ from pydantic_core import PydanticCustomError
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
 Name = Annotated[str, Field(min_length=1, max_length=100)]
+JobName = Annotated[str, Field(max_length=200)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)]
 
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
 """Objective names that are accepted and echoed under their full name."""
@@ -44,6 +47,10 @@ class DatasetSpec(Named):
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+
+MOST_SEEDS = 1000
+"""Of one job."""
 
 
 class TargetSpec(BaseModel):
@@ -92,6 +99,12 @@ def _objective(value: Any) -> Any:
     if isinstance(value, dict) and value.get("name") in ALIASES:
         value = {**value, "name": ALIASES[value["name"]]}
     return value
+
+
+Objectives = Annotated[
+    list[Annotated[ObjectiveSpec, BeforeValidator(_objective, json_schema_input_type=str | ObjectiveSpec)]],
+    Field(min_length=1, max_length=8),
+]
 
 
 class Bound(BaseModel):
@@ -179,26 +192,26 @@ class JobSpec(BaseModel):
         },
     )
 
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: JobName = ""
     space: SpaceSpec
     target: TargetSpec = TargetSpec()
     dataset: DatasetSpec
-    objectives: Annotated[
-        list[Annotated[ObjectiveSpec, BeforeValidator(_objective, json_schema_input_type=str | ObjectiveSpec)]],
-        Field(min_length=1, max_length=8),
-    ]
+    objectives: Objectives
     constraints: dict[Name, Bound] = Field(default_factory=dict)
     """By objective key."""
     reference_point: dict[Name, float] = Field(default_factory=dict)
     """By objective key; what is not given gets a default that is fixed before the first evaluation."""
     algorithm: AlgorithmSpec
+    seed_genotypes: Annotated[list[dict[str, Any]], Field(max_length=MOST_SEEDS)] = Field(default_factory=list)
+    """Known architectures that the search evaluates besides what it finds: genotypes as in a candidate's
+    `architecture`, whole architectures, of which the genotype is taken, or the form of DARTS, `{"normal":
+    [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}`. They are stored as
+    genotypes; of equal ones the first is kept."""
     budget: Budget = Budget()
     verify: VerifySpec = VerifySpec()
     resources: Resources = Resources()
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    labels: Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)] = Field(
-        default_factory=dict
-    )
+    seed: Seed = 0
+    labels: Labels = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -234,6 +247,38 @@ class JobSpec(BaseModel):
     @property
     def keys(self) -> list[str]:
         return [objective.effective_key for objective in self.objectives]
+
+
+class TransferSpec(BaseModel):
+    """How a candidate is to be verified anew: what is not given is as in the candidate's own job, its network being the
+    target. In `target`, `verify`, `resources` and, unless it has another name, `dataset`, that holds for each field.
+    """
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": {"name": "npz", "path": "mine/birds.npz"},
+                    "target": {"cells": 14, "channels": [16, 24]},
+                    "verify": {"epochs": 100},
+                }
+            ]
+        },
+    )
+
+    dataset: DatasetSpec | None = None
+    target: TargetSpec | None = None
+    """Of several widths, each becomes a network."""
+    verify: VerifySpec | None = None
+    """`top` is the number of widths, unless it is given."""
+    objectives: Objectives | None = None
+    constraints: dict[Name, Bound] | None = None
+    """By default those of the job whose objectives are still there."""
+    resources: Resources | None = None
+    seed: Seed | None = None
+    name: JobName | None = None
+    labels: Labels | None = None
 
 
 def _rule(text: str, *path: str | int) -> PydanticCustomError:

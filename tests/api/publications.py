@@ -32,6 +32,12 @@ class Evolution:
 
 
 @settings
+class Given:
+    batch: Annotated[int, Ge(1)] = 10
+    evaluate: Short | Shared | None = Short()
+
+
+@settings
 class Sampling:
     batch: Annotated[int, Ge(1)] = 10
 
@@ -77,6 +83,7 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "nsga2", Evolution, {"spaces": ["darts", "team-space"]})
     add("algorithm", "random", Sampling, {"spaces": ["darts", "team-space"]})
     add("algorithm", "darts", Sampling, {"spaces": ["darts"]})
+    add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})
     for name, cls in objectives.items():
         add("objective", name, cls, {"unit": cls.unit, "direction": cls.direction, "source": cls.source})
     add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})

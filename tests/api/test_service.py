@@ -25,7 +25,7 @@ OPERATIONS = [
 
 def test_the_catalog_is_what_workers_published(client: httpx.Client) -> None:
     catalog = schemas.Catalog.model_validate_json(client.get("/v1/catalog").content)
-    assert [entry.name for entry in catalog.algorithms] == ["darts", "nsga2", "random"]
+    assert [entry.name for entry in catalog.algorithms] == ["darts", "given", "nsga2", "random"]
     assert [entry.name for entry in catalog.spaces] == ["darts", "team-space"]
     assert {"digits", "npz"} < {entry.name for entry in catalog.datasets}
     assert "latency_ms" in {entry.name for entry in catalog.objectives}
@@ -104,8 +104,9 @@ def test_every_operation_is_described(path: str, method: str, operation: dict[st
         assert "422" in responses
     answered = responses.get("200") or responses.get("201")
     if answered is not None and path != "/metrics":
-        assert "example" in answered["content"]["application/json"]
-    if method == "post" and path == "/v1/jobs":
+        shown = answered["content"].get("application/json") or answered["content"]["text/csv"]
+        assert "example" in shown
+    if method == "post" and path in ("/v1/jobs", "/v1/candidates/{candidate_id}/verify"):
         assert set(operation["requestBody"]["content"]) == {"application/json", "application/yaml"}
 
 
@@ -128,6 +129,7 @@ def test_operation_ids_differ_and_references_lead_somewhere() -> None:
     ("model", "example"),
     [
         (schemas.JobSpec, examples.SPEC),
+        (schemas.TransferSpec, examples.TRANSFER),
         (schemas.Job, examples.JOB),
         (schemas.JobPage, examples.JOBS),
         (schemas.Candidate, examples.CANDIDATE),

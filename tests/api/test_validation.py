@@ -40,7 +40,12 @@ def test_no_worker_has_registered(empty: httpx.Client, spec: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("part", "value", "path", "detail"),
     [
-        ("algorithm", {"name": "nsga3"}, "/algorithm/name", "unknown algorithm 'nsga3'; known: darts, nsga2, random"),
+        (
+            "algorithm",
+            {"name": "nsga3"},
+            "/algorithm/name",
+            "unknown algorithm 'nsga3'; known: darts, given, nsga2, random",
+        ),
         ("space", {"name": "cubes"}, "/space/name", "unknown space 'cubes'; known: darts, team-space"),
         (
             "dataset",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from nas_core.architecture import Genotype
 from nas_core.data import Augmentation, Splits, tensor_splits
 from nas_core.objectives.error import Error
 from nas_core.objectives.params import Params
 from nas_core.search import Axes, Bound, Budget, Problem
 from nas_core.spaces.darts import DartsCells
+from nas_core.variation import distinct
 
 SPACE = DartsCells(cells=3, channels=2, nodes=2)
 
@@ -32,8 +34,19 @@ def splits(seed: int = 0, images: int = 160) -> Splits:
     )
 
 
+def genotypes(count: int) -> tuple[Genotype, ...]:
+    """Known ones, always the same."""
+    rng = np.random.default_rng(1234)
+    return tuple(distinct(lambda: SPACE.sample(rng), count, ()))
+
+
 def problem(
-    seed: int = 0, evaluations: int = 10, epochs: int = 3, bounds: dict[str, Bound] | None = None, widths: int = 1
+    seed: int = 0,
+    evaluations: int = 10,
+    epochs: int = 3,
+    bounds: dict[str, Bound] | None = None,
+    widths: int = 1,
+    seeds: int = 0,
 ) -> Problem[DartsCells]:
     parts = splits()
     return Problem(
@@ -46,4 +59,5 @@ def problem(
         rng=np.random.default_rng(seed),
         device=torch.device("cpu"),
         splits=parts,
+        seeds=genotypes(seeds),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "random": [{"batch": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 4, "evaluate": SUPERNET}],
     "nsga2": [{"population": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"population": 4, "evaluate": SUPERNET}],
     "darts": [{"batch": 16}, {"batch": 16, "share_features": True}],
+    "given": [{"batch": 2, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 2, "evaluate": SUPERNET}],
 }
+SEARCHING = [name for name in algorithms if not getattr(algorithms[name], "needs_seeds", False)]
+"""Those whose proposals are their own."""
 CASES = [
     pytest.param(name, index, id=f"{name}-{index}") for name in algorithms for index in range(len(SMALL.get(name, [0])))
 ]
@@ -60,19 +64,19 @@ def run(algorithm: SearchAlgorithm, on: Problem[Any], keep: Path | None = None) 
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_same_seed_same_events_and_resuming_equals_never_stopping(name: str, index: int, tmp_path: Path) -> None:
     algorithm = made(name, index)
-    whole = run(algorithm, problem(), tmp_path)
-    assert run(algorithm, problem()) == whole
+    whole = run(algorithm, problem(seeds=3), tmp_path)
+    assert run(algorithm, problem(seeds=3)) == whole
     places = sorted(int(path.stem) for path in tmp_path.glob("*.pt"))
     assert places, "a search that never says a checkpoint cannot survive"
     for place in places:
-        on = problem()
+        on = problem(seeds=3)
         on.rng.random(7)  # a resumed process has other random state
         state = checkpoint.load(tmp_path / f"{place}.pt")
         rest = [shown(event) for event in drive(start(algorithm, on, state), Evaluator(on))]
         assert rest == whole[place + 1 :], f"differs when resumed from checkpoint {place} of {len(whole)} events"
 
 
-@pytest.mark.parametrize(("name", "index"), CASES)
+@pytest.mark.parametrize(("name", "index"), [case for case in CASES if case.values[0] in SEARCHING])
 def test_other_seed_other_search(name: str, index: int) -> None:
     algorithm = made(name, index)
     proposals = [
@@ -83,7 +87,7 @@ def test_other_seed_other_search(name: str, index: int) -> None:
 
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_only_proposes_what_its_space_allows_and_keeps_its_budget(name: str, index: int) -> None:
-    on, proposed = problem(evaluations=7), set()
+    on, proposed = problem(evaluations=7, seeds=0 if name in SEARCHING else 3), set()
     for event in drive(start(made(name, index), on), Evaluator(on)):
         if isinstance(event, Propose):
             for genotype in event.genotypes:
@@ -93,8 +97,20 @@ def test_only_proposes_what_its_space_allows_and_keeps_its_budget(name: str, ind
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
+def test_seeds_are_proposed_once_within_the_budget(name: str, index: int) -> None:
+    """They are more than the populations of SMALL."""
+    on = problem(evaluations=8, seeds=6)
+    proposed: Counter[str] = Counter()
+    for event in drive(start(made(name, index), on), Evaluator(on)):
+        if isinstance(event, Propose) and not event.revise:
+            proposed.update(genotype.key() for genotype in event.genotypes)
+    assert [proposed[seed.key()] for seed in on.seeds] == [1] * 6
+    assert len(proposed) <= 8
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
 def test_failing_candidates_are_survived(name: str, index: int) -> None:
-    on = problem()
+    on = problem(seeds=2)
     real = Evaluator(on)
     seen: list[Evaluation] = []
 
@@ -111,7 +127,7 @@ def test_failing_candidates_are_survived(name: str, index: int) -> None:
 
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_every_evaluation_has_every_objective_on_every_target(name: str, index: int) -> None:
-    on = problem(widths=2)
+    on = problem(widths=2, seeds=2)
     found = [event for event in drive(start(made(name, index), on), Evaluator(on)) if isinstance(event, Evaluated)]
     assert found
     for event in found:
@@ -137,7 +153,7 @@ def test_a_space_that_does_not_fit_is_refused(name: str, index: int) -> None:
 @pytest.mark.parametrize(("name", "index"), CASES)
 def test_seconds_end_it_in_good_order(name: str, index: int) -> None:
     """When time is up from the start, something is still proposed, and whatever was proposed is answered."""
-    on = problem(evaluations=1000, epochs=1000)
+    on = problem(evaluations=1000, epochs=1000, seeds=3)
     object.__setattr__(on, "time_is_up", lambda: True)
     events = list(drive(start(made(name, index), on), Evaluator(on)))
     proposed = sum(len(event.genotypes) for event in events if isinstance(event, Propose))

@@ -298,6 +298,54 @@ def test_candidates_list_values_and_failures(jobs: Script) -> None:
     assert query == {"sort": "error", "descending": "true", "status": "failed", "limit": "50"}
 
 
+def test_candidates_as_a_table_are_the_file_alone(jobs: Script) -> None:
+    jobs.on("GET", f"{JOB}/candidates.csv", Reply(b"number,failure\r\n1,\xc3\xbc\r\n"))
+    done = run(jobs, "candidates", "last", "--csv", "--sort", "error", "--status", "failed")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout_bytes == b"number,failure\r\n1,\xc3\xbc\r\n"
+    assert jobs.asked[-1].query == {"sort": "error", "status": "failed"}
+    for other in (["--json"], ["--limit", "3"]):
+        refused = run(jobs, "candidates", "last", "--csv", *other)
+        assert refused.exit_code == 2 and "leave out --json and --limit" in refused.stderr
+
+
+def test_verify_posts_what_is_to_be_different(jobs: Script) -> None:
+    path = f"/v1/candidates/{CANDIDATE_ID}/verify"
+    jobs.on("POST", path, Reply(job("queued"), 201))
+    done = run(jobs, "verify", CANDIDATE_ID)
+    assert done.exit_code == 0, done.stderr
+    assert f"job {JOB_ID} is queued" in done.stdout and "skyline watch 11111111" in done.stdout
+    assert json.loads(jobs.asked[-1].body) == {}
+    options = ["--dataset", "npz", "--set", "dataset.path=mine/birds.npz", "--channels", "16", "--channels", "24"]
+    options += ["--cells", "14", "--epochs", "50", "--seeds", "3", "--name", "birds", "--set", "verify.lr=0.05"]
+    done = run(jobs, "verify", "aaaa", *options, "--json")
+    assert json.loads(done.stdout)["status"] == "queued"
+    assert json.loads(jobs.asked[-1].body) == {
+        "dataset": {"name": "npz", "path": "mine/birds.npz"},
+        "target": {"cells": 14, "channels": [16, 24]},
+        "verify": {"epochs": 50, "seeds": 3, "lr": 0.05},
+        "name": "birds",
+    }
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1)])
+def test_verify_and_watch_ends_with_the_new_job(jobs: Script, status: str, code: int) -> None:
+    jobs.on("POST", f"/v1/candidates/{CANDIDATE_ID}/verify", Reply(job("queued"), 201))
+    jobs.on("GET", JOB, Reply(job("verifying")), Reply(job(status, front={"search": 0, "final": 2})))
+    jobs.on("GET", f"{JOB}/events", Reply(stream(event(1))), Reply({"items": [], "next": 1}))
+    done = run(jobs, "verify", CANDIDATE_ID, "--watch")
+    assert done.exit_code == code, done.stderr
+    assert "41,322" in done.stdout and f"11111111 {status}" in done.stdout
+
+
+def test_a_verification_that_is_refused_names_its_fields(jobs: Script) -> None:
+    faults = [{"path": "/target/cells", "got": 2, "expected": "at least 3"}]
+    problem = {"title": "Impossible network", "status": 422, "detail": "no", "errors": faults}
+    jobs.on("POST", f"/v1/candidates/{CANDIDATE_ID}/verify", Reply(problem, 422))
+    done = run(jobs, "verify", CANDIDATE_ID, "--cells", "2")
+    assert done.exit_code == 2 and "target.cells: at least 3 (got 2)" in done.stderr
+
+
 def test_jobs_show_what_keeps_them_waiting(script: Script) -> None:
     waiting = job("queued", waiting_for="no live worker has a cuda device")
     script.on("GET", "/v1/jobs", Reply({"items": [waiting], "next": None}))

@@ -253,6 +253,35 @@ def test_the_final_front_is_preferred_once_it_has_members(
     assert script.asked[-1].query["kind"] == kind
 
 
+def test_verify_posts_what_is_to_be_different(script: Script, client: Client) -> None:
+    path = f"/v1/candidates/{CANDIDATE_ID}/verify"
+    script.on("POST", path, Reply(job("queued"), 201))
+    made = client.verify(CANDIDATE_ID, target={"channels": [16, 24]}, seed=1, idempotency_key="once")
+    assert made.id == UUID(JOB_ID)
+    assert json.loads(script.asked[0].body) == {"target": {"channels": [16, 24]}, "seed": 1}
+    assert script.asked[0].headers["idempotency-key"] == "once"
+    assert script.asked[0].headers["content-type"] == "application/json"
+    client.verify(CANDIDATE_ID)
+    assert json.loads(script.asked[1].body) == {}
+    with pytest.raises(InvalidSpecError, match="does not fit into JSON"):
+        client.verify(CANDIDATE_ID, labels={"when": object()})
+
+
+def test_a_table_comes_as_it_is(script: Script, client: Client) -> None:
+    path = f"{JOB}/candidates.csv"
+    script.on("GET", path, Reply(b"number,id\r\n1,\xc3\xbc\r\n"))
+    pieces = client.candidates_csv(JOB_ID, sort="params", stage="final", descending=True, status="verified")
+    assert b"".join(pieces) == b"number,id\r\n1,\xc3\xbc\r\n"
+    query = {"sort": "params", "stage": "final", "descending": "true", "status": "verified"}
+    assert script.asked[0].query == query
+    script.on("GET", path, Reply(b"number,id\r\n1,", cut=True))
+    with pytest.raises(ConnectionFailed):
+        list(client.candidates_csv(JOB_ID))
+    script.on("GET", path, Reply({"title": "Unknown objective", "status": 422, "detail": "cannot sort"}, 422))
+    with pytest.raises(ApiError, match="cannot sort"):
+        list(client.candidates_csv(JOB_ID, sort="beauty"))
+
+
 def test_pull_waits_for_a_file_that_is_being_made(script: Script, client: Client, tmp_path: Path) -> None:
     model = f"/v1/candidates/{CANDIDATE_ID}/model"
     script.on("GET", model, Reply({}, 202, {"Retry-After": "0"}), Reply(b"\x00weights"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -160,6 +162,17 @@ def test_pull_writes_what_the_service_holds(service: Service, client: Client, tm
     assert json.loads(architecture.read_text()) == {"genotype": {"number": 0}}
     unverified = service.run("pull", str(service.ids[3]), "--format", "safetensors", "-o", str(tmp_path / "no"))
     assert unverified.exit_code == 2 and "verified" in unverified.stderr
+
+
+def test_all_candidates_as_csv(service: Service, client: Client) -> None:
+    done = service.run("candidates", str(service.job), "--csv", "--sort", "error", "--stage", "final")
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout_bytes.decode(), newline="")))
+    assert [row["id"] for row in rows] == [str(service.ids[number]) for number in (2, 1, 0, 3)]
+    assert [row["error"] for row in rows] == ["0.02", "0.04", "0.08", "0.3"]
+    assert b"".join(client.candidates_csv(service.job, sort="error", stage="final")) == done.stdout_bytes
+    refused = service.run("candidates", str(service.job), "--csv", "--sort", "beauty")
+    assert refused.exit_code == 2 and "cannot sort by 'beauty'" in refused.stderr and refused.stdout == ""
 
 
 def test_watch_of_an_ended_job_gives_all_events_and_the_table(service: Service, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -110,6 +111,28 @@ def test_a_failed_candidate_keeps_its_reason_and_stays_failed(job_id: UUID) -> N
         candidates.set_final(session, candidate_id, new_candidate(1).values)
     found = stored(candidate_id)
     assert (found.status, found.failure) == ("failed", "out of memory")
+
+
+def test_what_is_not_scored_is_proposed_until_it_is_verified(job_id: UUID) -> None:
+    unscored = replace(new_candidate(1, params=3.0), scored=False)
+    ((candidate_id, new),) = record(job_id, unscored)
+    assert new and stored(candidate_id).status == "proposed"
+    assert record(job_id, unscored) == [(candidate_id, False)]
+    assert stored(candidate_id).status == "proposed"
+    with unit_of_work() as session:
+        candidates.fail(session, candidate_id, "died")
+        candidates.restore(session, candidate_id)
+    assert (stored(candidate_id).status, stored(candidate_id).failure) == ("proposed", None)
+    with unit_of_work() as session:
+        candidates.set_final(session, candidate_id, new_candidate(1).values)
+        candidates.fail(session, candidate_id, "died")
+        candidates.restore(session, candidate_id)
+    assert stored(candidate_id).status == "verified"
+    ((other, _),) = record(job_id, new_candidate(2))
+    with unit_of_work() as session:
+        candidates.fail(session, other, "died")
+        candidates.restore(session, other)
+    assert stored(other).status == "evaluated"
 
 
 def test_numbers_come_back_bit_for_bit(job_id: UUID) -> None:

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from nas_core.errors import NasCoreError
 from nas_core.objectives.accuracy import Accuracy
 from nas_core.objectives.error import Error
 from nas_core.objectives.macs import Macs
@@ -48,6 +49,16 @@ def test_what_breaks_a_bound_is_never_chosen() -> None:
     items = [scored("over", 0.01, 101), scored("under", 0.5, 100)]
     assert [item.what for item in choose(items, axes, REFERENCE, 2)] == ["under"]
     assert choose(items[:1], axes, REFERENCE, 2) == []
+
+
+def test_what_has_no_search_value_is_verified_whole() -> None:
+    axes = Axes(AXES.objectives, {"params": Bound(max=100)})
+    items = [Scored(str(n), n % 2, {"params": 90.0 + n}, str(n)) for n in range(14)]
+    assert [item.what for item in choose(items, axes, REFERENCE, 11)] == [str(n) for n in range(11)]
+    assert choose([Scored("bare", 0, {}, "bare")], axes, REFERENCE, 1)[0].what == "bare", "no objective is exact"
+    message = "11 candidates have no search value to choose by, and verify.top is 10; set verify.top to 11"
+    with pytest.raises(NasCoreError, match=message):
+        choose(items, axes, REFERENCE, 10)
 
 
 def keeper(kind: str = "search", axes: Axes = AXES) -> FrontKeeper:
@@ -103,6 +114,12 @@ def test_a_front_grown_point_by_point_is_the_front_of_all() -> None:
         assert set(members) == expected and len(members) == len(expected)
         assert entered == (point in expected)
         assert members == sorted(members, key=lambda id: (known[id][0], list(known).index(id)))
+
+
+def test_a_point_that_lacks_a_value_never_enters() -> None:
+    front = keeper()
+    assert not front.add(uuid4(), 0, {"params": 100})
+    assert front.members == []
 
 
 def test_bounds_and_maximised_objectives() -> None:

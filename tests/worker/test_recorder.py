@@ -97,6 +97,19 @@ def test_failures_are_rows_too_and_never_on_the_front(claim: tasks.Claim) -> Non
     assert front_errors(claim.job_id) == [0.1]
 
 
+def test_what_is_unscored_is_proposed_and_makes_no_front(claim: tasks.Claim) -> None:
+    taking = recorder(claim)
+    taking.take(Evaluated(Evaluation(genotype(0), ({"params": Value(100, "", "exact")},))))
+    taking.flush()
+    with reading() as session:
+        (row,) = candidates.all_values(session, claim.job_id, "search")
+        assert fronts.state(session, claim.job_id, "search") is None
+    assert (row.status, row.failure, set(row.values)) == ("proposed", None, {"params"})
+    again = recorder(claim)
+    again.restore([row])
+    assert again.front.members == []
+
+
 def test_a_recorder_without_the_lease_writes_nothing(claim: tasks.Claim) -> None:
     stale = SearchRecorder(claim.task_id, claim.fence - 1, claim.job_id, AXES, (TARGET,), REFERENCE)
     stale.take(said(0, 0.1, 100))

@@ -1,0 +1,107 @@
+"""A candidate verified anew: what was asked for, and the rest as in its own job, make a job of the algorithm given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from api.catalog import known
+from api.errors import Fault, ProblemError, refusal
+from api.posting import Spec
+from api.validation import Known, accept, shape
+from nas_core.architecture import Architecture
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.settings import parse
+from nas_core.spaces import spaces
+from skyline.schemas import JobSpec, Problem, TransferSpec
+from store import candidates, jobs
+
+LABEL = "verifies"
+"""Of the new job, where no labels are given: the candidate that it is of."""
+MOST_LABELS = 32
+PLACES = [[name] for name in TransferSpec.model_fields]
+"""What a path into the body begins with."""
+
+
+def prepare(candidate_id: UUID, document: Mapping[str, Any], session: Session) -> Callable[[], Spec]:
+    """Reads the candidate, its job and the catalog; raises NotFoundError."""
+    candidate = candidates.get(session, candidate_id)
+    own = JobSpec.model_validate(jobs.get(session, candidate.job_id).spec)
+    architecture = Architecture.from_json(candidate.architecture)
+    return partial(accepted, document, candidate_id, architecture, own, known(session))
+
+
+def accepted(
+    document: Mapping[str, Any], candidate_id: UUID, architecture: Architecture, own: JobSpec, catalog: Known
+) -> Spec:
+    """The new job as it is stored. Raises ProblemError, with places in ``document``."""
+    wanted = shape(TransferSpec, document, "Invalid verification")
+    job = _composed(document, wanted, architecture, own)
+    if wanted.labels is None and (LABEL in own.labels or len(own.labels) < MOST_LABELS):
+        job["labels"] = {**own.labels, LABEL: str(candidate_id)}
+    _check_depth(architecture, own, job["target"])
+    try:
+        return accept(job, catalog)
+    except ProblemError as error:
+        raise _within(error.problem, error.headers) from error
+
+
+def _composed(
+    document: Mapping[str, Any], wanted: TransferSpec, architecture: Architecture, own: JobSpec
+) -> dict[str, Any]:
+    given = {name: value for name, value in document.items() if value is not None}
+    before = own.model_dump(mode="json")
+    here = architecture.skeleton
+    target = {"cells": len(here.cells), "channels": here.channels, "stem": here.stem, **given.get("target", {})}
+    dataset = given.get("dataset", {})
+    if dataset.get("name", own.dataset.name) == own.dataset.name:
+        dataset = {**before["dataset"], **dataset}
+    constraints = before["constraints"]
+    if wanted.objectives is not None:
+        keys = {objective.effective_key for objective in wanted.objectives}
+        constraints = {key: bound for key, bound in constraints.items() if key in keys}
+    channels = target["channels"]
+    top = len(channels) if isinstance(channels, list) else 1
+    return {
+        "space": before["space"],
+        "algorithm": {"name": "given", "evaluate": None},
+        "seed_genotypes": [architecture.to_json()["genotype"]],
+        "budget": {"evaluations": 1},
+        "constraints": constraints,
+        **{name: before[name] for name in ("name", "objectives", "seed", "labels")},
+        **given,
+        "target": target,
+        "dataset": dataset,
+        "verify": {**before["verify"], "top": top, **given.get("verify", {})},
+        "resources": {**before["resources"], **given.get("resources", {})},
+    }
+
+
+def _check_depth(architecture: Architecture, own: JobSpec, target: Mapping[str, Any]) -> None:
+    """Raises ProblemError where the network cannot be made so deep; of a space that only workers know, they say so."""
+    here = architecture.skeleton
+    cells = target["cells"]
+    if own.space.name not in spaces or cells in (None, len(here.cells)):
+        return
+    try:
+        space = parse(spaces[own.space.name], own.space.settings, f"space '{own.space.name}'")
+        architecture.on(space.skeleton(here.input, here.classes, cells=cells))
+    except InvalidSettingsError:
+        return  # no skeleton for anybody, as accept() says
+    except InvalidGenotypeError as error:
+        expected = f"{len(here.cells)}, as the network has"
+        raise refusal([Fault("Depth cannot be changed", str(error), "/target/cells", cells, expected)]) from error
+
+
+def _within(problem: Problem, headers: Mapping[str, str]) -> ProblemError:
+    """Faults of what the job was completed by have no place in the body."""
+    errors = [
+        fault if fault.path.split("/")[1:2] in PLACES else fault.model_copy(update={"path": ""})
+        for fault in problem.errors
+    ]
+    return ProblemError(HTTPStatus(problem.status), problem.title, problem.detail, errors, headers)
