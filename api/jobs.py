@@ -16,11 +16,12 @@ from api import examples, files, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, Reading, Writing
+from api.estimates import estimate
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
 from api.openapi import answers, job_body, problems
 from api.validation import accept
-from skyline.schemas import Job, JobPage
+from skyline.schemas import Estimate, Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
 from store import idempotency, jobs, retries
 from store.session import reading, unit_of_work
@@ -38,6 +39,16 @@ NAMED = Annotated[
         description="A name for this request, unique for your API key: sent again within 24 h it makes no second job.",
     ),
 ]
+
+
+class PostQuery(BaseModel):
+    """How a job is posted."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    dry_run: bool = False
+    """Only check the job and answer what it would be: an `Estimate`. Nothing is stored; an `Idempotency-Key` that comes
+    with it stays free."""
 
 
 class JobQuery(BaseModel):
@@ -58,14 +69,15 @@ class JobQuery(BaseModel):
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    summary="Post a search job",
+    summary="Post a search job, or only check it",
+    response_model=Job,
     openapi_extra=job_body(examples.SPEC),
     responses={
         **answers(examples.JOB, HTTPStatus.CREATED),
         200: {
-            **answers(examples.JOB)[200],
-            "model": Job,
-            "description": "This request came before: its job, as it is now.",
+            **answers(examples.ESTIMATE)[200],
+            "model": Estimate | Job,
+            "description": "With `dry_run`: what the job would be. Else this request came before: its job now.",
         },
         **problems(
             HTTPStatus.CONFLICT,
@@ -75,12 +87,21 @@ class JobQuery(BaseModel):
         ),
     },
 )
-def create_job(document: Document, response: Response, who: CallerDep, idempotency_key: NAMED = None) -> Job:
+def create_job(
+    document: Document,
+    query: Annotated[PostQuery, Query()],
+    response: Response,
+    who: CallerDep,
+    idempotency_key: NAMED = None,
+) -> Job | Response:
     """Checks the job against the catalog (names, settings, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
     `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have.
+    `dry_run` checks the same and then says what the job would cost; no job comes of it and none is counted.
     """
+    if query.dry_run:
+        return _estimated(document)
     owner = None if who is None else who.id
     digest = idempotency.digest(document)
     with reading() as session:  # counting networks takes a while, and a writer makes the others wait
@@ -89,7 +110,7 @@ def create_job(document: Document, response: Response, who: CallerDep, idempoten
             if there is not None:
                 return _again(session, there, response)
         catalog = known(session)
-    spec = accept(document, catalog)
+    spec = accept(document, catalog).stored
     with unit_of_work() as session:
         if idempotency_key is not None:
             there = idempotency.reserve(session, owner, idempotency_key, digest)
@@ -101,6 +122,16 @@ def create_job(document: Document, response: Response, who: CallerDep, idempoten
         created = views.job(session, row)
     response.headers["Location"] = f"/v1/jobs/{row.id}"
     return created
+
+
+def _estimated(document: Document) -> Response:
+    """The answer to a job that is not to be posted."""
+    with reading() as session:
+        catalog = known(session)
+    accepted = accept(document, catalog)
+    with reading() as session:
+        workers, waiting_for = jobs.takers(session, accepted.stored)
+    return Response(estimate(accepted, workers, waiting_for).model_dump_json(), media_type="application/json")
 
 
 def _again(session: Session, job_id: UUID, response: Response) -> Job:

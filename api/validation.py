@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from api import forms, imagesets, ranges
 from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
+from api.imagesets import Images
 from nas_core.architecture import Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
@@ -50,11 +51,33 @@ class _Part:
         return f"{_called(self.kind)} '{self.name}'"
 
 
-def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    """The job normalised for the database: defaults filled in, aliases resolved, keys explicit.
+Entries = Mapping[tuple[object, ...], CatalogEntry]
+"""The catalog's entries of a job's parts, by their place in the job."""
 
-    Raises ProblemError: 422 with all faults, 503 while no worker has registered.
-    """
+
+@dataclass(frozen=True)
+class Ground:
+    """What a job's networks stand on."""
+
+    images: Images
+    space: SearchSpace | None
+    """None where only workers know it; then there are no skeletons."""
+    skeletons: Sequence[Skeleton]
+    """Of the networks wanted, one for each width."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job that can run."""
+
+    stored: dict[str, Any]
+    """Normalised for the database: defaults filled in, aliases resolved, keys explicit."""
+    entries: Entries
+    ground: Ground
+
+
+def accept(document: Mapping[str, Any], known: Known) -> Accepted:
+    """Raises ProblemError: 422 with all faults, 503 while no worker has registered."""
     spec = _shape(document)
     if not known.entries:
         detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
@@ -67,11 +90,16 @@ def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
     faults += _fit(spec, entries["algorithm",])
-    if not faults:
-        faults += _possible(spec, known, entries)
     if faults:
         raise refusal(faults, TITLE)
-    return _normalised(spec, parts, entries)
+    ground = _ground(spec, known, entries)
+    if isinstance(ground, list):
+        raise refusal(ground, TITLE)
+    by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
+    faults += ranges.faults(spec, by_key, ground.space, ground.skeletons)
+    if faults:
+        raise refusal(faults, TITLE)
+    return Accepted(_normalised(spec, parts, entries), entries, ground)
 
 
 # --- shape ------------------------------------------------------------------------------------------------------------
@@ -174,7 +202,7 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
 # --- what can be built and met ----------------------------------------------------------------------------------------
 
 
-def _possible(spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], CatalogEntry]) -> list[Fault]:
+def _ground(spec: JobSpec, known: Known, entries: Entries) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
         detail = f"target.channels: got {widths}; each width makes candidates of its own and stands once"
@@ -182,24 +210,18 @@ def _possible(spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], 
     images = imagesets.find(entries["dataset",], spec.dataset.settings, known.live)
     if isinstance(images, Fault):
         return [images]
-    space: SearchSpace | None = None
-    skeletons: list[Skeleton] = []
-    if spec.space.name in spaces:  # a plug-in of a worker's own is counted there
-        try:
-            space = parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
-        except InvalidSettingsError as error:
-            got = dict(spec.space.settings)
-            return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
-        skeletons, faults = ranges.targets(spec, space, images)
-        if faults:
-            return faults
-    by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
-    return list(ranges.faults(spec, by_key, space, skeletons))
+    if spec.space.name not in spaces:  # a plug-in of a worker's own is counted there
+        return Ground(images, None, [])
+    try:
+        space: SearchSpace = parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
+    except InvalidSettingsError as error:
+        got = dict(spec.space.settings)
+        return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
+    skeletons, faults = ranges.targets(spec, space, images)
+    return faults or Ground(images, space, skeletons)
 
 
-def _normalised(
-    spec: JobSpec, parts: Sequence[_Part], entries: Mapping[tuple[object, ...], CatalogEntry]
-) -> dict[str, Any]:
+def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries) -> dict[str, Any]:
     stored = spec.model_dump(mode="json")
     complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
     for name in ("space", "algorithm", "dataset"):
