@@ -352,7 +352,7 @@ class Client:
             others = [self.candidate(identifier) for identifier in front.infeasible["nearest"]]
         if kind == "search":
             others = [other.model_copy(update={"values": other.search_values}) for other in others]
-        return gates.decide(front, requirements, others)
+        return gates.decide(front, requirements, others, gates.own_bounds(job.spec))
 
     def candidates(
         self,

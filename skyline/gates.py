@@ -22,6 +22,8 @@ WANTED = "write it as KEY<=NUMBER, with <=, <, >= or >, such as error<=0.1 or er
 TEST = "test"
 
 Sign = Literal["<=", "<", ">=", ">"]
+GREATEST: Sign = "<="
+LEAST: Sign = ">="
 SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "<": operator.lt,
@@ -116,8 +118,25 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def decide(front: Front, requirements: Sequence[Requirement], others: Sequence[Candidate] = ()) -> Gate:
-    """The verdict; ``others``: candidates among which the nearest is looked for where the front is empty."""
+def own_bounds(spec: JobSpec) -> list[Requirement]:
+    """What the job itself requires of every network."""
+    return [
+        Requirement(key=key, sign=sign, bound=side, text=f"{key}{sign}{side:.12g} (the job's own bound)")
+        for key, bound in spec.constraints.items()
+        for sign, side in ((GREATEST, bound.max), (LEAST, bound.min))
+        if side is not None
+    ]
+
+
+def decide(
+    front: Front,
+    requirements: Sequence[Requirement],
+    others: Sequence[Candidate] = (),
+    bounds: Sequence[Requirement] = (),
+) -> Gate:
+    """The verdict. Where the front is empty the nearest is looked for among ``others``, of which the job's own
+    ``bounds`` are required as well.
+    """
     direction = {objective.key: objective.direction for objective in front.objectives}
     keys = list(dict.fromkeys([*(requirement.key for requirement in requirements), *direction]))
 
@@ -129,10 +148,11 @@ def decide(front: Front, requirements: Sequence[Requirement], others: Sequence[C
         ]
 
     passing = sorted((member for member in front.members if not _misses(member, requirements)), key=order)
+    asked = [*requirements, *(() if front.members else bounds)]
     nearest = None
     if not passing:
         found = front.members or others
-        nearest = min(found, key=lambda candidate: (_distance(candidate, requirements), order(candidate)), default=None)
+        nearest = min(found, key=lambda candidate: (_distance(candidate, asked), order(candidate)), default=None)
     return Gate(
         job=front.job,
         kind=front.kind,
@@ -144,7 +164,7 @@ def decide(front: Front, requirements: Sequence[Requirement], others: Sequence[C
         best=passing[0].id if passing else None,
         rule=f"{'least' if direction[keys[0]] == 'minimize' else 'greatest'} {keys[0]}",
         nearest=nearest,
-        misses=_misses(nearest, requirements) if nearest is not None else [],
+        misses=_misses(nearest, asked) if nearest is not None else [],
     )
 
 
