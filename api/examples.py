@@ -48,6 +48,33 @@ JOB: dict[str, Any] = {
     "labels": {"team": "vision"},
 }
 JOBS: dict[str, Any] = {"items": [JOB], "next": None}
+_UNKNOWN = {"value": None, "reason": "not estimated yet"}
+ESTIMATE: dict[str, Any] = {
+    "valid": True,
+    "spec": SPEC,
+    "targets": [
+        {
+            "cells": 5,
+            "channels": 8,
+            "stem": "cifar",
+            "ranges": {
+                "params": {
+                    "possible": {"floor": 15026, "ceiling": 101938},
+                    "bound": {"min": None, "max": 60000.0},
+                    "left": {"floor": 15026, "ceiling": 60000},
+                    "reason": None,
+                }
+            },
+        }
+    ],
+    "images": {"train": 575, "validation": 575, "select": 287, "test": 360, "reason": None},
+    "search": {"evaluations": 48, "candidates": 48, "trainings": 48, "epochs": 96, "reason": None},
+    "verification": {"candidates": 6, "trainings": 6, "epochs": 120},
+    "workers": ["worker-1"],
+    "waiting_for": None,
+    "memory": _UNKNOWN,
+    "time": _UNKNOWN,
+}
 
 _CELL: dict[str, Any] = {
     "inputs": 2,

@@ -21,6 +21,9 @@ class Images:
     input: tuple[int, int, int]
     """Channels, height, width."""
     classes: int
+    train: int | None = None
+    """Images to train on, before any are put aside; None where that was not published."""
+    test: int | None = None
 
 
 def find(entry: CatalogEntry, settings: Mapping[str, Any], live: frozenset[str]) -> Images | Fault:
@@ -54,7 +57,7 @@ def _images(facts: Mapping[str, Any], settings: Mapping[str, Any], form: Mapping
     scale = facts.get("scaled_by")
     if scale is not None:
         height = width = int(settings.get(scale, form["properties"][scale]["default"]))
-    return Images((channels, height, width), int(facts["classes"]))
+    return Images((channels, height, width), int(facts["classes"]), facts.get("train"), facts.get("test"))
 
 
 def _unsafe(path: str) -> Fault | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
@@ -10,21 +11,33 @@ from uuid import UUID
 import anyio
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from api import examples, files, posting, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, Reading, Writing
+from api.estimates import estimate
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
 from api.openapi import answers, body, problems
 from api.validation import accept
-from skyline.schemas import Job, JobPage
+from skyline.schemas import Estimate, Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
 from store import jobs, retries
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+class PostQuery(BaseModel):
+    """How a job is posted."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    dry_run: bool = False
+    """Only check the job and answer what it would be: an `Estimate`. Nothing is stored; an `Idempotency-Key` that comes
+    with it stays free."""
 
 
 class JobQuery(BaseModel):
@@ -45,19 +58,49 @@ class JobQuery(BaseModel):
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    summary="Post a search job",
+    summary="Post a search job, or only check it",
+    response_model=Job,
     openapi_extra=body("JobSpec", examples.SPEC),
-    responses=posting.RESPONSES,
+    responses={
+        **posting.RESPONSES,
+        200: {
+            **answers(examples.ESTIMATE)[200],
+            "model": Estimate | Job,
+            "description": "With `dry_run`: what the job would be. Else this request came before: its job now.",
+        },
+    },
 )
-def create_job(document: Document, response: Response, who: CallerDep, idempotency_key: posting.Named = None) -> Job:
+def create_job(
+    document: Document,
+    query: Annotated[PostQuery, Query()],
+    response: Response,
+    who: CallerDep,
+    idempotency_key: posting.Named = None,
+) -> Job | Response:
     """Checks the job against the catalog (names, settings, seeds, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
     `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have.
+    `dry_run` checks the same and then says what the job would cost; no job comes of it and none is counted.
     """
-    return posting.post(
-        document, lambda session: partial(accept, document, known(session)), response, who, idempotency_key
-    )
+    if query.dry_run:
+        return _estimated(document)
+    return posting.post(document, partial(_prepare, document), response, who, idempotency_key)
+
+
+def _prepare(document: Document, session: Session) -> Callable[[], posting.Spec]:
+    catalog = known(session)
+    return lambda: accept(document, catalog).stored
+
+
+def _estimated(document: Document) -> Response:
+    """The answer to a job that is not to be posted."""
+    with reading() as session:
+        catalog = known(session)
+    accepted = accept(document, catalog)
+    with reading() as session:
+        workers, waiting_for = jobs.takers(session, accepted.stored)
+    return Response(estimate(accepted, workers, waiting_for).model_dump_json(), media_type="application/json")
 
 
 @router.get(

@@ -24,7 +24,7 @@ Every call but `/healthz` and `/readyz` needs an API key, unless keys are off (a
 """
 
 TAGS = [
-    {"name": "jobs", "description": "Search jobs: post, list, stop, retry, delete."},
+    {"name": "jobs", "description": "Search jobs: check, post, list, stop, retry, delete."},
     {"name": "results", "description": "Fronts, candidates and the networks themselves."},
     {"name": "events", "description": "What happens in a job, live or as pages, and what its processes print."},
     {"name": "catalog", "description": "What live workers can run."},

@@ -46,7 +46,7 @@ def accepted(
         job["labels"] = {**own.labels, LABEL: str(candidate_id)}
     _check_depth(architecture, own, job["target"])
     try:
-        return accept(job, catalog)
+        return accept(job, catalog).stored
     except ProblemError as error:
         raise _within(error.problem, error.headers) from error
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from api import forms, imagesets, ranges, seeds
 from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
+from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
@@ -52,11 +53,33 @@ class _Part:
         return f"{_called(self.kind)} '{self.name}'"
 
 
-def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
-    """The job normalised for the database: defaults filled in, aliases resolved, keys explicit.
+Entries = Mapping[tuple[object, ...], CatalogEntry]
+"""The catalog's entries of a job's parts, by their place in the job."""
 
-    Raises ProblemError: 422 with all faults, 503 while no worker has registered.
-    """
+
+@dataclass(frozen=True)
+class Ground:
+    """What a job's networks stand on."""
+
+    images: Images
+    space: SearchSpace | None
+    """None where only workers know it; then there are no skeletons."""
+    skeletons: Sequence[Skeleton]
+    """Of the networks wanted, one for each width."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job that can run."""
+
+    stored: dict[str, Any]
+    """Normalised for the database: defaults filled in, aliases resolved, keys explicit."""
+    entries: Entries
+    ground: Ground
+
+
+def accept(document: Mapping[str, Any], known: Known) -> Accepted:
+    """Raises ProblemError: 422 with all faults, 503 while no worker has registered."""
     spec = shape(JobSpec, document, TITLE)
     if not known.entries:
         detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
@@ -71,11 +94,16 @@ def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
     faults += _fit(spec, entries["algorithm",])
     given, unread = seeds.read(spec)
     faults += unread or seeds.fit(spec, given, entries["algorithm",])
-    if not faults:
-        faults += _possible(spec, known, entries, given)
     if faults:
         raise refusal(faults, TITLE)
-    return {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
+    ground = _ground(spec, known, entries, given)
+    if isinstance(ground, list):
+        raise refusal(ground, TITLE)
+    faults = list(_unmet(spec, entries, ground, given))
+    if faults:
+        raise refusal(faults, TITLE)
+    stored = {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
+    return Accepted(stored, entries, ground)
 
 
 # --- shape ------------------------------------------------------------------------------------------------------------
@@ -180,9 +208,7 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
 # --- what can be built and met ----------------------------------------------------------------------------------------
 
 
-def _possible(
-    spec: JobSpec, known: Known, entries: Mapping[tuple[object, ...], CatalogEntry], given: Sequence[seeds.Seed]
-) -> list[Fault]:
+def _ground(spec: JobSpec, known: Known, entries: Entries, given: Sequence[seeds.Seed]) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
         detail = f"target.channels: got {widths}; each width makes candidates of its own and stands once"
@@ -190,28 +216,28 @@ def _possible(
     images = imagesets.find(entries["dataset",], spec.dataset.settings, known.live)
     if isinstance(images, Fault):
         return [images]
-    space: SearchSpace | None = None
-    skeletons: list[Skeleton] = []
-    if spec.space.name in spaces:  # a plug-in of a worker's own is counted there
-        try:
-            space = parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
-        except InvalidSettingsError as error:
-            got = dict(spec.space.settings)
-            return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
-        skeletons, faults = ranges.targets(spec, space, images)
-        faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
-        if faults:
-            return faults
+    if spec.space.name not in spaces:  # a plug-in of a worker's own is counted there
+        return Ground(images, None, [])
+    try:
+        space: SearchSpace = parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
+    except InvalidSettingsError as error:
+        got = dict(spec.space.settings)
+        return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
+    skeletons, faults = ranges.targets(spec, space, images)
+    faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
+    return faults or Ground(images, space, skeletons)
+
+
+def _unmet(spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seeds.Seed]) -> Iterator[Fault]:
+    """Bounds that no network holds: none of the space, or none of those given where there will be no others."""
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
-    faults = list(ranges.faults(spec, by_key, space, skeletons))
+    faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons))
+    yield from faults
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
-        faults += ranges.unmet(spec, [Architecture(seed.genotype, on) for seed in given for on in skeletons])
-    return faults
+        yield from ranges.unmet(spec, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons])
 
 
-def _normalised(
-    spec: JobSpec, parts: Sequence[_Part], entries: Mapping[tuple[object, ...], CatalogEntry]
-) -> dict[str, Any]:
+def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries) -> dict[str, Any]:
     stored = spec.model_dump(mode="json")
     complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
     for name in ("space", "algorithm", "dataset"):

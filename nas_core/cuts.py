@@ -12,6 +12,7 @@ from nas_core.errors import DatasetError
 Places = NDArray[np.int64]
 SMALLEST_CLASS = 4
 """Images a class must have before the cut, so that train and validation get at least one each."""
+SELECT_SHARE, SELECT_LEAST, SELECT_MOST = 0.1, 500, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +24,39 @@ class Cut:
     select: Places
 
 
-def split_by_class(
-    labels: NDArray[np.int64],
-    seed: int,
-    fraction: float = 1.0,
-    select_share: float = 0.1,
-    select_least: int = 500,
-    select_most: float = 0.2,
-) -> Cut:
-    """Cuts the training data: ``select``, and the rest in halves, every class in its share of every part.
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Images of each part of the training data."""
 
-    First a ``fraction`` of the images is drawn. ``select`` gets ``select_share`` of them, but at least
-    ``select_least`` images, but at most the share ``select_most``. The same labels and seed give the same cut.
-    Raises DatasetError when a class is left with less than SMALLEST_CLASS images.
+    train: int
+    validation: int
+    select: int
+
+    @property
+    def total(self) -> int:
+        return self.train + self.validation + self.select
+
+
+def sizes(count: int, fraction: float = 1.0) -> Sizes:
+    """How ``count`` training images are cut: a ``fraction`` of them is used. ``select`` gets SELECT_SHARE of that, but
+    at least SELECT_LEAST images, but at most the share SELECT_MOST; the rest is halved.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie above 0 and not above 1; got {fraction}")
-    groups = _shuffled_by_class(labels, seed)
-    total = round(fraction * len(labels))
-    groups, _ = _divide(groups, total)
+    total = round(fraction * count)
+    select = min(max(round(SELECT_SHARE * total), SELECT_LEAST), int(SELECT_MOST * total))
+    train = (total - select + 1) // 2
+    return Sizes(train, total - select - train, select)
+
+
+def split_by_class(labels: NDArray[np.int64], seed: int, fraction: float = 1.0) -> Cut:
+    """Cuts the training data as :func:`sizes` says, every class in its share of every part.
+
+    The same labels and seed give the same cut. Raises DatasetError when a class is left with less than SMALLEST_CLASS
+    images.
+    """
+    size = sizes(len(labels), fraction)
+    groups, _ = _divide(_shuffled_by_class(labels, seed), size.total)
     for label, places in enumerate(groups):
         if len(places) < SMALLEST_CLASS:
             share = "" if fraction == 1 else f" in the drawn fraction {fraction:g}"
@@ -49,9 +64,8 @@ def split_by_class(
                 f"class {label} has {len(places)} training images{share}; at least {SMALLEST_CLASS} are needed "
                 f"to cut train, validation and select" + (": raise the fraction" if share else "")
             )
-    select_size = min(max(round(select_share * total), select_least), int(select_most * total))
-    select, rest = _divide(groups, select_size)
-    train, validation = _divide(rest, (total - select_size + 1) // 2)
+    select, rest = _divide(groups, size.select)
+    train, validation = _divide(rest, size.train)
     return Cut(*(np.sort(np.concatenate(part)) for part in (train, validation, select)))
 
 

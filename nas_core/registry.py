@@ -37,6 +37,10 @@ class Registry(Mapping[str, T], Generic[T]):
         except KeyError:
             raise UnknownNameError(self.what, name, self._known) from None
 
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Mapping's own would let UnknownNameError through: that is no KeyError, whose text is a quoted repr."""
+        return self._known.get(name, default)
+
     def __contains__(self, name: object) -> bool:
         return name in self._known
 

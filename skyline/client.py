@@ -23,6 +23,7 @@ from uuid import UUID
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from skyline import gates
 from skyline.errors import (
     ApiError,
     ClientError,
@@ -30,8 +31,10 @@ from skyline.errors import (
     InvalidApiKeyError,
     InvalidSpecError,
     InvalidUrlError,
+    NotSucceededError,
     WaitTimeoutError,
 )
+from skyline.gates import Gate
 from skyline.schemas.answers import (
     ENDED,
     Candidate,
@@ -47,6 +50,7 @@ from skyline.schemas.answers import (
     Version,
 )
 from skyline.schemas.catalog import Catalog
+from skyline.schemas.estimates import Estimate
 from skyline.schemas.jobs import JobSpec
 from skyline.schemas.problems import Problem
 from skyline.specs import load
@@ -68,6 +72,7 @@ HELD_SECONDS = 20.0
 
 Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
+Spec = Mapping[str, Any] | JobSpec | str | Path
 
 
 def _host(url: str) -> str:
@@ -117,26 +122,23 @@ class Client:
 
     # --- jobs -------------------------------------------------------------------------------------------------
 
-    def submit(self, spec: Mapping[str, Any] | JobSpec | str | Path, *, idempotency_key: str | None = None) -> Job:
+    def submit(self, spec: Spec, *, idempotency_key: str | None = None) -> Job:
         """Posts a job: a dictionary, a JobSpec or the path of a JSON or YAML file.
 
-        Raises InvalidSpecError when the file cannot be read, ApiError (422) with the fields at fault.
+        ``idempotency_key``: a name for this request; sent again within 24 h with the same job it makes no second one,
+        and that job is returned. Raises InvalidSpecError when the file cannot be read, ApiError (422) with the fields
+        at fault, ApiError (409) for a name that another job has.
         """
-        if isinstance(spec, str | Path):
-            body: Any = load(spec)
-        elif isinstance(spec, JobSpec):
-            body = spec.model_dump(mode="json", exclude_unset=True)
-        else:
-            body = dict(spec)
-        return self._post_job("/v1/jobs", body, idempotency_key)
+        return self._post_job("/v1/jobs", _body(spec), idempotency_key)
 
-    def _post_job(self, path: str, body: Mapping[str, Any], idempotency_key: str | None) -> Job:
+    def _post_job(self, path: str, content: str, idempotency_key: str | None) -> Job:
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        try:
-            text = json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
-        except TypeError as error:
-            raise InvalidSpecError("the specification", f"it does not fit into JSON: {error}") from error
-        return self._read(Job, self._send("POST", path, content=text, headers={**JSON, **headers}))
+        return self._read(Job, self._send("POST", path, content=content, headers={**JSON, **headers}))
+
+    def estimate(self, spec: Spec) -> Estimate:
+        """What a job would be: checked as :meth:`submit` does, counted, and not posted. Raises the same errors."""
+        query = {"dry_run": "true"}
+        return self._read(Estimate, self._send("POST", "/v1/jobs", query=query, content=_body(spec), headers=JSON))
 
     def job(self, job_id: JobId) -> Job:
         return self._get(Job, f"/v1/jobs/{job_id}")
@@ -336,6 +338,25 @@ class Client:
             self._fronts[known] = (response.headers["etag"], front)
         return front
 
+    def gate(self, job_id: JobId, require: str | Iterable[str], kind: Literal["search", "final"] = "final") -> Gate:
+        """Holds a job's front against requirements: ``error<=10%,params<=300000``, or one by one in a list.
+
+        ``passed`` says whether any member holds all of them, ``best`` which one is the best by the objective that the
+        first names. Raises InvalidRequirementError, NotSucceededError for a job that did not end well or has not yet,
+        ApiError.
+        """
+        job = self.job(job_id)  # before the front: what has ended changes no more
+        front = self.front(job_id, kind)
+        requirements = gates.parse(require, front, job.spec)
+        if job.status != "succeeded":
+            raise NotSucceededError(job)
+        others = []
+        if not front.members and front.infeasible is not None:
+            others = [self.candidate(identifier) for identifier in front.infeasible["nearest"]]
+        if kind == "search":
+            others = [other.model_copy(update={"values": other.search_values}) for other in others]
+        return gates.decide(front, requirements, others, gates.own_bounds(job.spec))
+
     def candidates(
         self,
         job_id: JobId,
@@ -407,7 +428,7 @@ class Client:
         ``name``, ``labels`` as in a job; what is not given is as in the candidate's own job. Raises ApiError (422) with
         the fields at fault.
         """
-        return self._post_job(f"/v1/candidates/{candidate_id}/verify", body, idempotency_key)
+        return self._post_job(f"/v1/candidates/{candidate_id}/verify", _body(body), idempotency_key)
 
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
         """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python.
@@ -500,6 +521,20 @@ class Client:
                 f"{self.url}{path} did not answer with a {model.__name__}: {error.errors()[0]['msg']}; "
                 "is it a Skyline service of this version?"
             ) from error
+
+
+def _body(spec: Spec) -> str:
+    """A job as it is sent. Raises InvalidSpecError."""
+    if isinstance(spec, str | Path):
+        body: Any = load(spec)
+    elif isinstance(spec, JobSpec):
+        body = spec.model_dump(mode="json", exclude_unset=True)
+    else:
+        body = dict(spec)
+    try:
+        return json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
+    except TypeError as error:
+        raise InvalidSpecError("the specification", f"it does not fit into JSON: {error}") from error
 
 
 def _all_ended(job: Job) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skyline.schemas.answers import Job
     from skyline.schemas.problems import FieldError, Problem
 
 
@@ -55,6 +56,28 @@ class UnknownJobError(ClientError):
 
 class WaitTimeoutError(ClientError):
     """A job did not get as far as was waited for."""
+
+
+class NotSucceededError(ClientError):
+    """A job that has not ended, or ended in another way: its front is no result. ``job`` is the job."""
+
+    def __init__(self, job: Job) -> None:
+        from skyline.schemas.answers import ENDED
+
+        self.job = job
+        if job.status in ENDED:
+            text = f"ended as {job.status}" + (f": {job.reason}" if job.reason else "")
+        else:
+            text = f"is {job.status} ({100 * job.progress:.0f} %), so its front may still change; wait for its end"
+        super().__init__(f"job {job.id} {text}")
+
+
+class InvalidRequirementError(ClientError):
+    """A requirement that cannot be held against a front."""
+
+    def __init__(self, text: str, why: str) -> None:
+        self.text, self.why = text, why
+        super().__init__(f"requirement '{text:.100}': {why}")
 
 
 class ApiError(ClientError):

@@ -234,17 +234,28 @@ def waiting_for(session: Session, job: Job) -> str | None:
     name = session.scalars(waiting.limit(1)).first()
     if name is None:
         return None
-    needed = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
+    return _takers(session, name, job.spec)[1]
+
+
+def takers(session: Session, spec: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """Names of the live workers that could take the search of such a job; where there is none, what one would need."""
+    return _takers(session, queue.queue_for("search", device_of(spec)), spec)
+
+
+def _takers(session: Session, name: str, spec: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """As :func:`takers`, for the queue of this name."""
+    needed = (spec.get("resources") or {}).get("min_memory_gb", 0.0)
     live = [worker for worker, lives in catalog.workers(session) if lives and not worker.draining]
     on_queue = [worker for worker in live if name in worker.queues]
-    if any(worker.memory_gb >= needed for worker in on_queue):
-        return None
+    able = [worker.name for worker in on_queue if worker.memory_gb >= needed]
+    if able:
+        return able, None
     device = name.rpartition(".")[2]
     if on_queue:
         largest = max(worker.memory_gb for worker in on_queue)
-        return f"a worker on queue {name} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
+        return [], f"a worker on queue {name} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
     named = ", ".join(f"{worker.name} ({worker.device})" for worker in live) or "none"
-    return f"a worker on queue {name}, device {device} (`skyline worker --device {device}`); live: {named}"
+    return [], f"a worker on queue {name}, device {device} (`skyline worker --device {device}`); live: {named}"
 
 
 def set_phase(

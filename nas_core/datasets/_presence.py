@@ -41,7 +41,8 @@ class Dataset(Protocol):
     """A data set; its fields are the settings a job may give."""
 
     facts: ClassVar[Mapping[str, Any]]
-    """``input`` [C, H, W] and ``classes``; empty where they depend on the files."""
+    """``input`` [C, H, W], ``classes``, and counts of images as ``train`` and ``test``; empty where they depend on the
+    files."""
 
     @classmethod
     def presence(cls, root: Path) -> Presence:

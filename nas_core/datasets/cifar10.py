@@ -38,7 +38,7 @@ CIFAR10 = Cifar(
 class Cifar10:
     """CIFAR-10, 60,000 photographs of 32x32 pixels in 10 classes."""
 
-    facts: ClassVar[Mapping[str, Any]] = {"input": [3, 32, 32], "classes": 10}
+    facts: ClassVar[Mapping[str, Any]] = {"input": [3, 32, 32], "classes": 10, "train": 50_000, "test": 10_000}
 
     download: bool = True
     """Fetch the files (170 MB) where they are missing."""

@@ -31,7 +31,7 @@ CIFAR100 = Cifar(
 class Cifar100:
     """CIFAR-100, 60,000 photographs of 32x32 pixels in 100 classes."""
 
-    facts: ClassVar[Mapping[str, Any]] = {"input": [3, 32, 32], "classes": 100}
+    facts: ClassVar[Mapping[str, Any]] = {"input": [3, 32, 32], "classes": 100, "train": 50_000, "test": 10_000}
 
     download: bool = True
     """Fetch the files (169 MB) where they are missing."""

@@ -40,7 +40,7 @@ CLASSES = 10
 class FashionMnist:
     """Fashion-MNIST, 70,000 images of 28x28 pixels in 10 classes of clothes."""
 
-    facts: ClassVar[Mapping[str, Any]] = {"input": [1, 28, 28], "classes": CLASSES}
+    facts: ClassVar[Mapping[str, Any]] = {"input": [1, 28, 28], "classes": CLASSES, "train": 60_000, "test": 10_000}
 
     download: bool = True
     """Fetch the files (30 MB) where they are missing."""

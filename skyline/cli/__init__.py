@@ -1,7 +1,7 @@
 """The ``skyline`` command. A module per subcommand; those that serve join by the entry points ``skyline.commands``.
 
-Exit codes: 0 done, 1 the job failed, 2 usage (a request that the service refuses included), 3 no service,
-4 no point meets the bound, 130 Ctrl-C.
+Exit codes: 0 done, 1 the job failed (of ``gate`` also: has not ended), 2 usage (a request that the service refuses
+included), 3 no service, 4 no point meets the bound, 130 Ctrl-C.
 Nothing heavy is imported before a command runs.
 """
 
@@ -18,7 +18,9 @@ from skyline.cli.cancel import cancel
 from skyline.cli.candidates import candidates
 from skyline.cli.catalog import catalog
 from skyline.cli.delete import delete
+from skyline.cli.estimate import estimate
 from skyline.cli.front import front
+from skyline.cli.gate import gate
 from skyline.cli.job import job
 from skyline.cli.jobs import jobs
 from skyline.cli.log import log
@@ -27,11 +29,27 @@ from skyline.cli.retry import retry
 from skyline.cli.submit import submit
 from skyline.cli.verify import verify
 from skyline.cli.watch import watch
-from skyline.errors import ApiError, ClientError, ConnectionFailed
+from skyline.errors import ApiError, ClientError, ConnectionFailed, NotSucceededError
 
 GROUP = "skyline.commands"
-COMMANDS = (submit, watch, jobs, job, log, front, candidates, pull, verify, cancel, retry, delete, catalog)
-USAGE, NO_SERVER = 2, 3
+COMMANDS = (
+    estimate,
+    submit,
+    watch,
+    jobs,
+    job,
+    log,
+    front,
+    gate,
+    candidates,
+    pull,
+    verify,
+    cancel,
+    retry,
+    delete,
+    catalog,
+)
+FAILED, USAGE, NO_SERVER = 1, 2, 3
 
 
 class Group(TyperGroup):
@@ -42,8 +60,13 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except ClientError as error:
             typer.echo(f"error: {error}", err=True)
-            down = isinstance(error, ConnectionFailed) or (isinstance(error, ApiError) and error.status >= 500)
-            raise typer.Exit(NO_SERVER if down else USAGE) from error
+            raise typer.Exit(_code(error)) from error
+
+
+def _code(error: ClientError) -> int:
+    if isinstance(error, ConnectionFailed) or (isinstance(error, ApiError) and error.status >= 500):
+        return NO_SERVER
+    return FAILED if isinstance(error, NotSucceededError) else USAGE
 
 
 def _version(asked: bool) -> None:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from skyline.cli.options import JobArgument, Json, Key, Url, bounds
-
-UNMET = 4
-"""Exit code when no point meets the bounds."""
-
-
-class Kind(StrEnum):
-    search = "search"
-    final = "final"
+from skyline.cli.options import UNMET, JobArgument, Json, Key, Kind, Url, bounds
 
 
 def front(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+UNMET = 4
+"""Exit code when no point meets the bounds."""
 
 Url = Annotated[
     str | None, typer.Option("--url", envvar="SKYLINE_URL", help="Address of the service.", show_default="this machine")
@@ -14,6 +18,17 @@ Key = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, its first characters, or 'last'.")]
+FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Job in YAML or JSON; - for standard input.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="Set a field, such as budget.evaluations=20. Repeatable.")
+]
+
+
+class Kind(StrEnum):
+    """Of a front."""
+
+    search = "search"
+    final = "final"
 
 
 def bounds(settings: list[str] | None, option: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skyline.cli.options import Json, Key, Url
+from skyline.cli.options import FileArgument, Json, Key, Settings, Url
 
 if TYPE_CHECKING:
     from skyline.client import Client
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 def submit(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Job in YAML or JSON; - for standard input.")],
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Set a field, such as budget.evaluations=20. Repeatable.")
+    file: FileArgument,
+    settings: Settings = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="A name for this request: sent again within 24 h, it is the same job.", show_default=False),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay until the job has ended.")] = False,
     json: Json = False,
@@ -28,7 +30,7 @@ def submit(
     from skyline.specs import load, override
 
     with Client(url, key) as client:
-        job = client.submit(override(load(file), settings or []))
+        job = client.submit(override(load(file), settings or []), idempotency_key=idempotency_key)
         posted(client, job, watch, json)
 
 

@@ -10,14 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from skyline.cli.find import SHORT
+from skyline.schemas.answers import Value
+from skyline.schemas.jobs import QUALITIES
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult, Value
+    from skyline.gates import Gate
+    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult
     from skyline.schemas.catalog import Catalog
 
-QUALITIES = ("error", "accuracy")
 SHARE_UNITS = ("", "fraction")
 """Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
@@ -90,6 +92,27 @@ def front_notes(front: Front, bounded: bool = False) -> list[str]:
         reference = ", ".join(f"{key} {value:g}" for key, value in front.reference_point.items())
         notes.append(f"hypervolume {front.hypervolume:.6g} up to {reference}")
     return notes
+
+
+def gate_lines(gate: Gate) -> list[str]:
+    """What stands below the table of those that pass, or instead of it."""
+    asked = ", ".join(requirement.text for requirement in gate.requirements)
+    if gate.best is not None:
+        count = f"{len(gate.passing)} of {gate.members} networks of the {gate.kind} front"
+        return [f"{count} hold {asked}", f"the best of them, by {gate.rule}: {short(gate.best)}"]
+    lines = [f"none of {gate.members} networks of the {gate.kind} front holds {asked}"]
+    if gate.nearest is None:
+        return lines
+    lines.append(f"the nearest is {short(gate.nearest.id)}:")
+    for miss in gate.misses:
+        value = gate.nearest.values.get(miss.requirement.key)
+        if value is None or miss.by is None:
+            lines.append(f"  {miss.requirement.text}: it has no value")
+            continue
+        by = number(Value(value=miss.by, unit=value.unit, kind=value.kind))
+        how = f"which misses by {by}" if miss.by else "and the bound itself does not count"
+        lines.append(f"  {miss.requirement.text}: it has {number(value)}, {how}")
+    return lines
 
 
 def ago(moment: datetime) -> str:

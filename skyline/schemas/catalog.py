@@ -22,7 +22,7 @@ class CatalogEntry(BaseModel):
     """JSON Schema of its settings."""
     facts: dict[str, Any] = {}
     """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured).
-    dataset: ``input`` [C, H, W] and ``classes`` where fixed."""
+    dataset: ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known."""
     workers: dict[str, dict[str, Any]] = {}
     """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
     npz and imagefolder)."""

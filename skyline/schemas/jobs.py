@@ -14,6 +14,8 @@ JobName = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)]
 
+QUALITIES = ("error", "accuracy")
+"""Objectives that say how good a network is, as fractions; a job has one of them."""
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
 """Objective names that are accepted and echoed under their full name."""
 
@@ -239,7 +241,7 @@ class JobSpec(BaseModel):
         for part, named in (("constraints", self.constraints), ("reference_point", self.reference_point)):
             for name in sorted(set(named) - set(keys)):
                 raise _rule(f"{part} names '{name}', which is no objective of this job: {', '.join(keys)}", part, name)
-        if not any(objective.name in ("error", "accuracy") for objective in self.objectives):
+        if not any(objective.name in QUALITIES for objective in self.objectives):
             text = "objectives need 'error' or 'accuracy', the quality that costs are weighed against"
             raise _rule(text, "objectives")
         return self

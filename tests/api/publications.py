@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from nas_core.datasets import datasets
 from nas_core.objectives import objectives
 from nas_core.settings import form, settings
 from nas_core.spaces import spaces
@@ -66,14 +68,14 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     """What a worker with digits and one npz file publishes; Fashion-MNIST would have to be fetched."""
     found: list[dict[str, Any]] = []
 
-    def add(kind: str, name: str, cls: type[Any], facts: dict[str, Any], **part: Any) -> None:
+    def add(kind: str, name: str, cls: type[Any], facts: Mapping[str, Any], **part: Any) -> None:
         found.append(
             {
                 "kind": kind,
                 "name": name,
                 "summary": name,
                 "settings": form(cls),
-                "facts": facts,
+                "facts": dict(facts),
                 "workers": {worker: part} if part else {},
             }
         )
@@ -82,13 +84,13 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("space", "team-space", Nothing, {})
     add("algorithm", "nsga2", Evolution, {"spaces": ["darts", "team-space"]})
     add("algorithm", "random", Sampling, {"spaces": ["darts", "team-space"]})
-    add("algorithm", "darts", Sampling, {"spaces": ["darts"]})
+    add("algorithm", "darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
     add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})
     for name, cls in objectives.items():
         add("objective", name, cls, {"unit": cls.unit, "direction": cls.direction, "source": cls.source})
     add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})
     there = {"present": True, "searched": [], "hint": "shipped with Skyline", "files": {}, "downloadable": False}
-    digits, fashion = {"input": [1, 8, 8], "classes": 10}, {"input": [1, 28, 28], "classes": 10}
+    digits, fashion = datasets["digits"].facts, {"input": [1, 28, 28], "classes": 10}
     add("dataset", "digits", Nothing, digits, **there)
     add(
         "dataset",
@@ -101,7 +103,7 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
         files={},
         downloadable=True,
     )
-    files = {"mine/birds.npz": {"input": [3, 32, 32], "classes": 5}}
+    files = {"mine/birds.npz": {"input": [3, 32, 32], "classes": 5, "train": 8000, "test": 2000}}
     hint = "put an .npz file with x_train, y_train, x_test, y_test there"
     add("dataset", "npz", File, {}, present=True, searched=["/data"], hint=hint, files=files, downloadable=False)
     return found

@@ -31,7 +31,7 @@ def entry(tmp_path: Path) -> CatalogEntry:
 @pytest.mark.parametrize(("settings", "size"), [({}, 64), ({"size": 24}, 24)])
 def test_the_size_of_a_folder_of_images_is_a_setting(entry: CatalogEntry, settings: dict[str, Any], size: int) -> None:
     found = imagesets.find(entry, {"path": "mine", **settings}, frozenset({"worker-1"}))
-    assert found == Images((3, size, size), 2)
+    assert found == Images((3, size, size), 2, train=16, test=4)
 
 
 def test_a_folder_that_is_not_there_lists_what_is(entry: CatalogEntry) -> None:

@@ -131,6 +131,7 @@ def test_operation_ids_differ_and_references_lead_somewhere() -> None:
         (schemas.JobSpec, examples.SPEC),
         (schemas.TransferSpec, examples.TRANSFER),
         (schemas.Job, examples.JOB),
+        (schemas.Estimate, examples.ESTIMATE),
         (schemas.JobPage, examples.JOBS),
         (schemas.Candidate, examples.CANDIDATE),
         (schemas.CandidatePage, examples.CANDIDATES),

@@ -20,7 +20,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas_core.cuts import SMALLEST_CLASS, hold_out, split_by_class
+from nas_core.cuts import SMALLEST_CLASS, hold_out, sizes, split_by_class
 from nas_core.data import Augmentation, Split, Splits
 from nas_core.datasets import _download, _idx, _npz, datasets, fashion_mnist
 from nas_core.errors import DatasetError, DatasetMissingError, InvalidSettingsError
@@ -70,6 +70,8 @@ def test_a_fraction_is_drawn_by_class_and_repeatable(labels: list[int], seed: in
     assert all(np.array_equal(getattr(cut, name), getattr(again, name)) for name in ("train", "validation", "select"))
     used = np.concatenate([cut.train, cut.validation, cut.select])
     assert len(used) == len(set(used)) == round(fraction * len(labels))
+    said = sizes(len(labels), fraction)
+    assert (said.train, said.validation, said.select) == (len(cut.train), len(cut.validation), len(cut.select))
     assert (np.abs(np.bincount(array[used], minlength=len(total)) - total * len(used) / len(labels)) < 1).all()
 
 
@@ -111,9 +113,10 @@ def test_digits_are_shipped(tmp_path: Path) -> None:
     presence = cls.presence(tmp_path)
     assert presence.present and presence.to_json()["files"] == {}
     splits = cls().splits(tmp_path, seed=0)
-    sizes = [part.size for part in (splits.train, splits.validation, splits.select, splits.test)]
-    assert sizes == [575, 575, 287, 360]
+    counts = [part.size for part in (splits.train, splits.validation, splits.select, splits.test)]
+    assert counts == [575, 575, 287, 360]
     assert splits.input == tuple(cls.facts["input"]) and splits.classes == cls.facts["classes"]
+    assert (sum(counts[:3]), counts[3]) == (cls.facts["train"], cls.facts["test"])
     assert splits.augmentation == Augmentation(padding=1)
     assert np.bincount(labels_of(splits.test)).tolist() == [36, 37, 35, 37, 36, 36, 36, 36, 35, 36]
     pixels = images_of(splits.test) * splits.std[0] + splits.mean[0]

@@ -18,7 +18,7 @@ from nas_core import measuring
 from nas_core.architecture import Architecture
 from nas_core.costs import count
 from nas_core.devices import describe, device_of, synchronize
-from nas_core.errors import DeviceError, InvalidSettingsError
+from nas_core.errors import DeviceError, InvalidSettingsError, UnknownNameError
 from nas_core.measuring import time_interleaved, without_drift
 from nas_core.objectives import objectives
 from nas_core.settings import form, parse
@@ -42,6 +42,12 @@ def test_all_are_registered_and_say_what_they_are() -> None:
         assert cls.unit == ("ms" if name == "latency_ms" else "")
         assert cls.source in ("data", "exact", "measured")
         assert cls.__doc__
+
+
+def test_a_name_that_nobody_registered_is_an_error_or_none_as_it_is_asked_for() -> None:
+    with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; known: accuracy, error, flops"):
+        objectives["beauty"]
+    assert objectives.get("beauty") is None and objectives.get("error") is objectives["error"]
 
 
 def test_describing_an_objective_imports_no_torch() -> None:

@@ -186,6 +186,32 @@ def candidate(identifier: str = CANDIDATE_ID, **values: float) -> dict[str, Any]
     }
 
 
+def estimate(**changes: Any) -> dict[str, Any]:
+    """What a job would be, as the service answers it."""
+    bound, not_yet = {"min": None, "max": 60_000.0}, {"value": None, "reason": "not estimated yet"}
+    narrow, wide = ({"floor": 15_026, "ceiling": 101_938}, {"floor": 900_000, "ceiling": 4_000_000})
+    left = {"floor": 15_026, "ceiling": 60_000}
+    ranges = [
+        {"possible": narrow, "bound": bound, "left": left, "reason": None},
+        {"possible": wide, "bound": bound, "left": None, "reason": None},
+    ]
+    return {
+        "valid": True,
+        "spec": SPEC,
+        "targets": [
+            {"cells": 5, "channels": channels, "stem": "cifar", "ranges": {"params": costs}}
+            for channels, costs in zip((8, 64), ranges, strict=True)
+        ],
+        "images": {"train": 575, "validation": 575, "select": 287, "test": 360, "reason": None},
+        "search": {"evaluations": 48, "candidates": 96, "trainings": 48, "epochs": 96, "reason": None},
+        "verification": {"candidates": 1, "trainings": 1, "epochs": 20},
+        "workers": ["worker-1"],
+        "waiting_for": None,
+        "memory": not_yet,
+        "time": not_yet,
+    } | changes
+
+
 def front(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {
         "job": JOB_ID,

@@ -29,6 +29,7 @@ from tests.skyline.scripted import (
     Script,
     attempt,
     candidate,
+    estimate,
     event,
     front,
     job,
@@ -357,6 +358,143 @@ def test_cancel_and_delete(jobs: Script) -> None:
     jobs.on("DELETE", JOB, Reply("", 204))
     assert "is cancelling" in run(jobs, "cancel", "last").stdout
     assert json.loads(run(jobs, "delete", "last", "--json").stdout) == {"id": JOB_ID, "deleted": True}
+
+
+# --- gate and estimate --------------------------------------------------------------------------------------------
+
+
+def test_gate_prints_those_that_pass_and_the_best(jobs: Script) -> None:
+    done = run(jobs, "gate", "last", "--require", "error<=10%,params<=50000")
+    assert done.exit_code == 0, done.stderr
+    assert "final front, version 1: 2 networks" in done.stdout
+    assert done.stdout.endswith(
+        "2 of 2 networks of the final front hold error<=10%, params<=50000\n"
+        "the best of them, by least error: aaaaaaaa\n"
+    )
+    small = run(jobs, "gate", JOB_ID, "-r", "params<=10000", "-r", "error<0.1")
+    assert small.exit_code == 0 and "aaaaaaaa" not in small.stdout
+    assert small.stdout.endswith("the best of them, by least params: bbbbbbbb\n")
+
+
+def test_gate_without_a_network_is_exit_4_with_the_nearest(jobs: Script) -> None:
+    done = run(jobs, "gate", "last", "--require", "error<=2%,params<41322")
+    assert done.exit_code == 4
+    assert done.stdout == (
+        "none of 2 networks of the final front holds error<=2%, params<41322\n"
+        "the nearest is aaaaaaaa:\n"
+        "  error<=2%: it has 2.10 %, which misses by 0.10 %\n"
+        "  params<41322: it has 41,322, and the bound itself does not count\n"
+    )
+    jobs.on("GET", f"{JOB}/front", Reply(front(candidate(error=0.021))))
+    assert "  params<9: it has no value\n" in run(jobs, "gate", "last", "-r", "params<9").stdout
+    jobs.on("GET", f"{JOB}/front", Reply(front()))
+    empty = run(jobs, "gate", "last", "-r", "params<9")
+    assert (empty.exit_code, empty.stdout) == (4, "none of 0 networks of the final front holds params<9\n")
+
+
+def test_gate_as_json_is_the_verdict_whatever_it_is(jobs: Script) -> None:
+    passed = run(jobs, "gate", "last", "--require", "error<=10%", "--json")
+    found = json.loads(passed.stdout)
+    assert (passed.exit_code, found["passed"], found["best"]) == (0, True, CANDIDATE_ID)
+    assert [member["id"] for member in found["passing"]] == [CANDIDATE_ID, SMALL]
+    failed = run(jobs, "gate", "last", "--require", "error<=1%", "--json")
+    found = json.loads(failed.stdout)
+    assert (failed.exit_code, found["passed"], found["best"], found["nearest"]["id"]) == (4, False, None, CANDIDATE_ID)
+    assert found["misses"][0]["by"] == pytest.approx(0.011)
+    assert found["requirements"] == [{"key": "error", "sign": "<=", "bound": 0.01, "text": "error<=1%"}]
+
+
+@pytest.mark.parametrize(
+    ("require", "message"),
+    [
+        ("weight<=3", "'weight' is no objective of this job: error, params"),
+        ("error=0.1", "write it as KEY<=NUMBER"),
+        ("test.error<=0.1", "test values decide nothing"),
+    ],
+)
+def test_gate_with_what_cannot_be_required_is_exit_2(jobs: Script, require: str, message: str) -> None:
+    done = run(jobs, "gate", "last", "--wait", "--require", require)
+    assert done.exit_code == 2
+    assert message in done.stderr and done.stdout == ""
+    assert run(jobs, "gate", "last").exit_code == 2, "nothing is required"
+
+
+def test_gate_of_a_job_that_has_not_ended_is_exit_1(jobs: Script) -> None:
+    jobs.on("GET", JOB, Reply(job("searching")))
+    done = run(jobs, "gate", "last", "--require", "error<=10%")
+    assert done.exit_code == 1
+    assert f"error: job {JOB_ID} is searching (50 %)" in done.stderr and done.stdout == ""
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1)])
+def test_gate_waits_for_the_end_when_it_is_told_to(jobs: Script, status: str, code: int) -> None:
+    running, ended = job("searching"), job(status, reason="the data set is gone", front={"search": 3, "final": 2})
+    jobs.on("GET", JOB, Reply(running), Reply(running), Reply(ended))
+    jobs.on("GET", f"{JOB}/events", Reply(stream(event(1), event(2, "phase"))), Reply({"items": [], "next": 2}))
+    done = run(jobs, "gate", JOB_ID, "--wait", "--json", "--require", "error<=10%")
+    assert done.exit_code == code, done.stderr
+    assert " 50 %  searching" in done.stderr, "progress goes where it disturbs no JSON"
+    if code:
+        assert "ended as failed: the data set is gone" in done.stderr and done.stdout == ""
+        again = run(jobs, "gate", JOB_ID, "--wait", "--require", "error<=10%")
+        assert again.exit_code == 1 and "%  " not in again.stderr, "what has ended is not waited for"
+    else:
+        assert json.loads(done.stdout)["best"] == CANDIDATE_ID
+
+
+def test_estimate_is_a_table_and_counts(script: Script, tmp_path: Path) -> None:
+    script.on("POST", "/v1/jobs", Reply(estimate()))
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps(SPEC))
+    done = run(script, "estimate", str(file), "--set", "seed=3")
+    assert done.exit_code == 0, done.stderr
+    assert script.asked[0].query == {"dry_run": "true"}
+    assert json.loads(script.asked[0].body) == {**SPEC, "seed": 3}
+    lines = [" ".join(line.replace("\u2502", " ").split()) for line in done.stdout.splitlines()]
+    assert "5 8 cifar params 15,026 101,938 <= 60,000 15,026 to 60,000" in lines
+    assert "5 64 cifar params 900,000 4,000,000 <= 60,000 nothing" in lines
+    assert "images train 575, validation 575, select 287, test 360" in lines
+    assert "search at most 48 evaluations, 96 candidates; 48 trainings, 96 epochs in all" in lines
+    assert "verification at most 1 candidate; 1 training, 20 epochs in all" in lines
+    assert "workers worker-1" in lines and "memory not estimated yet" in lines and "time not estimated yet" in lines
+    assert lines[-1] == "the job is valid; nothing was posted"
+    shown = run(script, "estimate", str(file), "--json")
+    assert json.loads(shown.stdout)["targets"] == estimate()["targets"]
+
+
+def test_estimate_says_what_is_not_known_and_why(script: Script) -> None:
+    bound = {"min": 10.0, "max": 1e7}
+    unknown = {"possible": None, "bound": bound, "left": None, "reason": "only workers know space 'mine'"}
+    images = dict.fromkeys(("train", "validation", "select", "test")) | {"reason": "data set 'x' does not say"}
+    search = {"evaluations": 5, "candidates": 5, "trainings": None, "epochs": None, "reason": "not published"}
+    answer = estimate(
+        targets=[{"cells": None, "channels": None, "stem": None, "ranges": {"params": unknown}}],
+        images=images,
+        search=search,
+        workers=[],
+        waiting_for="a worker on queue search.cuda",
+    )
+    script.on("POST", "/v1/jobs", Reply(answer))
+    done = run(script, "estimate", "-", input=json.dumps(SPEC))
+    assert done.exit_code == 0, done.stderr
+    assert ">= 10 and <= 10,000,000" in done.stdout and "only workers know space 'mine'" in done.stdout
+    assert "data set 'x' does not say" in done.stdout and "trainings not known: not published" in done.stdout
+    assert "a worker on queue search.cuda" in done.stdout and "workers  " not in done.stdout
+
+
+def test_an_estimate_of_a_job_that_will_not_do_is_exit_2_with_its_fields(script: Script) -> None:
+    errors = [{"path": "/seed", "got": -1, "expected": ">= 0"}]
+    script.on("POST", "/v1/jobs", Reply({"title": "Invalid", "status": 422, "detail": "no", "errors": errors}, 422))
+    done = run(script, "estimate", "-", "--json", input=json.dumps(SPEC))
+    assert done.exit_code == 2
+    assert "seed: >= 0 (got -1)" in done.stderr and done.stdout == ""
+
+
+def test_submit_names_its_request(script: Script) -> None:
+    script.on("POST", "/v1/jobs", Reply(job("queued"), 200))
+    done = run(script, "submit", "-", "--idempotency-key", "nightly-7", input=json.dumps(SPEC))
+    assert done.exit_code == 0, done.stderr
+    assert script.asked[0].headers["idempotency-key"] == "nightly-7"
 
 
 # --- log and retry --------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from tests.skyline.scripted import (
     Reply,
     Script,
     candidate,
+    estimate,
     event,
     front,
     job,
@@ -131,6 +132,17 @@ def test_nan_goes_to_the_service_which_says_what_would_do(script: Script, client
     with pytest.raises(ApiError, match="no NaN"):
         client.submit({**SPEC, "budget": {"max_seconds": float("nan")}})
     assert "NaN" in script.asked[0].body
+
+
+def test_an_estimate_is_a_post_that_says_so(script: Script, client: Client) -> None:
+    script.on("POST", "/v1/jobs", Reply(estimate()))
+    found = client.estimate(JobSpec.model_validate(SPEC))
+    assert found.valid and found.search.candidates == 96
+    assert (script.asked[0].query, json.loads(script.asked[0].body)) == (
+        {"dry_run": "true"},
+        {**SPEC, "objectives": [{"name": "error"}]},
+    )
+    assert "idempotency-key" not in script.asked[0].headers
 
 
 def test_what_is_no_json_is_refused_before_it_is_sent(script: Script, client: Client) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -70,8 +71,8 @@ def client(service: Service) -> Iterator[Client]:
         yield made
 
 
-def new_job() -> UUID:
-    spec = JobSpec.model_validate_json(json.dumps(SPEC)).model_dump(mode="json")
+def new_job(**changes: Any) -> UUID:
+    spec = JobSpec.model_validate_json(json.dumps({**SPEC, **changes})).model_dump(mode="json")
     with session.unit_of_work() as database:
         return jobs.create(database, spec, "digits", {"team": "vision"}).id
 
@@ -141,6 +142,39 @@ def test_the_front_as_model_table_and_json(service: Service, client: Client) -> 
 def test_a_bound_on_no_objective_is_refused_by_name(service: Service) -> None:
     done = service.run("front", str(service.job), "--max", "weight=3")
     assert done.exit_code == 2 and "weight" in done.stderr
+
+
+def test_a_gate_on_a_real_front(service: Service, client: Client) -> None:
+    gate = client.gate(service.job, "error<=5%,params<90000")
+    assert (gate.passed, gate.best, gate.rule, gate.members) == (True, service.ids[1], "least error", 3)
+    assert client.gate(service.job, ["params<=90000", "error<=5%"]).best == service.ids[1]
+    assert client.gate(service.job, "error<=0.05", "search").best == service.ids[2]
+    done = service.run("gate", str(service.job), "--require", "error<=5%,params<=9000")
+    assert done.exit_code == 4, done.stderr
+    nearest = str(service.ids[0])[:8]
+    assert f"the nearest is {nearest}:\n  error<=5%: it has 8.00 %, which misses by 3.00 %\n" in done.stdout
+
+
+def test_a_gate_on_a_front_that_the_jobs_bounds_left_empty_names_who_came_nearest(
+    service: Service, client: Client
+) -> None:
+    job = new_job(constraints={"params": {"max": 1000}})
+    found = [NewCandidate(f"{number:064x}", {}, 0, values(point, "supernet")) for number, point in enumerate(POINTS)]
+    with session.unit_of_work() as database:
+        ids = [candidate for candidate, _ in candidates.record(database, job, "search", found)]
+        for candidate, (error, params) in zip(ids[:2], POINTS, strict=False):
+            candidates.set_final(database, candidate, values((error / 2, params), "trained"))
+        jobs.finish(database, job, "succeeded")
+    final = client.gate(job, "error<=1%")
+    assert (final.passed, final.members) == (False, 0)
+    assert final.nearest is not None and final.nearest.id == ids[0]
+    assert [(miss.requirement.text, miss.value, miss.by) for miss in final.misses] == [
+        ("error<=1%", 0.04, 0.03),
+        ("params<=1000 (the job's own bound)", 9000.0, 8000.0),
+    ]
+    search = client.gate(job, "error<=10%", "search")
+    assert not search.passed and search.nearest is not None and search.nearest.id == ids[0]
+    assert [miss.value for miss in search.misses] == [9000.0], "what it misses is the job's bound alone"
 
 
 def test_candidates_come_in_order_over_pages(service: Service, client: Client) -> None:
