@@ -12,16 +12,14 @@ from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
 from nas_core.errors import NasCoreError
-from nas_core.objectives import objectives
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
 
 
-def counted(name: str) -> tuple[Resource, int] | None:
-    """What an exact objective counts, and how often; None where no cost table gives its range."""
-    described = objectives.get(name)
-    resource: Resource | None = getattr(described, "resource", None)
-    return None if resource is None else (resource, getattr(described, "scale", 1))
+def counted(entry: CatalogEntry) -> tuple[Resource, int] | None:
+    """What an exact objective counts, and how often; None where its value is no multiple of that."""
+    resource, scale = entry.facts.get("resource"), entry.facts.get("scale")
+    return None if resource is None or scale is None else (resource, scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +87,12 @@ def faults(
         if bound is None and reference is None:
             continue
         match entry.facts.get("source"):
+            case "data" | "measured" if "plugin" in entry.facts:
+                continue  # any number may be a value of a user's own
             case "data":
                 yield from _fraction(key, entry, bound, reference)
             case "exact":
-                resource = counted(entry.name)
+                resource = counted(entry)
                 if space is not None and resource is not None:
                     ranges = [exact_range(space, skeleton, *resource) for skeleton in skeletons]
                     yield from _counted(key, objective, ranges, bound, reference)

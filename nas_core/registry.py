@@ -31,6 +31,14 @@ class Registry(Mapping[str, T], Generic[T]):
 
         return enter
 
+    def restore(self, known: Mapping[str, T]) -> None:
+        """Back to what was known before; what came since is forgotten."""
+        self._known = dict(known)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of any mapping; a missing name is no error here."""
+        return self._known.get(name, default)
+
     def __getitem__(self, name: str) -> T:
         try:
             return self._known[name]

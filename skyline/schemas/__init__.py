@@ -20,7 +20,7 @@ from skyline.schemas.answers import (
     Value,
     Version,
 )
-from skyline.schemas.catalog import Catalog, CatalogEntry, Publication, WorkerInfo
+from skyline.schemas.catalog import Catalog, CatalogEntry, PluginInfo, Publication, WorkerInfo
 from skyline.schemas.jobs import (
     AlgorithmSpec,
     Bound,
@@ -59,6 +59,7 @@ __all__ = [
     "LogChunk",
     "LogPage",
     "ObjectiveSpec",
+    "PluginInfo",
     "Problem",
     "Publication",
     "Readiness",

@@ -78,7 +78,8 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "random", Sampling, {"spaces": ["darts", "team-space"]})
     add("algorithm", "darts", Sampling, {"spaces": ["darts"]})
     for name, cls in objectives.items():
-        add("objective", name, cls, {"unit": cls.unit, "direction": cls.direction, "source": cls.source})
+        facts = ("unit", "direction", "source", "resource", "scale")
+        add("objective", name, cls, {fact: getattr(cls, fact) for fact in facts if hasattr(cls, fact)})
     add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})
     there = {"present": True, "searched": [], "hint": "shipped with Skyline", "files": {}, "downloadable": False}
     digits, fashion = {"input": [1, 8, 8], "classes": 10}, {"input": [1, 28, 28], "classes": 10}
