@@ -204,7 +204,8 @@ def check(registry: Registry[type[Any]], name: str) -> None:
         json.dumps(form(cls), allow_nan=False)
     # pydantic has errors of many kinds, and evaluating an annotation may raise anything
     except Exception as error:
-        raise PluginError(f"{what}: its settings have no form ({said(error)}); decorate it with @settings") from error
+        hint = "decorate it with @settings, and give settings types and values that JSON has"
+        raise PluginError(f"{what} has no form for its settings; {hint} ({said(error)})") from error
     for member, (fits, wanted) in _members(registry, cls).items():
         found = getattr(cls, member, None)
         if not fits(found):

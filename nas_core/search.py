@@ -86,7 +86,7 @@ class ExactObjective(Objective, Protocol):
     """Follows from the architecture alone."""
 
     resource: ClassVar[Resource]
-    """The additive cost it rises with; a class attribute ``scale`` says which whole multiple of it the value is, if any."""
+    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any."""
 
     def value(self, architecture: Architecture) -> Value: ...
 

@@ -21,8 +21,8 @@ class CatalogEntry(BaseModel):
     settings: dict[str, Any]
     """JSON Schema of its settings."""
     facts: dict[str, Any] = {}
-    """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured); an exact one
-    has the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that. dataset: ``input``
+    """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured); if exact,
+    the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that. dataset: ``input``
     [C, H, W] and ``classes`` where fixed. Of all: ``plugin``, where it is a user's own."""
     workers: dict[str, dict[str, Any]] = {}
     """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
