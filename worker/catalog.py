@@ -99,8 +99,8 @@ def _facts(kind: CatalogKind, cls: type[Any]) -> dict[str, Any]:
             return {}
 
 
-def described(loaded: Plugin) -> tuple[list[CatalogEntry], Plugin]:
-    """The entries of what a plug-in adds; what cannot be described goes, and the plug-in says so."""
+def described(loaded: Plugin, key: str) -> tuple[list[CatalogEntry], Plugin]:
+    """The entries of what a plug-in (``key``: its file) adds; what cannot be described goes, and the report says so."""
     entries: list[CatalogEntry] = []
     added: list[Added] = []
     errors = [] if loaded.error is None else [loaded.error]
@@ -110,7 +110,7 @@ def described(loaded: Plugin) -> tuple[list[CatalogEntry], Plugin]:
             json.dumps(made.model_dump(mode="json"), allow_nan=False)
         # a user's own code again: a data set looks for its files
         except (Exception, SystemExit) as error:
-            errors.append(f"{what} '{name}': {plugins.said(error)}")
+            errors.append(f"{what} '{name}': {plugins.said(error, key)}")
             continue
         entries.append(made)
         added.append((what, name))
@@ -140,7 +140,7 @@ def publication(
     users: list[CatalogEntry] = []
     for key, plugin in loaded:
         touching(key)
-        entries, left = described(plugin)
+        entries, left = described(plugin, key)
         users += [*entries, report(left)]
     touching(None)
     return Publication(
