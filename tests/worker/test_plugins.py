@@ -19,6 +19,7 @@ from store import catalog, jobs, tasks
 from store.models import Event, Task
 from store.session import reading, unit_of_work
 from worker import inspection, keeper, loading, plugins
+from worker.__main__ import prepare
 from worker.attempt import Attempt
 from worker.control import StopFlag
 from worker.identity import Identity
@@ -100,6 +101,16 @@ def test_an_edited_file_is_another_state(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(set(states)) == 3 and plugins.state() == states[-1]
 
 
+def test_options_win_over_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NAME", "DEVICE", "THREADS", "QUEUES"):
+        monkeypatch.setenv(f"SKYLINE_WORKER_{name}", "")  # put back afterwards, whatever is set meanwhile
+    monkeypatch.setenv(plugins.VARIABLE, "/a.py")
+    prepare(["--name", "w"])
+    assert plugins.wanted() == ["/a.py"]
+    prepare(["--name", "w", "--plugins", "/b.py,/c.py", "--plugins", "team"])
+    assert plugins.wanted() == ["/b.py", "/c.py", "team"]
+
+
 # --- the process that describes ---------------------------------------------------------------------------------------
 
 
@@ -131,7 +142,7 @@ def test_whatever_plug_ins_do_the_host_is_described(folder: Path, monkeypatch: p
         "exits.py": ([], "SystemExit: 1 (line 2)"),
         "asks.py": ([], "EOFError: EOF when reading a line (line 1)"),
         "stays.py": (["objective 'stays'"], None),
-        "looks.py": (["objective 'looks'"], "data set 'birds': ZeroDivisionError: division by zero (line 29)"),
+        "looks.py": (["objective 'looks'"], "data set 'birds': ZeroDivisionError: division by zero (line 31)"),
         "last.py": (["objective 'last'"], None),
     }
     by_name = {(entry["kind"], entry["name"]): entry for entry in publication["entries"]}
