@@ -23,13 +23,14 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 )
 def read_catalog(session: Reading) -> Catalog:
     """Each entry has the JSON Schema of its settings. Entries outlive their workers; `live` says which work now.
+    `plugins` of a worker are users' own code; one that cannot be used says why.
 
     503 while no worker has ever registered.
     """
     entries = [CatalogEntry.model_validate(entry) for entry in catalog.entries(session)]
     if not entries:
         raise unavailable("No worker", "no worker has registered; start one with 'skyline worker' and ask again")
-    workers = [views.worker(row, live) for row, live in catalog.workers(session)]
+    workers = [views.worker(row, live, entries) for row, live in catalog.workers(session)]
 
     def of(kind: str) -> list[CatalogEntry]:
         return [entry for entry in entries if entry.kind == kind]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skyline.cli import options
+
 if TYPE_CHECKING:
     from api.embedded import Embedded
 
@@ -39,15 +41,18 @@ def serve(
     host: Host = "127.0.0.1",
     workers: Workers = 1,
     threads: Threads = None,
+    plugins: options.Plugins = None,
 ) -> None:
     """Run the whole service here: broker, database, workers, API. Ctrl-C ends all of it."""
     from api.embedded import Embedded
     from store.settings import Settings
 
     folder = data_dir or Settings().data_dir
-    service = Embedded(folder, port, host, workers, threads)
+    service = Embedded(folder, port, host, workers, threads, options.plugins(plugins))
     typer.echo(f"starting in {service.data_dir} ...", err=True)
     with running(service):
+        for said in service.plugin_remarks():
+            typer.echo(said, err=True)
         typer.echo(f"Skyline is ready at {service.url}")
         at = "" if service.url == "http://127.0.0.1:8765" else f" --url {service.url}"
         typer.echo(f"next: skyline submit examples/digits.yaml --watch{at}")

@@ -30,6 +30,8 @@ from store.settings import Settings
 
 READY_SECONDS = 120.0
 """A worker imports and looks at its device before it says what it can run; slow disks take their time."""
+PLUGIN_SECONDS = 90.0
+"""More for each plug-in: a worker gives up on one that hangs, and looks again."""
 LOOK_SECONDS = 0.2
 WORKER_GRACE = 30.0
 """Seconds a worker has to checkpoint and put its task back."""
@@ -65,7 +67,8 @@ class Embedded:
     """A service of one's own; ``with Embedded(folder, port=0) as service: Client(service.url)``.
 
     ``port`` 0 takes a free one; ``threads`` per worker, None: cores divided by workers; ``workers`` may be 0. Beside
-    any worker there is one that does short work alone.
+    any worker there is one that does short work alone. ``plugins`` are files and modules of users' own code, parted by
+    commas, that the workers load; None: those that SKYLINE_PLUGINS names.
     Start it from a thread that outlives it. ``halt`` ends waiting in :meth:`start`; ``hurry`` ends waiting in
     :meth:`stop`.
     """
@@ -75,6 +78,7 @@ class Embedded:
     host: str = "127.0.0.1"
     workers: int = 1
     threads: int | None = None
+    plugins: str | None = None
     halt: Event = field(default_factory=Event)
     hurry: Event = field(default_factory=Event)
 
@@ -149,6 +153,21 @@ class Embedded:
         except BaseException:
             self.stop()
             raise
+
+    def plugin_remarks(self) -> list[str]:
+        """What the workers found when they loaded users' plug-ins, in words."""
+        from sqlalchemy.orm import Session
+
+        from store import catalog
+        from store.engine import build_for_migration, parse_url
+
+        with Session(build_for_migration(parse_url(self._settings.database_url))) as session:
+            entries = catalog.entries(session, "plugin")
+        own = {self._name(number) for number in self._workers}
+        parts = [(entry["name"], part) for entry in entries for name, part in entry["workers"].items() if name in own]
+        said = [f"plug-in '{name}' adds {', '.join(part['adds'])}" for name, part in parts if part["adds"]]
+        said += [f"warning: plug-in '{name}' cannot be used: {part['error']}" for name, part in parts if part["error"]]
+        return list(dict.fromkeys(said))
 
     def check(self) -> list[str]:
         """To be called every second or so: starts broker and workers again, and returns what happened in words.
@@ -279,10 +298,16 @@ class Embedded:
     def _start_worker(self, number: int) -> Child:
         """Number 0 does short work alone, so that an export never waits for a search."""
         which = str(number or "short")
-        options = ["--device", "cpu", "--name", f"{socket.gethostname()}-cpu-{which}"]
+        options = ["--device", "cpu", "--name", self._name(number)]
         options += ["--threads", str(self.threads_per_worker)] if number else ["--threads", "1", "--queues", "short"]
         own = self._environment() if number else {**self._environment(), "SKYLINE_WORKER_SPARE": "false"}
+        if self.plugins is not None:
+            own["SKYLINE_PLUGINS"] = self.plugins
         return Child(f"worker {which}", python("worker", *options), own, self.log_dir / f"worker-{which}.log")
+
+    def _name(self, number: int) -> str:
+        """The name of a worker in the catalog."""
+        return f"{socket.gethostname()}-cpu-{number or 'short'}"
 
     def _revive(self, child: Child, start: Callable[[], None]) -> list[str]:
         """Starts a process again when its pause is over; what there is to say."""
@@ -318,7 +343,8 @@ class Embedded:
         self._workers[number] = self._start_worker(number)
 
     def _wait_until_ready(self) -> None:
-        deadline, said = time.monotonic() + READY_SECONDS, ""
+        patience = READY_SECONDS + PLUGIN_SECONDS * (self.plugins.count(",") + 1 if self.plugins else 0)
+        deadline, said = time.monotonic() + patience, ""
         with Client(self.url) as client:
             while time.monotonic() < deadline:
                 if self.halt.wait(LOOK_SECONDS):
@@ -335,7 +361,7 @@ class Embedded:
                     return
                 there = f"{ready.workers} of {self.workers} workers"
                 said = f"{there}, database {ready.database}, broker {ready.broker}"
-        raise ServeError(f"not ready after {READY_SECONDS:g} s: {said}; see the logs in {self.log_dir}")
+        raise ServeError(f"not ready after {patience:g} s: {said}; see the logs in {self.log_dir}")
 
 
 def cores() -> int:

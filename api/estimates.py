@@ -51,13 +51,13 @@ def estimate(accepted: Accepted, workers: Sequence[str], waiting_for: str | None
 
 def _targets(spec: JobSpec, accepted: Accepted) -> list[TargetEstimate]:
     exact = [
-        objective
+        (objective, accepted.entries["objectives", index])
         for index, objective in enumerate(spec.objectives)
         if accepted.entries["objectives", index].facts.get("source") == "exact"
     ]
 
     def ranges(skeleton: Skeleton | None) -> dict[str, CostRange]:
-        return {objective.effective_key: _range(spec, accepted, objective, skeleton) for objective in exact}
+        return {one.effective_key: _range(spec, accepted, one, entry, skeleton) for one, entry in exact}
 
     if accepted.ground.space is None:
         widths: Sequence[int | None] = spec.target.widths or [None]
@@ -74,14 +74,16 @@ def _targets(spec: JobSpec, accepted: Accepted) -> list[TargetEstimate]:
     ]
 
 
-def _range(spec: JobSpec, accepted: Accepted, objective: ObjectiveSpec, skeleton: Skeleton | None) -> CostRange:
+def _range(
+    spec: JobSpec, accepted: Accepted, objective: ObjectiveSpec, entry: CatalogEntry, skeleton: Skeleton | None
+) -> CostRange:
     bound = spec.constraints.get(objective.effective_key)
-    resource = counted(objective.name)
+    resource = counted(entry)
     space = accepted.ground.space
     if space is None or skeleton is None:
         reason = f"only workers know space '{spec.space.name}'; its networks are counted there"
     elif resource is None:
-        reason = f"only workers know objective '{objective.name}'; it is counted there"
+        reason = f"the value of objective '{objective.name}' is no multiple of a count; workers say what it is"
     else:
         found = exact_range(space, skeleton, *resource)
         possible = Span(floor=found.floor, ceiling=found.ceiling)

@@ -193,6 +193,10 @@ CATALOG: dict[str, Any] = {
             "started_at": AT,
             "seen_at": AT,
             "live": True,
+            "plugins": [
+                {"name": "carbon.py", "adds": ["objective 'carbon'"], "error": None},
+                {"name": "birds.py", "adds": [], "error": "SyntaxError: invalid syntax (birds.py, line 3)"},
+            ],
         }
     ],
 }

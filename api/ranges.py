@@ -12,7 +12,6 @@ from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
 from nas_core.errors import InvalidSettingsError, NasCoreError
-from nas_core.objectives import objectives
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
 
@@ -20,11 +19,10 @@ MOST_COUNTED = 100
 """Networks that are counted one by one while a request waits."""
 
 
-def counted(name: str) -> tuple[Resource, int] | None:
-    """What an exact objective counts, and how often; None where no cost table gives its range."""
-    described = objectives.get(name)
-    resource: Resource | None = getattr(described, "resource", None)
-    return None if resource is None else (resource, getattr(described, "scale", 1))
+def counted(entry: CatalogEntry) -> tuple[Resource, int] | None:
+    """What an exact objective counts, and how often; None where its value is no multiple of that."""
+    resource, scale = entry.facts.get("resource"), entry.facts.get("scale")
+    return None if resource is None or scale is None else (resource, scale)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +93,12 @@ def faults(
         if bound is None and reference is None:
             continue
         match entry.facts.get("source"):
+            case "data" | "measured" if "plugin" in entry.facts:
+                continue  # any number may be a value of a user's own
             case "data":
                 yield from _fraction(key, entry, bound, reference)
             case "exact":
-                resource = counted(entry.name)
+                resource = counted(entry)
                 if space is not None and resource is not None:
                     ranges = [exact_range(space, skeleton, *resource) for skeleton in skeletons]
                     yield from _counted(key, objective, ranges, bound, reference)
@@ -106,13 +106,14 @@ def faults(
                 yield from _positive(key, bound, reference)
 
 
-def unmet(spec: JobSpec, networks: Sequence[Architecture]) -> Iterator[Fault]:
+def unmet(spec: JobSpec, entries: Mapping[str, CatalogEntry], networks: Sequence[Architecture]) -> Iterator[Fault]:
     """Bounds that none of the networks meets, where they are all that a job will have; of very many nothing is said."""
     if not 0 < len(networks) <= MOST_COUNTED:
         return
     counts = [count(network) for network in networks]
     for objective in spec.objectives:
-        key, resource = objective.effective_key, counted(objective.name)
+        key = objective.effective_key
+        resource = counted(entries[key])
         bound = spec.constraints.get(key)
         if bound is None or resource is None:
             continue

@@ -234,7 +234,9 @@ def _unmet(spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seed
     faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons))
     yield from faults
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
-        yield from ranges.unmet(spec, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons])
+        yield from ranges.unmet(
+            spec, by_key, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons]
+        )
 
 
 def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from sqlalchemy.orm import Session
 from skyline.schemas import (
     Attempt,
     Candidate,
+    CatalogEntry,
     Event,
     FrontCounts,
     Job,
     JobSpec,
     LogChunk,
+    PluginInfo,
     TestResult,
     Value,
     WorkerInfo,
@@ -99,6 +101,12 @@ def log_chunk(piece: logs.Piece) -> LogChunk:
     return LogChunk.model_validate(piece, from_attributes=True)
 
 
-def worker(row: models.Worker, live: bool) -> WorkerInfo:
-    fields = {name: getattr(row, name) for name in WorkerInfo.model_fields if name != "live"}
-    return WorkerInfo(**fields, live=live)
+def worker(row: models.Worker, live: bool, entries: Sequence[CatalogEntry] = ()) -> WorkerInfo:
+    """``entries``: those of the catalog; the worker's plug-ins are among them."""
+    fields = {name: getattr(row, name) for name in WorkerInfo.model_fields if name not in ("live", "plugins")}
+    plugins = [
+        PluginInfo(name=entry.name, **entry.workers[row.name])
+        for entry in entries
+        if entry.kind == "plugin" and row.name in entry.workers
+    ]
+    return WorkerInfo(**fields, live=live, plugins=plugins)

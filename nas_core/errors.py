@@ -41,6 +41,14 @@ class DatasetError(NasCoreError):
     """The files of a data set are there, but not what they should be."""
 
 
+class PluginError(NasCoreError):
+    """A user's plug-in that cannot be used."""
+
+
+class ObjectiveError(NasCoreError):
+    """An objective that raised something, or gave what is no value of it."""
+
+
 class DivergedError(NasCoreError):
     """Training produced a loss that is not finite."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -13,9 +13,10 @@ from nas_core.data import first_drawn
 from nas_core.errors import DivergedError, NasCoreError, NoRoomError
 from nas_core.events import Evaluation, Propose
 from nas_core.recipe import ShortTraining
-from nas_core.search import DataObjective, ExactObjective, MeasuredObjective, Problem
+from nas_core.search import Objective, Problem
 from nas_core.training import Training, misclassified, seed_of
 from nas_core.values import Value
+from nas_core.valuing import data_value, exact_value, measured_values
 
 Journal = Mapping[str, Mapping[str, Value]]
 """What is known already: values by objective key, by architecture hash."""
@@ -26,17 +27,17 @@ MESSAGE = 500
 
 
 def side_by_side(
-    objective: MeasuredObjective, architectures: Sequence[Architecture], device: torch.device
+    key: str, objective: Objective, architectures: Sequence[Architecture], device: torch.device
 ) -> list[Value | str]:
     """Measures all together; where that fails, one after another, so that one bad network does not take the others
     along. What cannot be measured has the reason in its place.
     """
     try:
-        return [*objective.measure(architectures, device)]
+        return [*measured_values(key, objective, architectures, device)]
     except (NasCoreError, RuntimeError) as error:
         if len(architectures) == 1:
             return [str(error)]
-    return [value for architecture in architectures for value in side_by_side(objective, [architecture], device)]
+    return [value for architecture in architectures for value in side_by_side(key, objective, [architecture], device)]
 
 
 class Evaluator:
@@ -82,7 +83,7 @@ class Evaluator:
                 if objective.source == "data":
                     found[key] = data[key]
                 elif objective.source == "exact":
-                    found[key] = cast(ExactObjective, objective).value(architecture)
+                    found[key] = exact_value(key, objective, architecture)
                 else:
                     taken = measured[architecture.hash, key]
                     if isinstance(taken, str):
@@ -113,9 +114,7 @@ class Evaluator:
                         missing[architecture.hash] = architecture
             if missing:
                 with self.problem.quietly():
-                    taken = side_by_side(
-                        cast(MeasuredObjective, objective), list(missing.values()), self.problem.device
-                    )
+                    taken = side_by_side(key, objective, list(missing.values()), self.problem.device)
                 for name, value in zip(missing, taken, strict=True):
                     found[name, key] = value
         return found
@@ -131,10 +130,8 @@ class Evaluator:
         if proposal.train is None:
             raise NasCoreError("the algorithm neither scored its proposal nor said how to train it")
         error, detail = self._short_error(genotype, proposal.train)
-        return {
-            key: cast(DataObjective, self.problem.axes.objectives[key]).value(error, "trained", detail)
-            for key in wanted
-        }
+        objectives = self.problem.axes.objectives
+        return {key: data_value(key, objectives[key], error, "trained", detail) for key in wanted}
 
     def _short_error(self, genotype: Genotype, short: ShortTraining) -> tuple[float, dict[str, Any]]:
         """Validation error after a short training on the search skeleton."""

@@ -31,6 +31,10 @@ class Registry(Mapping[str, T], Generic[T]):
 
         return enter
 
+    def restore(self, known: Mapping[str, T]) -> None:
+        """Back to what was known before; what came since is forgotten."""
+        self._known = dict(known)
+
     def __getitem__(self, name: str) -> T:
         try:
             return self._known[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from nas_core.data import first_drawn
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
-from nas_core.search import DataObjective, Problem, Relaxable
+from nas_core.search import Problem, Relaxable
 from nas_core.supernet.weights import WeightLearner, make_supernet, supernet_error
 from nas_core.training import seed_of
 from nas_core.values import Value
+from nas_core.valuing import data_value
 
 
 class Scorer(Protocol):
@@ -85,7 +86,7 @@ def data_values(problem: Problem[Any], error: float, detail: Mapping[str, Any], 
     if problem.pieces > 1:
         detail = {**detail, "micro_batch": -(-batch // problem.pieces)}
     return {
-        key: cast(DataObjective, objective).value(error, "supernet", detail)
+        key: data_value(key, objective, error, "supernet", detail)
         for key, objective in problem.axes.objectives.items()
         if objective.source == "data"
     }

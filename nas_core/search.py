@@ -86,7 +86,7 @@ class ExactObjective(Objective, Protocol):
     """Follows from the architecture alone."""
 
     resource: ClassVar[Resource]
-    """The additive cost it rises with."""
+    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any."""
 
     def value(self, architecture: Architecture) -> Value: ...
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import ColumnElement, Table, delete, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from store.clock import now
@@ -16,6 +16,9 @@ from store.models import CatalogRow, Worker
 LIVE_SECONDS = 15
 """A worker unseen for longer counts as gone."""
 CATALOG = cast(Table, CatalogRow.__table__)
+
+Part = tuple[str, str]
+"""A kind of catalog entry and a name: ``("objective", "error")``."""
 
 
 def publish(session: Session, worker: Mapping[str, Any], publication: Mapping[str, Any]) -> None:
@@ -97,6 +100,29 @@ def entries(session: Session, kind: str | None = None) -> list[dict[str, Any]]:
         before = merged[key]["workers"] if key in merged else {}
         merged[key] = {**entry, "workers": {**before, **entry["workers"]}}
     return list(merged.values())
+
+
+def published(session: Session, worker: str, parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """The entries of these parts as one worker described them; what it does not have is left out."""
+    return list(session.scalars(select(CatalogRow.entry).where(CatalogRow.worker == worker, _of(parts))))
+
+
+def lacking(session: Session, workers: Sequence[str], parts: Sequence[Part]) -> dict[str, list[Part]]:
+    """By worker, which of the parts it has not published."""
+    query = select(CatalogRow.worker, CatalogRow.kind, CatalogRow.name)
+    rows = session.execute(query.where(CatalogRow.worker.in_(workers), _of(parts))) if parts and workers else ()
+    there = {tuple(row) for row in rows}
+    return {worker: [part for part in parts if (worker, *part) not in there] for worker in workers}
+
+
+def withdraw(session: Session, worker: str, parts: Sequence[Part]) -> None:
+    """Takes back what a worker published and turned out not to have, until it publishes again."""
+    statement = delete(CatalogRow).where(CatalogRow.worker == worker, _of(parts))
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def _of(parts: Sequence[Part]) -> ColumnElement[bool]:
+    return tuple_(CatalogRow.kind, CatalogRow.name).in_(parts)
 
 
 def _set(session: Session, name: str, **values: Any) -> bool:

@@ -13,9 +13,10 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import catalog, cursors, events, keys, queue
+from store import catalog, cursors, events, fitting, keys, queue
 from store.clock import now
 from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
+from store.fitting import COURSE as COURSE
 from store.models import (
     Artefact,
     Attempt,
@@ -34,10 +35,6 @@ from store.models import (
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 OPEN_TASKS = ("queued", "running")
-COURSE = ("search", "verify", "conclude")
-"""Kinds of tasks that make up a job's course. Any other is done beside it, also after its end, and changes nothing of
-it: an export.
-"""
 CANCELLED_REASON = "cancelled on request"
 _LOCK = select(Job.status).where(Job.id == bindparam("job_id")).with_for_update(key_share=True)
 NO_SYNC = {"synchronize_session": False}
@@ -230,30 +227,26 @@ def front_counts(session: Session, job_ids: Sequence[UUID]) -> dict[UUID, dict[s
 def waiting_for(session: Session, job: Job) -> str | None:
     """What keeps a job's next task from running: what a worker would need that no live one has, or None."""
     of_course = (Task.job_id == job.id, Task.kind.in_(COURSE))
-    waiting = select(Task.queue).where(*of_course, Task.status == "queued").order_by(Task.created_at)
-    name = session.scalars(waiting.limit(1)).first()
-    if name is None:
+    waiting = select(Task.queue, Task.kind).where(*of_course, Task.status == "queued").order_by(Task.created_at)
+    task = session.execute(waiting.limit(1)).first()
+    if task is None:
         return None
-    return _takers(session, name, job.spec)[1]
+    return _takers(session, task.queue, job.spec, task.kind)[1]
 
 
 def takers(session: Session, spec: Mapping[str, Any]) -> tuple[list[str], str | None]:
     """Names of the live workers that could take the search of such a job; where there is none, what one would need."""
-    return _takers(session, queue.queue_for("search", device_of(spec)), spec)
+    return _takers(session, queue.queue_for("search", device_of(spec)), spec, "search")
 
 
-def _takers(session: Session, name: str, spec: Mapping[str, Any]) -> tuple[list[str], str | None]:
-    """As :func:`takers`, for the queue of this name."""
-    needed = (spec.get("resources") or {}).get("min_memory_gb", 0.0)
-    live = [worker for worker, lives in catalog.workers(session) if lives and not worker.draining]
-    on_queue = [worker for worker in live if name in worker.queues]
-    able = [worker.name for worker in on_queue if worker.memory_gb >= needed]
-    if able:
-        return able, None
-    device = name.rpartition(".")[2]
+def _takers(session: Session, name: str, spec: Mapping[str, Any], kind: str) -> tuple[list[str], str | None]:
+    """As :func:`takers`, for a kind of task and the queue of this name."""
+    on_queue = fitting.serving(session, name)
     if on_queue:
-        largest = max(worker.memory_gb for worker in on_queue)
-        return [], f"a worker on queue {name} with at least {needed:g} GB of memory; the largest has {largest:g} GB"
+        able = [worker.name for worker in on_queue if fitting.any_can(session, [worker], spec, kind)]
+        return able, None if able else fitting.missing(session, on_queue, spec, kind, name)
+    device = name.rpartition(".")[2]
+    live = [worker for worker, lives in catalog.workers(session) if lives and not worker.draining]
     named = ", ".join(f"{worker.name} ({worker.device})" for worker in live) or "none"
     return [], f"a worker on queue {name}, device {device} (`skyline worker --device {device}`); live: {named}"
 

@@ -247,6 +247,7 @@ class Outbox(Base):
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     queue: Mapped[str]
     created_at: Mapped[datetime]
+    """Not sent before."""
     sent_at: Mapped[datetime | None]
 
 

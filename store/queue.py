@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -59,6 +60,14 @@ def enqueue(session: Session, task: Task) -> None:
     session.info["owes"] = True
 
 
+def postpone(session: Session, task_id: UUID, seconds: float) -> None:
+    """Owes the broker the task's last message once more, in so many seconds: whoever read it left it to others."""
+    last = select(func.max(Outbox.id)).where(Outbox.task_id == task_id).scalar_subquery()
+    due = now(session) + timedelta(seconds=seconds)
+    statement = update(Outbox).where(Outbox.id == last).values(sent_at=None, created_at=due)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
 def owes(session: Session) -> bool:
     """Whether this session enqueued anything since last asked."""
     return bool(session.info.pop("owes", False))
@@ -74,7 +83,10 @@ def flush() -> int:
 
 
 def relay() -> int:
-    """Sends all unsent messages, oldest first; returns how many. A dead broker is logged, its messages stay."""
+    """Sends all unsent messages that are due, oldest first; returns how many.
+
+    A dead broker is logged, its messages stay.
+    """
     total = 0
     while True:
         owed, sent = _relay_batch()
@@ -119,7 +131,7 @@ def _relay_batch() -> tuple[int, int]:
     with Session(engine()) as session:
         owed = session.execute(
             select(Outbox.id, Outbox.task_id, Outbox.queue)
-            .where(Outbox.sent_at.is_(None))
+            .where(Outbox.sent_at.is_(None), Outbox.created_at <= now(session))
             .order_by(Outbox.id)
             .limit(BATCH)
             .with_for_update(skip_locked=True)

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, and_, bindparam, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from store import candidates, events, jobs, logs, queue
+from store import candidates, events, fitting, jobs, logs, queue
 from store.clock import now
 from store.errors import LeaseLostError
 from store.jobs import NO_SYNC, OPEN_TASKS
@@ -25,6 +25,9 @@ from store.settings import settings
 
 KEEP_SENT_SECONDS = 3600
 """How long sent messages of tasks that are over are kept."""
+
+LEFT_SECONDS = 2.0
+"""Before a task that one worker cannot do is offered again to those that can."""
 
 Fate = Literal["open", "failed", "done"]
 
@@ -64,7 +67,8 @@ def claim(
     Opens an attempt, closes the one before as "died" and moves the job on. A task whose attempts are used up ends
     here, see :func:`exhausted`.
     """
-    found = session.execute(select(Task.job_id, Task.kind).where(Task.id == task_id)).one_or_none()
+    columns = select(Task.job_id, Task.kind, Task.queue)
+    found = session.execute(columns.where(Task.id == task_id)).one_or_none()
     if found is None:
         return None
     job_id, of_course = found.job_id, found.kind in jobs.COURSE
@@ -75,8 +79,10 @@ def claim(
         jobs.settle_cancelled(session, job_id)
         return None
     job = jobs.get(session, job_id)
-    if not _suits(session, owner, job):
-        return None  # the message is spent; reap() sends another, which a fitting worker may get
+    worker = session.get(Worker, owner, populate_existing=True)
+    if worker is not None and not fitting.suits(session, worker, job.spec, found.kind):
+        _leave(session, task_id, job, found.kind, found.queue)
+        return None
     at = now(session)
     taken = session.execute(
         update(Task)
@@ -382,11 +388,13 @@ def _forget_sent(session: Session, at: datetime) -> None:
     session.execute(delete(Outbox).where(old, Outbox.task_id.in_(over)).execution_options(**NO_SYNC))
 
 
-def _suits(session: Session, owner: str, job: Job) -> bool:
-    """Whether the worker, where it is known, takes work and has the memory that the job asks for."""
-    worker = session.execute(select(Worker.draining, Worker.memory_gb).where(Worker.name == owner)).one_or_none()
-    needed: float = (job.spec.get("resources") or {}).get("min_memory_gb", 0.0)
-    return worker is None or (not worker.draining and worker.memory_gb >= needed)
+def _leave(session: Session, task_id: UUID, job: Job, kind: str, name: str) -> None:
+    """A worker that cannot do a task has read its message: another reads it soon, where a live one can do it.
+
+    Where none can, reap() sends it again when its time is over.
+    """
+    if fitting.any_can(session, fitting.serving(session, name), job.spec, kind):
+        queue.postpone(session, task_id, LEFT_SECONDS)
 
 
 def _conclude_when_verified(session: Session, job_id: UUID) -> None:

@@ -11,7 +11,8 @@ from nas_core.devices import cuda_number, pinned
 from nas_core.errors import DeviceError
 from worker import threads
 from worker.identity import Identity, default_name
-from worker.keeper import inspect_host
+from worker.inspection import inspect_host
+from worker.plugins import VARIABLE
 from worker.preflight import NotReadyError, wait_until_ready
 
 
@@ -49,6 +50,8 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     device = "cpu" if number is None else f"cuda:{number}"
     name = given.name or os.environ.get("SKYLINE_WORKER_NAME") or default_name(device)
     os.environ.update(SKYLINE_WORKER_NAME=name, SKYLINE_WORKER_DEVICE=device, SKYLINE_WORKER_QUEUES=given.queues)
+    if given.plugins:
+        os.environ[VARIABLE] = ",".join(given.plugins)
     try:
         if number is not None:
             inspect_host()
@@ -82,6 +85,12 @@ def _parser(default: Identity) -> argparse.ArgumentParser:
     parser.add_argument("--name", default=None, help="unique among all workers (default: HOST-DEVICE)")
     parser.add_argument(
         "--queues", default=default.queues, help="comma-separated (default: all for the device); 'short': exports alone"
+    )
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        metavar="FILE[,FILE]",
+        help=f"users' own code; may be repeated (default: {VARIABLE})",
     )
     return parser
 

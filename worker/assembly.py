@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ import torch
 from nas_core import settings as forms
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype, Skeleton
+from nas_core.costs import Resource
 from nas_core.data import Splits
 from nas_core.datasets import datasets
-from nas_core.errors import InvalidGenotypeError
+from nas_core.errors import InvalidGenotypeError, ObjectiveError
 from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
 from nas_core.recipe import Recipe
@@ -25,17 +27,18 @@ from nas_core.search import (
     Bound,
     Budget,
     ExactObjective,
-    MeasuredObjective,
+    Objective,
     Problem,
     SearchAlgorithm,
     SearchSpace,
 )
 from nas_core.seeds import read_genotype
 from nas_core.spaces import spaces
+from nas_core.valuing import data_value, exact_value, measured_values
 from skyline.schemas import JobSpec
 
 HEADROOM = 1.1
-"""A measured objective's default reference is the ceiling network's value times this."""
+"""A measured objective's default reference is the ceiling network's value, worse by this factor."""
 
 
 def axes_of(spec: JobSpec) -> Axes:
@@ -148,23 +151,39 @@ def targets_of(spec: JobSpec, space: SearchSpace, splits: Splits) -> tuple[Skele
 
 
 def reference_point(problem: Problem[Any], given: Mapping[str, float]) -> dict[str, float]:
-    """Complete, by objective key and in its unit. What is not given: error 1 - 1/classes; exact costs the ceiling at
-    the target; measured ones 1.1 x the ceiling network's value, measured now.
+    """Complete, by objective key and in its unit. What is not given: chance, an error of 1 - 1/classes; exact costs the
+    ceiling at the target; measured ones a tenth worse than the ceiling network, measured now. What is maximised may be
+    worst at the floor instead, so there both are looked at.
+
+    Raises ObjectiveError where an objective has no value of these networks.
     """
-    chance = 1.0 - 1.0 / problem.splits.classes
-    ceilings = [Architecture(problem.space.extreme(target, "macs", True), target) for target in problem.targets]
-    reference: dict[str, float] = {}
-    for key, objective in problem.axes.objectives.items():
-        if key in given:
-            reference[key] = given[key]
-        elif objective.source == "data":
-            reference[key] = chance if objective.direction == "minimize" else 1.0 - chance
-        elif objective.source == "exact":
-            exact = cast(ExactObjective, objective)
-            dearest = [Architecture(problem.space.extreme(t, exact.resource, True), t) for t in problem.targets]
-            reference[key] = max(exact.value(network).value for network in dearest)
-        else:
-            with problem.quietly():
-                values = cast(MeasuredObjective, objective).measure(ceilings, problem.device)
-            reference[key] = HEADROOM * max(value.value for value in values)
-    return reference
+    return {
+        key: given[key] if key in given else _worst(problem, key, objective)
+        for key, objective in problem.axes.objectives.items()
+    }
+
+
+def _worst(problem: Problem[Any], key: str, objective: Objective) -> float:
+    worst = max if objective.direction == "minimize" else min
+    if objective.source == "data":
+        chance = 1.0 - 1.0 / problem.splits.classes
+        found = data_value(key, objective, chance, "trained", {}).value
+    elif objective.source == "exact":
+        networks = _extremes(problem, cast(ExactObjective, objective).resource, objective)
+        found = worst(exact_value(key, objective, network).value for network in networks)
+    else:
+        with problem.quietly():
+            values = measured_values(key, objective, _extremes(problem, "macs", objective), problem.device)
+        found = worst(value.value for value in values)
+        found = worst(found * HEADROOM, found / HEADROOM)
+    if not math.isfinite(found):
+        raise ObjectiveError(
+            f"objective '{key}' gave {found} for an extreme network; reference_point.{key} may be given"
+        )
+    return found
+
+
+def _extremes(problem: Problem[Any], resource: Resource, objective: Objective) -> list[Architecture]:
+    """At each target the dearest network; of an objective that is maximised the cheapest, too."""
+    ends = (True,) if objective.direction == "minimize" else (True, False)
+    return [Architecture(problem.space.extreme(t, resource, end), t) for end in ends for t in problem.targets]

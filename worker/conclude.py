@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import cast
 from uuid import UUID
 
 import torch
@@ -14,7 +13,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasCoreError
 from nas_core.evaluation import side_by_side
 from nas_core.network import Network
-from nas_core.search import Axes, MeasuredObjective
+from nas_core.search import Axes
 from nas_core.training import misclassified
 from store import candidates, jobs, tasks
 from store.session import reading
@@ -57,7 +56,7 @@ def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> Non
         log.info("measuring %s of %d networks side by side", key, len(rows))
         networks = [Architecture.from_json(row.architecture) for row in rows]
         with attempt.room.alone():
-            taken = side_by_side(cast(MeasuredObjective, objective), networks, attempt.device)
+            taken = side_by_side(key, objective, networks, attempt.device)
         with attempt.recording() as session:
             for row, value in zip(rows, taken, strict=True):
                 if key in row.values:

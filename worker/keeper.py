@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +22,16 @@ from store import catalog, queue, tasks
 from store.errors import SeveralHostsError, StoreError
 from store.session import reading, unit_of_work
 from store.settings import settings
-from worker import leftovers
-from worker.control import NO_DEVICE
+from worker import leftovers, plugins
 from worker.identity import Identity
-from worker.template import environment
+from worker.inspection import inspect_host
 
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 60.0
 """How often files of tasks that are over are looked through."""
-
-
-def inspect_host() -> dict[str, Any]:
-    """The publication, made by a process that may import torch and sees this worker's device alone.
-
-    Raises DeviceError when the device is not here.
-    """
-    argv = [sys.executable, "-m", "worker.catalog"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment())
-    if done.returncode == NO_DEVICE:
-        raise DeviceError(done.stderr.strip())
-    if done.returncode != 0:
-        raise RuntimeError(f"python -m worker.catalog failed:\n{done.stderr[-2000:]}")
-    publication: dict[str, Any] = json.loads(done.stdout)
-    return publication
+LOOK_SECONDS = 5.0
+"""How long a round waits for a look at the host; with the pause between rounds less than what a worker lives unseen."""
 
 
 def publication_of(identity: Identity) -> dict[str, Any]:
@@ -74,13 +59,40 @@ def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], .
     return tuple(sorted(found))
 
 
+Seen = tuple[tuple[tuple[str, float], ...], plugins.State]
+"""What a publication was made of: files of data sets and of plug-ins."""
+
+
+class Look:
+    """One look at what there is, in a thread: a plug-in that hangs must not stop the heartbeat."""
+
+    def __init__(self) -> None:
+        self.seen: Seen = (data_root_state(settings().data_root), plugins.state())
+        self._made: Future[dict[str, Any]] = Future()
+        threading.Thread(target=self._run, name="look", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._made.set_result(publication_of(Identity()))
+        except Exception as error:  # raised again where it is asked for
+            self._made.set_exception(error)
+
+    def publication(self, patience: float) -> dict[str, Any] | None:
+        """None where it takes longer. Raises what making it raised."""
+        wait([self._made], patience)
+        return self._made.result() if self._made.done() else None
+
+
 class Keeper:
     """A thread of the worker's main process; every round is short and survives a database or broker that is away."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._published: tuple[tuple[str, float], ...] | None = None
+        self._published: Seen | None = None
+        self._look: Look | None = None
+        self._told: list[str] = []
+        self._draining = False
         self._tidy_at = 0.0
 
     def start(self) -> None:
@@ -89,6 +101,7 @@ class Keeper:
 
     def drain(self) -> None:
         """Tells the supervisor, through the worker's row, to put its task back."""
+        self._draining = True  # to publish would take it back
         try:
             with unit_of_work() as session:
                 catalog.drain(session, Identity().name)
@@ -118,10 +131,7 @@ class Keeper:
             self._stop.wait(settings().relay_seconds)
 
     def _round(self) -> None:
-        state = data_root_state(settings().data_root)
-        if state != self._published:
-            self._publish(publication_of(Identity()))
-            self._published = state
+        self._look_and_publish()
         with unit_of_work() as session:
             if not catalog.seen(session, Identity().name):
                 self._published = None  # the next round publishes again
@@ -132,8 +142,28 @@ class Keeper:
                 leftovers.forget(session)
             self._tidy_at = time.monotonic() + TIDY_SECONDS
 
+    def _look_and_publish(self) -> None:
+        if self._draining:
+            return
+        if self._look is None:
+            seen = (data_root_state(settings().data_root), plugins.state())
+            if seen == self._published:
+                return
+            self._look = Look()
+        look, self._look = self._look, None
+        publication = look.publication(LOOK_SECONDS)
+        if publication is None:
+            self._look = look  # the next round asks again
+        elif not self._draining:
+            self._publish(publication)
+            self._published = look.seen
+
     def _publish(self, publication: dict[str, Any]) -> None:
         identity = Identity()
         with unit_of_work() as session:
             worker = {"name": identity.name, "host": socket.gethostname(), "queues": identity.queue_names}
             catalog.publish(session, worker, publication)
+        told, self._told = self._told, [*plugins.remarks(publication)]
+        for said in self._told:
+            if said not in told:
+                print(said, file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from worker import conclude, export, search, verify
 from worker.attempt import Attempt
 from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK, StopFlag, Stopped
 from worker.identity import Identity
+from worker.loading import provide
 from worker.quiet import Room
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ def run(task_id: UUID, fence: int) -> int:
     kind, attempt = load(task_id, fence, flag)
     try:
         try:
+            if not provide(attempt, kind):
+                return PUT_BACK
             work_of(kind)(attempt)
         except NasCoreError as error:
             log.exception("the %s task ends", kind)

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from safetensors.torch import save_file
@@ -16,9 +16,10 @@ from nas_core.architecture import Architecture
 from nas_core.data import Splits
 from nas_core.network import Network
 from nas_core.recipe import Recipe
-from nas_core.search import Axes, DataObjective, ExactObjective
+from nas_core.search import Axes
 from nas_core.training import Training, misclassified, seed_of
 from nas_core.values import Value
+from nas_core.valuing import data_value, exact_value
 from store import candidates, events, jobs, tasks
 from store.session import reading
 from store.settings import settings
@@ -146,9 +147,9 @@ def final_values(
     values: dict[str, Value] = {}
     for key, objective in axes.objectives.items():
         if objective.source == "data":
-            values[key] = cast(DataObjective, objective).value(mean, "trained", detail)
+            values[key] = data_value(key, objective, mean, "trained", detail)
         elif objective.source == "exact":
-            values[key] = cast(ExactObjective, objective).value(architecture)
+            values[key] = exact_value(key, objective, architecture)
     return values
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +32,39 @@ class Kind(StrEnum):
 
     search = "search"
     final = "final"
+
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugins",
+        metavar="FILE[,FILE]",
+        help="Your own objectives, data sets, spaces and algorithms: .py files or modules. May be repeated.",
+        show_default="SKYLINE_PLUGINS",
+    ),
+]
+
+
+def plugins(given: Sequence[str] | None) -> str | None:
+    """As one text for the environment, files with their whole paths; None where nothing is given.
+
+    Raises typer.BadParameter for a file that is not there.
+    """
+    if not given:
+        return None
+    named = [part.strip() for text in given for part in text.split(",") if part.strip()]
+    return ",".join(_whole(name) for name in named)
+
+
+def _whole(name: str) -> str:
+    if not name.endswith(".py") and os.sep not in name:
+        return name  # a module, which the worker imports
+    path = Path(os.path.expanduser(name)).absolute()
+    if not path.is_file():
+        raise typer.BadParameter(
+            f"there is no file {path}; a plug-in is a .py file or a module", param_hint="--plugins"
+        )
+    return str(path)
 
 
 def bounds(settings: list[str] | None, option: str) -> dict[str, float]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SHARE_UNITS = ("", "fraction")
 """Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
+NO_SHARES = ("exact", "measured", "predicted")
+"""Kinds of values that follow from no error on images, whatever their unit."""
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
 KNEE = "*"
 
@@ -32,7 +34,7 @@ def short(identifier: UUID) -> str:
 
 def number(value: Value) -> str:
     """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
-    if value.unit in SHARE_UNITS and value.kind != "exact":
+    if value.unit in SHARE_UNITS and value.kind not in NO_SHARES:
         return f"{100 * value.value:.2f} %"
     text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
     iqr = (value.model_extra or {}).get("iqr")
@@ -45,7 +47,7 @@ def percent(test: TestResult | None) -> str:
 
 def is_quality(objective: FrontObjective) -> bool:
     """Whether an objective is the error or accuracy, whatever its key."""
-    share = objective.unit in SHARE_UNITS and objective.kind not in (None, "exact")
+    share = objective.unit in SHARE_UNITS and objective.kind not in (None, *NO_SHARES)
     return objective.key in QUALITIES or share
 
 
@@ -209,6 +211,8 @@ def catalog_tables(catalog: Catalog) -> list[Table]:
         for entry in getattr(catalog, kind):
             absent = {name: part for name, part in entry.workers.items() if part.get("present") is False}
             notes = [f"missing on {name}: {part.get('hint', '')}" for name, part in absent.items()]
+            if "plugin" in entry.facts:
+                notes.insert(0, f"plug-in {entry.facts['plugin']}, on {', '.join(sorted(entry.workers))}")
             settings = ", ".join(entry.settings.get("properties", {}))
             table.add_row(entry.name, Text(entry.summary), Text(settings), Text("\n".join(notes)))
         tables.append(table)
@@ -226,4 +230,16 @@ def catalog_tables(catalog: Catalog) -> list[Table]:
             seen,
         )
         workers.add_row(*cells, style=None if worker.live else "dim")
-    return [*tables, workers]
+    return [*tables, workers, *_plugin_tables(catalog)]
+
+
+def _plugin_tables(catalog: Catalog) -> list[Table]:
+    """What became of users' plug-ins, where a worker has any."""
+    table = Table(title="plug-ins", title_justify="left")
+    for name in ("name", "worker", "adds", "error"):
+        table.add_column(name, overflow="fold")
+    for worker in catalog.workers:
+        for plugin in worker.plugins:
+            error = Text(plugin.error or "", style="red")
+            table.add_row(Text(plugin.name), worker.name, Text(", ".join(plugin.adds)), error)
+    return [table] if table.row_count else []

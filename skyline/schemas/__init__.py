@@ -20,7 +20,7 @@ from skyline.schemas.answers import (
     Value,
     Version,
 )
-from skyline.schemas.catalog import Catalog, CatalogEntry, Publication, WorkerInfo
+from skyline.schemas.catalog import Catalog, CatalogEntry, PluginInfo, Publication, WorkerInfo
 from skyline.schemas.estimates import (
     CostRange,
     Estimate,
@@ -74,6 +74,7 @@ __all__ = [
     "LogChunk",
     "LogPage",
     "ObjectiveSpec",
+    "PluginInfo",
     "Problem",
     "Publication",
     "Readiness",

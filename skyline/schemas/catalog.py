@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-CatalogKind = Literal["space", "algorithm", "objective", "dataset"]
+CatalogKind = Literal["space", "algorithm", "objective", "dataset", "plugin"]
 
 
 class CatalogEntry(BaseModel):
-    """One plug-in."""
+    """One thing that a job can name."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -21,11 +21,25 @@ class CatalogEntry(BaseModel):
     settings: dict[str, Any]
     """JSON Schema of its settings."""
     facts: dict[str, Any] = {}
-    """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured).
-    dataset: ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known."""
+    """algorithm: ``spaces`` it fits, ``needs``. objective: ``unit``, ``direction``, ``source`` (data, exact, measured);
+    if exact, the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that. dataset:
+    ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known. Of all:
+    ``plugin``, where it is a user's own."""
     workers: dict[str, dict[str, Any]] = {}
     """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
     npz and imagefolder)."""
+
+
+class PluginInfo(BaseModel):
+    """A user's own code on a worker."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    adds: list[str]
+    """What a job can name because of it, such as ``objective 'carbon'``."""
+    error: str | None = None
+    """Why it cannot be used; the worker goes on without it."""
 
 
 class WorkerInfo(BaseModel):
@@ -41,6 +55,7 @@ class WorkerInfo(BaseModel):
     started_at: datetime
     seen_at: datetime
     live: bool
+    plugins: list[PluginInfo] = []
 
 
 class Catalog(BaseModel):

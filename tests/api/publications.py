@@ -87,7 +87,8 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
     add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})
     for name, cls in objectives.items():
-        add("objective", name, cls, {"unit": cls.unit, "direction": cls.direction, "source": cls.source})
+        facts = ("unit", "direction", "source", "resource", "scale")
+        add("objective", name, cls, {fact: getattr(cls, fact) for fact in facts if hasattr(cls, fact)})
     add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})
     there = {"present": True, "searched": [], "hint": "shipped with Skyline", "files": {}, "downloadable": False}
     digits, fashion = datasets["digits"].facts, {"input": [1, 28, 28], "classes": 10}

@@ -121,7 +121,7 @@ def test_an_objective_that_only_workers_know_has_no_range_and_says_why(
     found = estimated(client, bounded)
     weight = found.targets[0].ranges["weight_bytes"]
     assert weight.possible is None
-    assert weight.reason == "only workers know objective 'weight_bytes'; it is counted there"
+    assert weight.reason == "the value of objective 'weight_bytes' is no multiple of a count; workers say what it is"
     posted = client.post("/v1/jobs", json=bounded)
     assert posted.status_code == 201, "its bound is for workers to judge"
     (_, described) = client.get(f"{posted.headers['location']}/front").json()["objectives"]

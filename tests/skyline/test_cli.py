@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from skyline.cli import COMMANDS, build
+from skyline.cli import COMMANDS, build, options
 from skyline.cli.progress import follow
 from skyline.client import Client
 from tests.skyline.scripted import (
@@ -120,6 +120,44 @@ def test_a_service_in_trouble_is_exit_3(script: Script) -> None:
     done = run(script, "catalog")
     assert done.exit_code == 3
     assert "no worker has registered" in done.stderr
+
+
+# --- plug-ins -------------------------------------------------------------------------------------------------
+
+
+def test_the_catalog_shows_users_plug_ins_and_what_is_wrong_with_them(script: Script) -> None:
+    at = "2026-01-01T00:00:00Z"
+    worker = {"name": "w", "host": "h", "device": "cpu", "queues": [], "threads": 1, "memory_gb": 1.0, "versions": {}}
+    worker |= {"started_at": at, "seen_at": at, "live": True}
+    entry = {"kind": "objective", "name": "carbon", "summary": "CO2.", "settings": {}, "workers": {"w": {}}}
+    found: dict[str, Any] = {"spaces": [], "algorithms": [], "objectives": [entry], "datasets": [], "workers": [worker]}
+    script.on("GET", "/v1/catalog", Reply(found))
+    assert "plug-in" not in run(script, "catalog").stdout
+    plugins = [
+        {"name": "carbon.py", "adds": ["objective 'carbon'"], "error": None},
+        {"name": "broken.py", "adds": [], "error": "KeyError: [x]"},
+    ]
+    own = {**entry, "facts": {"plugin": "carbon.py"}}
+    script.on("GET", "/v1/catalog", Reply({**found, "objectives": [own], "workers": [{**worker, "plugins": plugins}]}))
+    printed = run(script, "catalog").stdout
+    assert "plug-in carbon.py, on w" in printed
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.partition("plug-ins")[2].splitlines()]
+    assert ["carbon.py", "w", "objective 'carbon'", ""] in rows and ["broken.py", "w", "", "KeyError: [x]"] in rows
+
+
+def test_files_of_plug_ins_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).touch()
+    assert options.plugins(None) is None and options.plugins([]) is None
+    assert options.plugins(["a.py, team.objectives", "./b.py"]) == f"{tmp_path}/a.py,team.objectives,{tmp_path}/b.py"
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_plug_in_that_is_not_there_is_exit_2(command: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(build(), [command, "--plugins", f"{tmp_path}/x.py"], prog_name="skyline")
+    assert done.exit_code == 2
+    assert "there is no file" in done.stderr and "--plugins" in done.stderr
 
 
 # --- ids ------------------------------------------------------------------------------------------------------
