@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from api import examples, files, views
+from api import examples, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, Reading, Writing
@@ -22,7 +22,7 @@ from api.openapi import answers, job_body, problems
 from api.validation import accept
 from skyline.schemas import Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
-from store import idempotency, jobs, retries
+from store import idempotency, jobs, loose, retries
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -72,6 +72,7 @@ class JobQuery(BaseModel):
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.INSUFFICIENT_STORAGE,
         ),
     },
 )
@@ -79,7 +80,8 @@ def create_job(document: Document, response: Response, who: CallerDep, idempoten
     """Checks the job against the catalog (names, settings, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
-    `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have.
+    `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have. 507
+    while artefacts take all the room that they may take.
     """
     owner = None if who is None else who.id
     digest = idempotency.digest(document)
@@ -196,4 +198,4 @@ def delete_job(job_id: JobId) -> None:
     """Removes the job with its candidates, events and files. 409 unless it has ended."""
     with unit_of_work() as session:
         paths = jobs.delete(session, job_id)
-    files.remove(paths)  # after the commit: a row without its file would be worse than a file without its row
+    loose.discard(paths)  # after the commit: a row without its file would be worse than a file without its row

@@ -19,7 +19,7 @@ import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.errors import DeviceError
-from store import catalog, queue, tasks
+from store import catalog, queue, retention, tasks
 from store.errors import SeveralHostsError, StoreError
 from store.session import reading, unit_of_work
 from store.settings import settings
@@ -31,7 +31,7 @@ from worker.spare import environment
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 60.0
-"""How often files of tasks that are over are looked through."""
+"""How often it is looked for what has had its day."""
 
 
 def inspect_host() -> dict[str, Any]:
@@ -74,6 +74,16 @@ def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], .
     return tuple(sorted(found))
 
 
+def tidy() -> None:
+    """Removes files of tasks that are over, and what is not to be kept any more of jobs and artefacts."""
+    try:
+        with reading() as session:
+            leftovers.forget(session)
+        retention.tidy()
+    except (SQLAlchemyError, StoreError, OSError):
+        log.exception("tidying up failed; it is tried again")
+
+
 class Keeper:
     """A thread of the worker's main process; every round is short and survives a database or broker that is away."""
 
@@ -82,6 +92,7 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._published: tuple[tuple[str, float], ...] | None = None
         self._tidy_at = 0.0
+        self._tidying: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -99,6 +110,8 @@ class Keeper:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        if self._tidying is not None:
+            self._tidying.join(timeout=5)
         try:
             with unit_of_work() as session:
                 catalog.retire(session, Identity().name)
@@ -127,9 +140,10 @@ class Keeper:
                 self._published = None  # the next round publishes again
             tasks.reap(session)
         queue.relay()
-        if time.monotonic() >= self._tidy_at:
-            with reading() as session:
-                leftovers.forget(session)
+        if time.monotonic() >= self._tidy_at and (self._tidying is None or not self._tidying.is_alive()):
+            # Beside: a store that is away or a large job must not make this worker look dead.
+            self._tidying = threading.Thread(target=tidy, name="tidy", daemon=True)
+            self._tidying.start()
             self._tidy_at = time.monotonic() + TIDY_SECONDS
 
     def _publish(self, publication: dict[str, Any]) -> None:
