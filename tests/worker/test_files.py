@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from nas_core.architecture import Architecture
 from nas_core.network import Network
 from store import artefacts, candidates, exports, jobs, loose, tasks
 from store.errors import ArtefactsAwayError, LeaseLostError
-from store.models import Artefact, LooseFile
+from store.models import Artefact, Job, LooseFile
 from store.session import reading, unit_of_work
 from store.settings import settings
 from tests import s3
 from tests.api import results
-from worker import files, leftovers, preflight, run
+from worker import files, keeper, leftovers, preflight, run
 from worker.attempt import Attempt
 from worker.control import DONE, GAVE_UP, NO_STORE, StopFlag, Stopped
 from worker.verify import write_weights
@@ -190,3 +192,32 @@ def test_a_worker_does_not_start_without_its_store(bucket: str, monkeypatch: pyt
     with pytest.raises(preflight.NotReadyError, match="SKYLINE_ARTEFACT_URL is no address") as raised:
         preflight.wait_until_ready(patience=3600)
     assert s3.SECRET not in str(raised.value)
+
+
+def test_keepers_tidy_up_beside_their_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLINE_WORKER_QUEUES", "short")
+    monkeypatch.setenv("SKYLINE_KEEP_JOBS_DAYS", "7")
+    (old, _), (young, _) = verified(tmp_path), verified(tmp_path)
+    with unit_of_work() as session:
+        session.execute(update(Job).where(Job.id == old).values(ended_at=datetime.now(UTC) - timedelta(days=8)))
+        loose.release(session, ["gone/already"])
+    keepers = [keeper.Keeper() for _ in range(2)]
+    for one in keepers:
+        one.start()
+    deadline = time.monotonic() + 60
+    while len(rows(Artefact)) > 1 or rows(LooseFile):
+        assert time.monotonic() < deadline, (rows(Artefact), rows(LooseFile))
+        time.sleep(0.02)
+    for one in keepers:
+        one.stop()
+    with reading() as session:
+        assert [job.id for job in jobs.page(session)[0]] == [young]
+    assert [path.name for path in settings().artefact_dir.iterdir()] == [str(young)]
+
+
+def test_tidying_without_a_database_is_told_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SKYLINE_DATABASE_URL", "postgresql://someone:secret@127.0.0.1:1/nothing")
+    keeper.tidy()
+    assert "tidying up failed; it is tried again" in caplog.text and "secret" not in caplog.text
