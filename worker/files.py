@@ -58,13 +58,16 @@ def stored(attempt: Attempt, candidate_id: UUID, format: str, suffix: str, file:
 
 def patiently(attempt: Attempt, ask: Callable[[], T]) -> T:
     """What ``ask`` gives; a store that is away is asked again for as long as a database would be."""
-    deadline = time.monotonic() + settings().outage_seconds
+    patience, told = settings().outage_seconds, False
+    deadline = time.monotonic() + patience
     while True:
         try:
             return ask()
         except ArtefactsAwayError as error:
             if time.monotonic() >= deadline:
                 raise
-            log.warning("%s", error)
+            if not told:
+                log.warning("the artefact store %s; asking again for %g s", error.why, patience)
+            told = True
         attempt.flag.check()
         time.sleep(RETRY_SECONDS)
