@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, files, posting, transfer, views
@@ -22,14 +22,13 @@ from api.keys import CallerDep
 from api.openapi import Responses, answers, body, problems
 from nas_core.exports import exports
 from skyline.schemas import Candidate, CandidatePage, ExportState, Job, JobSpec
-from store import candidates, jobs, retries, tasks
+from store import artefacts, candidates, jobs, retries, tasks
 from store import exports as orders
+from store.artefacts import WEIGHTS
 from store.session import unit_of_work
 
 router = APIRouter(prefix="/v1", tags=["results"])
 
-WEIGHTS = "safetensors"
-"""The format that verification stores; all others with weights are made from it."""
 RETRY_SECONDS = 1
 """Until a client should ask again for a file that is being made."""
 
@@ -156,7 +155,9 @@ _MODEL: Responses = {
     response_class=Response,
     responses={
         **_MODEL,
-        **problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+        **problems(
+            HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.INSUFFICIENT_STORAGE
+        ),
     },
 )
 def read_model(
@@ -170,7 +171,7 @@ def read_model(
     before it is offered. Until then the answer is 202.
 
     `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
-    tried once more.
+    tried once more. 507 where a file would have to be made, and artefacts take all the room that they may take.
     """
     candidate = candidates.get(session, candidate_id)
     if format not in exports:
@@ -187,16 +188,16 @@ def read_model(
         detail = f"candidate {candidate_id} is {candidate.status}; only verified candidates have weights, others: json"
         raise ProblemError(HTTPStatus.CONFLICT, "Not verified", detail)
     file = stored.get(format)
-    path = files.locate(file.path) if file is not None else None
-    if file is None or path is None:
-        if files.locate(stored[WEIGHTS].path) is None:
+    answer = files.answer(request, file, exporter.media_type) if file is not None else None
+    if file is None or answer is None:
+        if artefacts.files().size(stored[WEIGHTS].path) is None:
             gone = (
-                f"the {WEIGHTS} file of candidate {candidate_id} is not in the artefact folder of this server any more"
+                f"the {WEIGHTS} file of candidate {candidate_id} is not where the artefacts of this server lie any more"
             )
             raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", gone)
         return _ordered(candidate_id, format)
-    tag = f'"{file.sha256}"'
-    return _conditional(request, tag, FileResponse(path, media_type=exporter.media_type, headers={"ETag": tag}), name)
+    files.note_use(file)
+    return _conditional(request, f'"{file.sha256}"', answer, name)
 
 
 def _ordered(candidate_id: UUID, format: str) -> Response:

@@ -46,6 +46,11 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),
     store_errors.IdempotencyConflictError: (HTTPStatus.CONFLICT, "Idempotency-Key in use"),
     store_errors.SchemaMismatchError: (HTTPStatus.SERVICE_UNAVAILABLE, "Database schema does not match"),
+    store_errors.ArtefactsAwayError: (HTTPStatus.SERVICE_UNAVAILABLE, "Artefact store unavailable"),
+    store_errors.ArtefactUrlError: (HTTPStatus.SERVICE_UNAVAILABLE, "Artefact store not set up"),
+    store_errors.MissingArtefactError: (HTTPStatus.NOT_FOUND, "File missing"),
+    store_errors.DamagedArtefactError: (HTTPStatus.INTERNAL_SERVER_ERROR, "File damaged"),
+    store_errors.QuotaExceededError: (HTTPStatus.INSUFFICIENT_STORAGE, "Quota exceeded"),
 }
 """Status and title of each error of the store; a test finds every subclass here."""
 

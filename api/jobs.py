@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from api import examples, files, posting, views
+from api import examples, posting, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, Reading, Writing
@@ -24,7 +24,7 @@ from api.openapi import answers, body, problems
 from api.validation import accept
 from skyline.schemas import Estimate, Job, JobPage
 from skyline.schemas.answers import ENDED, JobStatus
-from store import jobs, retries
+from store import jobs, loose, retries
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -80,7 +80,9 @@ def create_job(
     """Checks the job against the catalog (names, settings, seeds, data, exact floors and ceilings) and queues it.
 
     422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
-    `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have.
+    `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have. 507
+    while artefacts take all the room that they may take.
+
     `dry_run` checks the same and then says what the job would cost; no job comes of it and none is counted.
     """
     if query.dry_run:
@@ -189,4 +191,4 @@ def delete_job(job_id: JobId) -> None:
     """Removes the job with its candidates, events and files. 409 unless it has ended."""
     with unit_of_work() as session:
         paths = jobs.delete(session, job_id)
-    files.remove(paths)  # after the commit: a row without its file would be worse than a file without its row
+    loose.discard(paths)  # after the commit: a row without its file would be worse than a file without its row

@@ -19,8 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.openapi import problems
-from store import counts
+from store import counts, quota
 from store.session import reading
+from store.settings import settings
 
 log = logging.getLogger(__name__)
 router = APIRouter(tags=["health"])
@@ -94,6 +95,13 @@ class State(Collector):
         yield _gauge("skyline_tasks", "Open tasks by queue and status.", ["queue", "status"], found.tasks)
         yield _gauge("skyline_workers", "Workers by device; gone: silent.", ["device", "state"], found.workers)
         yield _gauge("skyline_unsent_messages", "Messages that wait for the broker.", [], {(): found.unsent})
+        stored = found.artefacts.items()
+        sizes, files = ({(key,): getattr(one, what) for key, one in stored} for what in ("bytes", "files"))
+        yield _gauge("skyline_artefact_bytes", "Bytes of artefacts by format.", ["format"], sizes)
+        yield _gauge("skyline_artefact_files", "Artefacts by format.", ["format"], files)
+        limit = int(settings().artefact_quota_mb * quota.MB)
+        yield _gauge("skyline_artefact_quota_bytes", "Bytes that artefacts may take; 0: no limit.", [], {(): limit})
+        yield _gauge("skyline_loose_files", "Files being stored or to be removed.", [], {(): found.loose})
 
 
 def _gauge(name: str, about: str, labels: list[str], values: dict[Any, int]) -> Metric:
@@ -117,5 +125,5 @@ _state.register(State())
     },
 )
 def read_metrics() -> Response:
-    """Jobs, tasks, workers and unsent messages from the database, and the requests of this process."""
+    """Jobs, tasks, workers, artefacts and unsent messages from the database, and the requests of this process."""
     return Response(generate_latest(_state) + generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -78,6 +78,14 @@ PROBLEMS: dict[int, tuple[str, dict[str, Any]]] = {
         "The service failed; its log has the cause.",
         {"title": "Internal error", "detail": "the service failed on this request; its log has the cause"},
     ),
+    507: (
+        "Artefacts take all the room that they may take; delete jobs, or raise the limit.",
+        {
+            "title": "Quota exceeded",
+            "detail": "artefacts take 2,051.3 MB, and 2,000 MB is the limit (SKYLINE_ARTEFACT_QUOTA_MB); "
+            "delete jobs that are no longer needed ('skyline delete JOB'), or raise the limit",
+        },
+    ),
     503: (
         "Something the service needs is away; ask again after `Retry-After` seconds.",
         {"title": "No worker", "detail": "no worker has registered; start one with 'skyline worker' and ask again"},

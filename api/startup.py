@@ -1,6 +1,6 @@
-"""The API does not start on tables that are not those of this version.
+"""The API does not start on tables that are not those of this version, nor with an address for artefacts that is none.
 
-A database that is away is no reason: it may come back, and until then `/readyz` says so.
+A database or an artefact store that is away is no reason: it may come back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from store.errors import SchemaMismatchError
+from store import artefacts
+from store.errors import ArtefactUrlError, SchemaMismatchError
 from store.session import check_schema
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ class SchemaGuard:
 
 
 def mismatch() -> str | None:
-    """What is wrong with the tables; None where they are right or cannot be looked at."""
+    """What is wrong with the tables or the artefacts' address; None where they are right or cannot be looked at."""
     try:
+        artefacts.files()
         check_schema()
-    except SchemaMismatchError as error:
+    except (ArtefactUrlError, SchemaMismatchError) as error:
         return str(error)
     except SQLAlchemyError as error:  # its text may hold the address with its password
         log.warning("the database does not answer yet: %s", type(error).__name__)

@@ -12,7 +12,7 @@ from sqlalchemy import Table, bindparam, delete, func, literal, select, tuple_, 
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import cursors, jobs
+from store import cursors, jobs, loose
 from store.bulk import insert_rows
 from store.clock import now
 from store.errors import InvalidCursorError, NotFoundError
@@ -237,7 +237,7 @@ def artefacts_of(session: Session, candidate_ids: Sequence[UUID]) -> dict[UUID, 
 def add_artefact(
     session: Session, candidate_id: UUID, job_id: UUID, format: str, path: str, sha256: str, bytes: int
 ) -> Artefact:
-    """Registers a file under the artefact folder; a second one of the same format replaces the first."""
+    """Registers a stored file; one of the same format before it goes, and its file is left to :mod:`store.loose`."""
     jobs.ensure_locked(session, job_id)
     query = select(Artefact).where(Artefact.candidate_id == candidate_id, Artefact.format == format)
     artefact = session.scalars(query).one_or_none()
@@ -245,7 +245,11 @@ def add_artefact(
     if artefact is None:
         artefact = Artefact(id=uuid4(), candidate_id=candidate_id, job_id=job_id, format=format)
         session.add(artefact)
+    elif artefact.path != path:
+        loose.release(session, [artefact.path])
     artefact.path, artefact.sha256, artefact.bytes, artefact.created_at = path, sha256, bytes, at
+    artefact.last_used_at = None
+    loose.settle(session, path)
     session.flush()
     return artefact
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from store import catalog
+from store import catalog, quota
 from store.jobs import OPEN_TASKS
-from store.models import Job, Outbox, Task
+from store.models import Job, LooseFile, Outbox, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Counts:
     """By (device, ``live``, ``draining`` or ``gone``)."""
     unsent: int
     """Messages that the broker has not taken yet."""
+    artefacts: dict[str, quota.Usage]
+    """By format."""
+    loose: int
+    """Files on their way in or out."""
 
 
 def take(session: Session) -> Counts:
@@ -44,4 +48,6 @@ def take(session: Session) -> Counts:
         {(queue, status): number for queue, status, number in tasks},
         dict(workers),
         unsent,
+        quota.usage(session),
+        session.execute(select(func.count()).select_from(LooseFile)).scalar_one(),
     )

@@ -99,3 +99,54 @@ class IdempotencyConflictError(StoreError):
             f"Idempotency-Key '{key}' came with another body within the last {hours:g} h; "
             "send the same body, or a new key for a new job"
         )
+
+
+class ArtefactsAwayError(StoreError):
+    """The place where artefact files lie does not answer, or refuses; the message holds no address and no key."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"the artefact store cannot be used: {why}; nothing was changed, ask again when it is back")
+
+
+class ArtefactUrlError(StoreError):
+    """The setting names no place for artefact files; the message does not repeat it, because it may hold keys."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "SKYLINE_ARTEFACT_URL is no address of an artefact store; it takes s3://bucket/prefix, gs://bucket/prefix, "
+            "az://container/prefix or file:///folder, and keys in variables of their own (AWS_ACCESS_KEY_ID, ...)"
+        )
+
+
+class MissingArtefactError(StoreError):
+    """An artefact's file is not where it was stored."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"the artefact {path} is not there any more; workers on several hosts need one artefact folder that they "
+            "share, or SKYLINE_ARTEFACT_URL"
+        )
+
+
+class DamagedArtefactError(StoreError):
+    """An artefact's file holds other bytes than were stored."""
+
+    def __init__(self, path: str, wanted: str, found: str) -> None:
+        self.path = path
+        super().__init__(
+            f"the artefact {path} is damaged: it should have SHA-256 {wanted}, and has {found}; restore it from a "
+            "backup, or run the job again"
+        )
+
+
+class QuotaExceededError(StoreError):
+    """Artefacts take all the room that they may take."""
+
+    def __init__(self, used: int, limit_mb: float) -> None:
+        self.used, self.limit_mb = used, limit_mb
+        super().__init__(
+            f"artefacts take {used / 2**20:,.1f} MB, and {limit_mb:,g} MB is the limit (SKYLINE_ARTEFACT_QUOTA_MB); "
+            "delete jobs that are no longer needed ('skyline delete JOB'), or raise the limit"
+        )

@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from store import catalog, jobs, tasks
+from store import catalog, jobs, quota, tasks
 from store.clock import now
 from store.models import Attempt, Candidate, Task
 from store.queue import SHORT
@@ -20,12 +20,18 @@ AGAIN_SECONDS = 60.0
 
 def order(session: Session, candidate: Candidate, format: str) -> Task:
     """The task that makes the file. One that is over is done again: when it is done, its file has gone; when it
-    failed, after a while.
+    failed, after a while. Raises QuotaExceededError where the file would find no room.
     """
     jobs.lock(session, candidate.job_id)
-    task = tasks.add(session, candidate.job_id, f"{PREFIX}{format}", candidate.id)
-    if task.status in jobs.OPEN_TASKS or (task.status == "failed" and not _failed_long_ago(session, task)):
+    kind = f"{PREFIX}{format}"
+    task = tasks.find(session, candidate.job_id, kind, candidate.id)
+    if task is not None and (
+        task.status in jobs.OPEN_TASKS or (task.status == "failed" and not _failed_long_ago(session, task))
+    ):
         return task
+    quota.admit(session)
+    if task is None:
+        return tasks.add(session, candidate.job_id, kind, candidate.id)
     tasks.again(session, task)
     session.refresh(task)
     return task

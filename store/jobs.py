@@ -13,7 +13,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import catalog, cursors, events, fitting, keys, queue
+from store import catalog, cursors, events, fitting, keys, loose, queue, quota
 from store.clock import now
 from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
 from store.fitting import COURSE as COURSE
@@ -70,8 +70,10 @@ def create(
 ) -> Job:
     """Stores a job, its search task, the message that wakes a worker and the first event: all or nothing.
 
-    ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them.
+    ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them, and
+    QuotaExceededError where its artefacts would find no room.
     """
+    quota.admit(session)
     keys.admit_job(session, owner_key)
     at = now(session)
     job = Job(
@@ -382,11 +384,12 @@ def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: f
 
 
 def delete(session: Session, job_id: UUID) -> list[str]:
-    """Removes an ended job and all its rows; returns its artefacts' paths, whose files are the caller's to remove."""
+    """Removes an ended job and all its rows; returns its artefacts' paths, for :func:`store.loose.discard`."""
     status = lock(session, job_id)
     if status not in ENDED:
         raise IllegalTransitionError(job_id, status, "deleted before it has ended; cancel it first")
     paths = list(session.scalars(select(Artefact.path).where(Artefact.job_id == job_id)))
+    loose.release(session, paths)
     fronts = select(Front.id).where(Front.job_id == job_id)
     tasks = select(Task.id).where(Task.job_id == job_id)
     # Children first: left to the cascade, each candidate would be looked for in every table that names it.

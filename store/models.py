@@ -220,7 +220,7 @@ class Event(Base):
 
 
 class Artefact(Base):
-    """A file of a candidate, kept under the data folder."""
+    """A file of a candidate, kept where :mod:`store.artefacts` puts it."""
 
     __tablename__ = "artefacts"
     __table_args__ = (UniqueConstraint("candidate_id", "format"), Index(None, "job_id"))
@@ -231,10 +231,23 @@ class Artefact(Base):
     format: Mapped[str]
     """safetensors (json is made from the row)."""
     path: Mapped[str]
-    """Relative to the artefact folder."""
+    """Relative to the artefact folder, or to the artefact store's prefix."""
     sha256: Mapped[str]
     bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    """When somebody asked for it, to some ten minutes; not kept for weights. None: not since it was made."""
+
+
+class LooseFile(Base):
+    """A file without an artefact: on its way in, or on its way out (:mod:`store.loose`)."""
+
+    __tablename__ = "loose_files"
+    __table_args__ = (Index(None, "due_at"),)
+
+    path: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime]
+    """When it is to be removed."""
 
 
 class Outbox(Base):

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Folder below which data sets are looked for."""
     artefact_dir: Path = _below_data_dir("{}/artefacts")
     """Folder of the networks' files."""
+    artefact_url: str = ""
+    """Where artefacts lie instead: ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``."""
     checkpoint_dir: Path = _below_data_dir("{}/checkpoints")
     """Folder of what attempts go on from."""
     log_dir: Path = _below_data_dir("{}/logs")
@@ -57,6 +59,13 @@ class Settings(BaseSettings):
     """How many jobs of each API key may be under way, unless its own row says otherwise; 0: no limit."""
     max_body_bytes: int = Field(default=2**20, ge=1024)
     """A larger request body is refused."""
+
+    keep_exports_days: float = Field(default=30.0, ge=0)
+    """Days after its last use when an export that can be made again goes; 0: never."""
+    keep_jobs_days: float = Field(default=0.0, ge=0)
+    """Days after its end when a job is deleted; 0: never."""
+    artefact_quota_mb: float = Field(default=0.0, ge=0)
+    """MB (2^20 bytes) that artefacts may take; 0: no limit."""
 
     @field_validator("data_dir", "data_root", "artefact_dir", "checkpoint_dir", "log_dir", mode="after")
     @classmethod

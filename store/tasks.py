@@ -212,8 +212,7 @@ def end(
 def add(session: Session, job_id: UUID, kind: str, candidate_id: UUID | None = None, device: str = "cpu") -> Task:
     """A new task of a job and the message that wakes a worker; the one that is there, where there is one."""
     jobs.lock(session, job_id)
-    same = and_(Task.job_id == job_id, Task.kind == kind, Task.candidate_id == candidate_id)
-    found = session.scalars(select(Task).where(same).execution_options(populate_existing=True)).one_or_none()
+    found = find(session, job_id, kind, candidate_id)
     if found is not None:
         return found
     task = Task(
@@ -228,6 +227,12 @@ def add(session: Session, job_id: UUID, kind: str, candidate_id: UUID | None = N
     session.flush()
     queue.enqueue(session, task)
     return task
+
+
+def find(session: Session, job_id: UUID, kind: str, candidate_id: UUID | None) -> Task | None:
+    """The task of a job that does this, as it is now."""
+    same = and_(Task.job_id == job_id, Task.kind == kind, Task.candidate_id == candidate_id)
+    return session.scalars(select(Task).where(same).execution_options(populate_existing=True)).one_or_none()
 
 
 def again(session: Session, task: Task) -> None:

@@ -1,4 +1,4 @@
-"""Databases and a broker for tests: real SQLite files, a real PostgreSQL server, a real Valkey server.
+"""Databases, a broker and a store of objects for tests: real SQLite files, servers of PostgreSQL, Valkey and S3.
 
 ``database_url`` runs a test on both databases; ``environment`` is a whole setting on SQLite, ``environment_on_each`` on
 both. Each test has a migrated database without rows; migrations run once.
@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from store import session as store_session
 from store.errors import SchemaMismatchError
 from store.models import Base
+from tests import s3
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +112,23 @@ def broker_url(broker_server: str) -> str:
     with Redis(unix_socket_path=broker_server.removeprefix("redis+socket://")) as client:
         client.flushall()
     return broker_server
+
+
+@pytest.fixture(scope="session")
+def s3_server(short_folder: Path) -> Iterator[s3.Server]:
+    """A server that speaks S3."""
+    server = s3.Server(short_folder / "s3")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket, which the settings name as the place of artefacts."""
+    variables = s3_server.bucket()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables["SKYLINE_ARTEFACT_URL"]
 
 
 @pytest.fixture

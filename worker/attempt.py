@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from store import events, tasks
 from store.session import unit_of_work
 from store.settings import settings
 from worker.control import StopFlag
+from worker.leftovers import SCRATCH
 from worker.quiet import Room
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,16 @@ class Attempt:
         with unit_of_work(settings().outage_seconds) as session:
             tasks.hold(session, self.task_id, self.fence)
             yield session
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of this attempt for files that only pass through; what a kill leaves of it goes with the task."""
+        folder = settings().checkpoint_dir / f"{self.task_id}.{self.fence}{SCRATCH}"
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def _checkpoint(self) -> Path:

@@ -16,10 +16,12 @@ from nas_core.network import Network
 from nas_core.search import Axes
 from nas_core.training import misclassified
 from store import candidates, jobs, tasks
+from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
 from worker.assembly import axes_of, splits_of
 from worker.attempt import Attempt
+from worker.files import fetch
 from worker.verify import write_final_front
 
 log = logging.getLogger(__name__)
@@ -74,10 +76,11 @@ def test(attempt: Attempt, members: Sequence[UUID]) -> None:
         with reading(settings().outage_seconds) as session:
             candidate = candidates.get(session, candidate_id)
             files = {a.format: a for a in candidates.artefacts_of(session, [candidate_id]).get(candidate_id, [])}
-        if candidate.test is not None or "safetensors" not in files:
+        if candidate.test is not None or WEIGHTS not in files:
             continue
         network = Network(Architecture.from_json(candidate.architecture))
-        network.load_state_dict(load_file(settings().artefact_dir / files["safetensors"].path))
+        with attempt.scratch() as scratch:
+            network.load_state_dict(load_file(fetch(attempt, files[WEIGHTS], scratch)))
         placed = network.to(attempt.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         count = splits.test.size
         error = misclassified(placed, splits.test, attempt.device) / count

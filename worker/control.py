@@ -16,6 +16,8 @@ GAVE_UP = 70
 """Exit code of a child whose task cannot be done: another attempt would meet the same (EX_SOFTWARE)."""
 NO_DEVICE = 69
 """Exit code of worker.catalog where the worker's device is not on this host (EX_UNAVAILABLE)."""
+NO_STORE = 74
+"""Exit code of a child that could not reach the place where artefacts lie; it counts as an attempt (EX_IOERR)."""
 LEASE_LOST = 76
 """Exit code of a child whose task belongs to another by now."""
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from pathlib import Path
 
 from nas_core.exports import Model, export, exports
 from store import candidates
+from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
 from worker.attempt import Attempt
+from worker.files import fetch, stored
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +20,14 @@ def run(attempt: Attempt, format: str) -> None:
     assert attempt.candidate_id is not None, "an export is of a candidate"
     with reading(settings().outage_seconds) as session:
         candidate = candidates.get(session, attempt.candidate_id)
-        stored = {file.format: file for file in candidates.artefacts_of(session, [candidate.id])[candidate.id]}
-    model = Model.load(settings().artefact_dir / stored["safetensors"].path)
-    relative = Path(str(attempt.job_id), f"{candidate.id}.{format}{exports[format].suffix}")
-    target = settings().artefact_dir / relative
-    own = target.with_name(f"{target.name}.{attempt.fence}")
-    difference = export(format, model, own)
-    data = own.read_bytes()
-    log.info("candidate %s as %s: %d bytes, logits within %.2g", candidate.id, format, len(data), difference)
-    with attempt.recording() as session:
-        own.replace(target)
-        sha256 = hashlib.sha256(data).hexdigest()
-        candidates.add_artefact(session, candidate.id, attempt.job_id, format, str(relative), sha256, len(data))
+        files = {file.format: file for file in candidates.artefacts_of(session, [candidate.id])[candidate.id]}
+    suffix = exports[format].suffix
+    with attempt.scratch() as scratch:
+        model = Model.load(fetch(attempt, files[WEIGHTS], scratch))
+        file = scratch / f"network{suffix}"
+        difference = export(format, model, file)
+        log.info(
+            "candidate %s as %s: %d bytes, logits within %.2g", candidate.id, format, file.stat().st_size, difference
+        )
+        with stored(attempt, candidate.id, format, suffix, file):
+            pass  # the file is all there is

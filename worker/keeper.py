@@ -18,7 +18,7 @@ import psutil
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas_core.errors import DeviceError
-from store import catalog, queue, tasks
+from store import catalog, queue, retention, tasks
 from store.errors import SeveralHostsError, StoreError
 from store.session import reading, unit_of_work
 from store.settings import settings
@@ -29,7 +29,7 @@ from worker.inspection import inspect_host
 log = logging.getLogger(__name__)
 
 TIDY_SECONDS = 60.0
-"""How often files of tasks that are over are looked through."""
+"""How often it is looked for what has had its day."""
 LOOK_SECONDS = 5.0
 """How long a round waits for a look at the host; with the pause between rounds less than what a worker lives unseen."""
 
@@ -83,6 +83,16 @@ class Look:
         return self._made.result() if self._made.done() else None
 
 
+def tidy() -> None:
+    """Removes files of tasks that are over, and what is not to be kept any more of jobs and artefacts."""
+    try:
+        with reading() as session:
+            leftovers.forget(session)
+        retention.tidy()
+    except (SQLAlchemyError, StoreError, OSError):
+        log.exception("tidying up failed; it is tried again")
+
+
 class Keeper:
     """A thread of the worker's main process; every round is short and survives a database or broker that is away."""
 
@@ -94,6 +104,7 @@ class Keeper:
         self._told: list[str] = []
         self._draining = False
         self._tidy_at = 0.0
+        self._tidying: threading.Thread | None = None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -112,6 +123,8 @@ class Keeper:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
+        if self._tidying is not None:
+            self._tidying.join(timeout=5)
         try:
             with unit_of_work() as session:
                 catalog.retire(session, Identity().name)
@@ -137,9 +150,10 @@ class Keeper:
                 self._published = None  # the next round publishes again
             tasks.reap(session)
         queue.relay()
-        if time.monotonic() >= self._tidy_at:
-            with reading() as session:
-                leftovers.forget(session)
+        if time.monotonic() >= self._tidy_at and (self._tidying is None or not self._tidying.is_alive()):
+            # Beside: a store that is away or a large job must not make this worker look dead.
+            self._tidying = threading.Thread(target=tidy, name="tidy", daemon=True)
+            self._tidying.start()
             self._tidy_at = time.monotonic() + TIDY_SECONDS
 
     def _look_and_publish(self) -> None:

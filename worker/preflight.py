@@ -1,4 +1,4 @@
-"""Before a worker starts: database and broker answer, and the tables are those of this version.
+"""Before a worker starts: database, broker and artefact store answer, and the tables are those of this version.
 
 Celery would try a dead broker for ever and say so in its own words; a keeper without tables would fail every round.
 """
@@ -10,9 +10,9 @@ import time
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from store import queue
+from store import artefacts, queue
 from store.engine import parse_url
-from store.errors import SchemaMismatchError
+from store.errors import ArtefactUrlError, SchemaMismatchError
 from store.session import check_schema
 
 PATIENCE_SECONDS = 30.0
@@ -27,7 +27,7 @@ class NotReadyError(Exception):
 def wait_until_ready(patience: float = PATIENCE_SECONDS) -> None:
     """Returns when all is there; waits for what does not answer yet. Raises NotReadyError."""
     deadline, told = time.monotonic() + patience, False
-    while missing := database_trouble() or broker_trouble():
+    while missing := database_trouble() or broker_trouble() or artefact_trouble():
         if time.monotonic() >= deadline:
             raise NotReadyError(missing)
         if not told:
@@ -58,3 +58,17 @@ def broker_trouble() -> str | None:
     if cause is None:
         return None
     return f"{cause}\nnext: start it, or set SKYLINE_BROKER_URL to the one of the service that this worker is for"
+
+
+def artefact_trouble() -> str | None:
+    """Why artefacts cannot be stored; None where they can. Raises NotReadyError where waiting would not help."""
+    try:
+        cause = artefacts.trouble()
+    except ArtefactUrlError as error:
+        raise NotReadyError(str(error)) from None
+    if cause is None:
+        return None
+    return (
+        f"{cause}\nnext: let this worker write there (a store of objects: AWS_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY), or set SKYLINE_ARTEFACT_URL"
+    )

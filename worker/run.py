@@ -19,13 +19,13 @@ from nas_core.errors import DeviceError, NasCoreError
 from nas_core.training.room import is_out_of_memory
 from skyline.schemas import JobSpec
 from store import candidates, exports, jobs, tasks
-from store.errors import LeaseLostError
+from store.errors import ArtefactsAwayError, DamagedArtefactError, LeaseLostError, MissingArtefactError
 from store.models import Task
 from store.session import reading, unit_of_work
 from store.settings import settings
 from worker import conclude, export, search, verify
 from worker.attempt import Attempt
-from worker.control import DONE, GAVE_UP, LEASE_LOST, PUT_BACK, StopFlag, Stopped
+from worker.control import DONE, GAVE_UP, LEASE_LOST, NO_STORE, PUT_BACK, StopFlag, Stopped
 from worker.identity import Identity
 from worker.loading import provide
 from worker.quiet import Room
@@ -93,7 +93,7 @@ def run(task_id: UUID, fence: int) -> int:
             if not provide(attempt, kind):
                 return PUT_BACK
             work_of(kind)(attempt)
-        except NasCoreError as error:
+        except (NasCoreError, MissingArtefactError, DamagedArtefactError) as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
             return GAVE_UP
@@ -110,4 +110,7 @@ def run(task_id: UUID, fence: int) -> int:
     except LeaseLostError:
         log.warning("the lease of task %s was lost; another attempt goes on", task_id)
         return LEASE_LOST
+    except ArtefactsAwayError as error:
+        log.error("the %s task ends, and is tried again where attempts are left: %s", kind, error)
+        return NO_STORE
     return DONE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -21,11 +20,15 @@ from nas_core.training import Training, misclassified, seed_of
 from nas_core.values import Value
 from nas_core.valuing import data_value, exact_value
 from store import candidates, events, jobs, tasks
+from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
 from worker.assembly import axes_of, recipe_of, splits_of
 from worker.attempt import Attempt
+from worker.files import stored
 from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
+
+SUFFIX = ".safetensors"
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +45,20 @@ def run(attempt: Attempt) -> None:
     splits = splits_of(attempt.spec, settings().data_root)
     log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
     errors, network, micro_batch = train(attempt, architecture, recipe, splits)
-    path = store_weights(attempt, candidate.id, architecture, network, splits)
     values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch)
-    with attempt.recording() as session:
-        candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
-        candidates.add_artefact(session, candidate.id, attempt.job_id, "safetensors", *path)
-        told: dict[str, Any] = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
-        told["values"] = {key: value.value for key, value in values.items()}
-        events.append(session, attempt.job_id, [("candidate", told)])
-        jobs.set_phase(session, attempt.job_id, progress=progress_of(tasks.counts(session, attempt.job_id, "verify")))
-        if set(axes.keys) <= set(values):  # nothing is left to be measured
-            write_final_front(session, attempt.job_id, axes, attempt.reference_point)
+    with attempt.scratch() as scratch:
+        file = scratch / "weights"
+        write_weights(file, architecture, network, splits)
+        with stored(attempt, candidate.id, WEIGHTS, SUFFIX, file) as session:
+            candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
+            told: dict[str, Any] = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
+            told["values"] = {key: value.value for key, value in values.items()}
+            events.append(session, attempt.job_id, [("candidate", told)])
+            jobs.set_phase(
+                session, attempt.job_id, progress=progress_of(tasks.counts(session, attempt.job_id, "verify"))
+            )
+            if set(axes.keys) <= set(values):  # nothing is left to be measured
+                write_final_front(session, attempt.job_id, axes, attempt.reference_point)
 
 
 def train(
@@ -103,30 +109,21 @@ def train(
     return errors, network, micro_batch
 
 
-def store_weights(
-    attempt: Attempt, candidate_id: UUID, architecture: Architecture, network: Network, splits: Splits
-) -> tuple[str, str, int]:
-    """Writes the weights without the auxiliary head; (path below the artefact folder, SHA-256, bytes).
+def write_weights(file: Path, architecture: Architecture, network: Network, splits: Splits) -> None:
+    """Writes the weights without the auxiliary head.
 
     The file's metadata has one entry, ``skyline``: JSON of the architecture, and of the mean and standard deviation (by
     channel, in the units of the data set's images) that images are normalised by. Several entries would come in random
     order, and equal networks give equal files.
     """
-    relative = Path(str(attempt.job_id), f"{candidate_id}.safetensors")
-    target = settings().artefact_dir / relative
-    target.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in network.state_dict().items()
         if not name.startswith("auxiliary.")
     }
-    beside = target.with_name(target.name + f".{attempt.fence}")
     facts = {"architecture": architecture.to_json(), "mean": list(splits.mean), "std": list(splits.std)}
     metadata = {"skyline": json.dumps(facts, sort_keys=True)}
-    save_file(tensors, beside, metadata=metadata)
-    data = beside.read_bytes()
-    beside.replace(target)
-    return str(relative), hashlib.sha256(data).hexdigest(), len(data)
+    save_file(tensors, file, metadata=metadata)
 
 
 def final_values(

@@ -9,7 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from skyline import __version__
+from store import candidates, loose
 from store.schema import head
+from store.session import unit_of_work
+from tests.api import results
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -40,6 +43,24 @@ def test_the_state_is_read_from_the_database(client: httpx.Client, spec: dict[st
     assert found["skyline_tasks", labels(queue="search.cpu", status="queued")] == 1
     assert found["skyline_workers", labels(device="cpu", state="live")] == 1
     assert found["skyline_unsent_messages", ()] == 2
+
+
+def test_bytes_of_artefacts_are_counted_by_format(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scrape(client)
+    assert not [name for name, _ in found if name in ("skyline_artefact_bytes", "skyline_artefact_files")]
+    assert (found["skyline_artefact_quota_bytes", ()], found["skyline_loose_files", ()]) == (0, 0)
+    monkeypatch.setenv("SKYLINE_ARTEFACT_QUOTA_MB", "1.5")
+    job_id, ids = results.finished(2)
+    with unit_of_work() as session:
+        for number, candidate_id in enumerate(ids):
+            candidates.add_artefact(session, candidate_id, job_id, "safetensors", f"weights-{number}", "00", 1000)
+        candidates.add_artefact(session, ids[0], job_id, "onnx", "network", "00", 30)
+        loose.announce(session, "on-its-way")
+    found = scrape(client)
+    for format, size, files in (("safetensors", 2000, 2), ("onnx", 30, 1)):
+        assert found["skyline_artefact_bytes", labels(format=format)] == size
+        assert found["skyline_artefact_files", labels(format=format)] == files
+    assert (found["skyline_artefact_quota_bytes", ()], found["skyline_loose_files", ()]) == (1.5 * 2**20, 1)
 
 
 def test_requests_are_counted_by_pattern(client: httpx.Client) -> None:

@@ -31,3 +31,9 @@ def test_with_tables_it_starts(folder: Path) -> None:
 def test_a_database_that_is_away_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYLINE_DATABASE_URL", "postgresql://someone:secret@127.0.0.1:1/nothing")
     assert mismatch() is None
+
+
+def test_an_address_of_artefacts_that_is_none_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLINE_ARTEFACT_URL", "s3://key:secret@bucket")
+    said = mismatch()
+    assert said is not None and "SKYLINE_ARTEFACT_URL is no address" in said and "secret@" not in said

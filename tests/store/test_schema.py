@@ -99,6 +99,22 @@ def test_members_get_their_numbers_on_the_way_up(database_url: str, job_id: UUID
         assert fronts.member_ids(session, front) == ids
 
 
+def test_artefacts_of_before_are_kept_and_count_as_unused(database_url: str, job_id: UUID) -> None:
+    with unit_of_work() as session:
+        ((candidate_id, _),) = candidates.record(session, job_id, "search", [new_candidate(0)])
+        candidates.add_artefact(session, candidate_id, job_id, "onnx", "a/b.onnx", "0" * 64, 1)
+    dispose()
+    with build_for_migration(parse_url(database_url)).begin() as connection:
+        command.downgrade(config(connection), "0005")
+        assert "loose_files" not in inspect(connection).get_table_names()
+        assert "last_used_at" not in {column["name"] for column in inspect(connection).get_columns("artefacts")}
+    migrate(database_url)
+    check_schema()
+    with unit_of_work() as session:
+        (found,) = candidates.artefacts_of(session, [candidate_id])[candidate_id]
+        assert (found.path, found.last_used_at) == ("a/b.onnx", None)
+
+
 def test_check_passes_on_a_migrated_database() -> None:
     check_schema()
 

@@ -45,7 +45,16 @@ def test_each_can_be_set_and_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert settings().lease_seconds == 30
 
 
-@pytest.mark.parametrize(("name", "value"), [("LEASE_SECONDS", "0"), ("MAX_ATTEMPTS", "0"), ("RELAY_SECONDS", "soon")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEASE_SECONDS", "0"),
+        ("MAX_ATTEMPTS", "0"),
+        ("RELAY_SECONDS", "soon"),
+        ("KEEP_JOBS_DAYS", "-1"),
+        ("ARTEFACT_QUOTA_MB", "all"),
+    ],
+)
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"SKYLINE_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):

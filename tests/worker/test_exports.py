@@ -92,7 +92,7 @@ def test_kill_nine_makes_it_again_and_the_third_time_tells_why(
     service: Embedded, client: Client, candidate: UUID, tmp_path: Path
 ) -> None:
     job_id = client.candidate(candidate).job
-    (service.data_dir / "artefacts" / str(job_id) / f"{candidate}.onnx.onnx").unlink()  # so that it is made again
+    (service.data_dir / "artefacts" / str(job_id) / f"{candidate}.onnx-1.onnx").unlink()  # so that it is made again
     with pytest.raises(ApiError, match="the export.onnx died 3 times, the most that is allowed"):
         while True:
             response = httpx.get(f"{service.url}/v1/candidates/{candidate}/model", params={"format": "onnx"})
