@@ -18,9 +18,9 @@ from api.catalog import known
 from api.deps import JobId, Reading, Writing
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
-from api.openapi import answers, job_body, problems
+from api.openapi import answers, document_body, problems
 from api.validation import accept
-from skyline.schemas import Job, JobPage
+from skyline.schemas import Job, JobPage, JobSpec
 from skyline.schemas.answers import ENDED, JobStatus
 from store import idempotency, jobs, retries
 from store.session import reading, unit_of_work
@@ -59,7 +59,7 @@ class JobQuery(BaseModel):
     "",
     status_code=HTTPStatus.CREATED,
     summary="Post a search job",
-    openapi_extra=job_body(examples.SPEC),
+    openapi_extra=document_body(JobSpec, examples.SPEC),
     responses={
         **answers(examples.JOB, HTTPStatus.CREATED),
         200: {

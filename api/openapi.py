@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from api.errors import PROBLEM_JSON
 from api.guards import OPEN, scope_of
-from skyline.schemas import Problem
+from skyline.schemas import DatasetRegistration, Problem
 
 DESCRIPTION = """
 Neural-architecture search as a service: post a job, get a Pareto front of networks that were really trained and
@@ -27,7 +28,7 @@ TAGS = [
     {"name": "jobs", "description": "Search jobs: post, list, stop, retry, delete."},
     {"name": "results", "description": "Fronts, candidates and the networks themselves."},
     {"name": "events", "description": "What happens in a job, live or as pages, and what its processes print."},
-    {"name": "catalog", "description": "What live workers can run."},
+    {"name": "catalog", "description": "What live workers can run, and data sets under names of your own."},
     {"name": "health", "description": "Liveness and readiness."},
 ]
 
@@ -103,9 +104,9 @@ def answers(example: Any, status: HTTPStatus = HTTPStatus.OK) -> Responses:
     return {int(status): {"content": {"application/json": {"example": example}}}}
 
 
-def job_body(example: Any) -> dict[str, Any]:
-    """The JobSpec as a body in either language (api.bodies reads it, so the framework cannot know)."""
-    schema = {"$ref": "#/components/schemas/JobSpec"}
+def document_body(model: type[BaseModel], example: Any) -> dict[str, Any]:
+    """A body in either language (api.bodies reads it, so the framework cannot know)."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     media = {"application/json": {"schema": schema, "example": example}, "application/yaml": {"schema": schema}}
     return {"requestBody": {"required": True, "content": media}}
 
@@ -124,15 +125,16 @@ def _secure(operation: dict[str, Any], method: str) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Adds the shape of problems, and keys with what they may end in, to the document that the framework makes."""
+    """Adds the shape of problems and of what the framework cannot know, and keys with what they may end in, to the document that the framework makes."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas = document["components"]["schemas"]
-        schemas.update(schema.pop("$defs"))
-        schemas["Problem"] = schema
+        for model in (Problem, DatasetRegistration):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs"))
+            schemas[model.__name__] = schema
         described = (
             "An API key; 'skyline keys create' makes one. Each scope holds those before it: read, submit, admin."
         )

@@ -1,18 +1,18 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the shape of the document, the names, the settings, what fits what, the images, the skeletons, the bounds.
+In order: the shape of the document, what a registered data set stands for, the names, the settings, what fits what,
+the images, the skeletons, the bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import dataclass, field
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from api import forms, imagesets, ranges
-from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
+from api import forms, imagesets, names, ranges
+from api.errors import Fault, pointer, refusal, unavailable
+from api.shapes import shaped
 from nas_core.architecture import Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
@@ -31,6 +31,8 @@ class Known:
     entries: Sequence[CatalogEntry]
     live: frozenset[str]
     """Names of the workers that were seen lately."""
+    registered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Data sets by names of their own: ``name`` in the catalog, and settings."""
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
@@ -55,87 +57,32 @@ def accept(document: Mapping[str, Any], known: Known) -> dict[str, Any]:
 
     Raises ProblemError: 422 with all faults, 503 while no worker has registered.
     """
-    spec = _shape(document)
-    if not known.entries:
-        detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
-        raise unavailable("No worker", detail)
+    spec = shaped(JobSpec, document, TITLE, "the job")
+    require_workers(known)
+    asked = spec.dataset
+    meant = names.meant(asked, known.registered, known.of("dataset"))
+    if isinstance(meant, list):
+        raise refusal(meant, TITLE)
+    spec = spec.model_copy(update={"dataset": meant})
     parts = list(_parts(spec))
     faults = list(_unknown(parts, known))
-    if faults:
-        raise refusal(faults, TITLE)
-    entries = {part.path: known.of(part.kind)[part.name] for part in parts}
-    for part in parts:
-        faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
-    faults += _fit(spec, entries["algorithm",])
+    if not faults:
+        entries = {part.path: known.of(part.kind)[part.name] for part in parts}
+        for part in parts:
+            faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
+        faults += _fit(spec, entries["algorithm",])
     if not faults:
         faults += _possible(spec, known, entries)
     if faults:
-        raise refusal(faults, TITLE)
+        raise refusal(faults if meant is asked else names.as_asked(faults, asked.name), TITLE)
     return _normalised(spec, parts, entries)
 
 
-# --- shape ------------------------------------------------------------------------------------------------------------
-
-
-def _shape(document: Mapping[str, Any]) -> JobSpec:
-    try:
-        return JobSpec.model_validate(document)
-    except ValidationError as error:
-        raise refusal(_merged(_shape_faults(error, document)), TITLE) from error
-
-
-def _shape_faults(error: ValidationError, document: Mapping[str, Any]) -> Iterator[Fault]:
-    for item in error.errors(include_url=False):
-        location = item.get("ctx", {}).get("path", item["loc"])  # rules over several fields name their place
-        path, got = _place(location, document, missing=item["type"] == "missing")
-        expected = expectation(item)
-        if item["type"] == "extra_forbidden":
-            expected = f"one of {', '.join(_fields(item['loc'][:-1]))}"
-            detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
-            yield Fault("Unknown field", detail, pointer(path), got, expected)
-        elif item["type"] in ("value_error", "rule"):  # in words of their own
-            yield Fault(TITLE, expected, pointer(path), got, expected)
-        else:
-            where = ".".join(map(str, path)) or "the job"
-            detail = f"{where}: got {echo(got)!r}; expected {expected}"
-            yield Fault("Invalid field", detail, pointer(path), got, expected)
-
-
-def _place(location: Sequence[int | str], document: Any, missing: bool) -> tuple[list[int | str], Any]:
-    """Where an error lies in what was sent (locations also name the branches of unions), and what is there."""
-    path: list[int | str] = []
-    for part in location:
-        inside = isinstance(document, dict) and part in document
-        if inside or (isinstance(document, list) and isinstance(part, int) and part < len(document)):
-            document = document[part]
-            path.append(part)
-    if missing:
-        return [*path, location[-1]], None
-    return path, document
-
-
-def _merged(faults: Iterator[Fault]) -> list[Fault]:
-    """One fault for each place, the deepest: the branches of a union each report their own."""
-    by_path: dict[str, Fault] = {}
-    for fault in faults:
-        before = by_path.get(fault.path)
-        if before is None:
-            by_path[fault.path] = fault
-        elif fault.expected not in before.expected:
-            detail, expected = f"{before.detail} or {fault.expected}", f"{before.expected} or {fault.expected}"
-            by_path[fault.path] = Fault(before.title, detail, before.path, before.got, expected)
-    return [fault for path, fault in by_path.items() if not any(other.startswith(f"{path}/") for other in by_path)]
-
-
-def _fields(location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the part of a job at ``location``."""
-    model: type[BaseModel] = JobSpec
-    for part in location:
-        field = model.model_fields.get(str(part))
-        annotation = field.annotation if field is not None else None
-        candidates = [annotation, *get_args(annotation)]
-        model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), model)
-    return sorted(model.model_fields)
+def require_workers(known: Known) -> None:
+    """Raises ProblemError (503) while nothing is known to run."""
+    if not known.entries:
+        detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
+        raise unavailable("No worker", detail)
 
 
 # --- names and settings -----------------------------------------------------------------------------------------------
@@ -155,9 +102,9 @@ def _called(kind: CatalogKind) -> str:
 
 def _unknown(parts: Sequence[_Part], known: Known) -> Iterator[Fault]:
     for part in parts:
-        names = sorted(known.of(part.kind))
-        if part.name not in names:
-            listed = ", ".join(names) or "none"
+        known_names = sorted([*known.of(part.kind), *(known.registered if part.kind == "dataset" else ())])
+        if part.name not in known.of(part.kind):
+            listed = ", ".join(known_names) or "none"
             title = f"Unknown {_called(part.kind)}"
             detail = f"unknown {_called(part.kind)} '{part.name}'; known: {listed}"
             yield Fault(title, detail, pointer((*part.path, "name")), part.name, f"one of {listed}")

@@ -21,6 +21,13 @@ from skyline.schemas.answers import (
     Version,
 )
 from skyline.schemas.catalog import Catalog, CatalogEntry, Publication, WorkerInfo
+from skyline.schemas.datasets import (
+    DatasetChoice,
+    DatasetOnWorker,
+    DatasetPage,
+    DatasetRegistration,
+    RegisteredDataset,
+)
 from skyline.schemas.jobs import (
     AlgorithmSpec,
     Bound,
@@ -44,6 +51,10 @@ __all__ = [
     "CandidatePage",
     "Catalog",
     "CatalogEntry",
+    "DatasetChoice",
+    "DatasetOnWorker",
+    "DatasetPage",
+    "DatasetRegistration",
     "DatasetSpec",
     "Event",
     "EventPage",
@@ -62,6 +73,7 @@ __all__ = [
     "Problem",
     "Publication",
     "Readiness",
+    "RegisteredDataset",
     "Resources",
     "SpaceSpec",
     "TargetSpec",

@@ -22,10 +22,11 @@ class CatalogEntry(BaseModel):
     """JSON Schema of its settings."""
     facts: dict[str, Any] = {}
     """algorithm: ``spaces`` it fits. objective: ``unit``, ``direction``, ``source`` (data, exact, measured).
-    dataset: ``input`` [C, H, W] and ``classes`` where fixed."""
+    dataset: ``input`` [C, H, W] and ``classes`` where fixed; a registered one has ``registered`` (the name of the data
+    set that it is made of), ``dataset`` (that with its settings), and takes no settings itself."""
     workers: dict[str, dict[str, Any]] = {}
-    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
-    npz and imagefolder)."""
+    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``
+    (by path; npz and imagefolder)."""
 
 
 class WorkerInfo(BaseModel):

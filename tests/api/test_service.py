@@ -105,7 +105,7 @@ def test_every_operation_is_described(path: str, method: str, operation: dict[st
     answered = responses.get("200") or responses.get("201")
     if answered is not None and path != "/metrics":
         assert "example" in answered["content"]["application/json"]
-    if method == "post" and path == "/v1/jobs":
+    if method == "post" and path in ("/v1/jobs", "/v1/datasets"):
         assert set(operation["requestBody"]["content"]) == {"application/json", "application/yaml"}
 
 
@@ -136,6 +136,9 @@ def test_operation_ids_differ_and_references_lead_somewhere() -> None:
         (schemas.EventPage, examples.EVENTS),
         (schemas.LogPage, examples.LOG),
         (schemas.Catalog, examples.CATALOG),
+        (schemas.DatasetRegistration, examples.REGISTRATION),
+        (schemas.RegisteredDataset, examples.DATASET),
+        (schemas.DatasetPage, examples.DATASETS),
     ],
 )
 def test_examples_are_what_they_are_examples_of(model: type[BaseModel], example: dict[str, Any]) -> None:
