@@ -25,7 +25,9 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 def read_catalog(session: Reading) -> Catalog:
     """Each entry has the JSON Schema of its settings. Entries outlive their workers; `live` says which work now.
 
-    Registered data sets (`POST /v1/datasets`) are among the data sets, with `registered` in their `facts`. 503 while no worker has ever registered.
+    Registered data sets (`POST /v1/datasets`) are among the data sets, with `registered` in their `facts`.
+
+    503 while no worker has ever registered.
     """
     there = known(session)
     if not there.entries:

@@ -125,7 +125,9 @@ def _secure(operation: dict[str, Any], method: str) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Adds the shape of problems and of what the framework cannot know, and keys with what they may end in, to the document that the framework makes."""
+    """Adds what the framework cannot know to the document that it makes: the shape of problems and of bodies that we
+    read ourselves, and keys with what they may end in.
+    """
     made = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -25,6 +24,7 @@ from store.session import reading, unit_of_work
 from store.settings import settings
 from worker import leftovers
 from worker.control import NO_DEVICE
+from worker.data_root import DataRoot
 from worker.identity import Identity
 from worker.spare import environment
 
@@ -59,28 +59,13 @@ def publication_of(identity: Identity) -> dict[str, Any]:
     return {"entries": [], **facts}
 
 
-def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], ...]:
-    """Names and times of the files under the data root: changes when a data set is added or removed."""
-    found = []
-    for folder, _, files in os.walk(root):
-        for name in files:
-            path = Path(folder, name)
-            try:
-                found.append((str(path), path.stat().st_mtime))
-            except FileNotFoundError:
-                continue
-            if len(found) >= most:
-                return tuple(sorted(found))
-    return tuple(sorted(found))
-
-
 class Keeper:
     """A thread of the worker's main process; every round is short and survives a database or broker that is away."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._published: tuple[tuple[str, float], ...] | None = None
+        self._data_root = DataRoot()
         self._tidy_at = 0.0
 
     def start(self) -> None:
@@ -118,13 +103,12 @@ class Keeper:
             self._stop.wait(settings().relay_seconds)
 
     def _round(self) -> None:
-        state = data_root_state(settings().data_root)
-        if state != self._published:
+        if self._data_root.changed(settings().data_root):
             self._publish(publication_of(Identity()))
-            self._published = state
+            self._data_root.tell()
         with unit_of_work() as session:
             if not catalog.seen(session, Identity().name):
-                self._published = None  # the next round publishes again
+                self._data_root.forget()  # the next round publishes again
             tasks.reap(session)
         queue.relay()
         if time.monotonic() >= self._tidy_at:
