@@ -118,6 +118,15 @@ class ImageFolder:
         return statistics_of(read_ahead(_Squares(listing, self.size), pieces, self.workers))
 
 
+def files_by_class(folder: Path) -> list[tuple[str, Path]]:
+    """Class and file of every image of a folder, training first. Raises DatasetError for what is no folder of images."""
+    survey = _survey(folder, folder.parent)
+    parts = [survey.training] if survey.test is None else [survey.training, survey.test]
+    return [
+        (survey.classes[label], part.path(place)) for part in parts for place, label in enumerate(part.labels.tolist())
+    ]
+
+
 @dataclass(frozen=True)
 class _Listing:
     """Image files with their labels. Names lie in one piece: lists of a million strings are large and copied by every

@@ -53,8 +53,8 @@ def registered(client: Client, dataset: dict[str, Any]) -> RegisteredDataset:
         try:
             return client.add_dataset("leaves", dataset)
         except ApiError as error:
-            assert "is seen within some seconds" in str(error)
-            assert time.monotonic() < deadline, error
+            if "is seen within some seconds" not in str(error) or time.monotonic() > deadline:
+                raise
             time.sleep(0.2)
 
 
