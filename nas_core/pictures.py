@@ -6,10 +6,11 @@ Names all that cannot be read, and says what there is. Exit codes: 0 all can be 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,8 @@ from nas_core.datasets._pictures import look
 from nas_core.datasets.imagefolder import USUAL_SIZE, files_by_class
 from nas_core.errors import DatasetError
 
-CHUNK = 32
-"""Pictures that a process is given at a time."""
+AHEAD = 1000
+"""Pictures that are given out at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,12 @@ def see(picture: tuple[str, Path], size: int) -> Seen:
     except DatasetError as error:
         return Seen(kind, fault=str(error))
     return Seen(kind, side, grey)
+
+
+def all_seen(pictures: Sequence[tuple[str, Path]], size: int) -> Iterator[Seen]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders run beside each other
+        for start in range(0, len(pictures), AHEAD):
+            yield from pool.map(partial(see, size=size), pictures[start : start + AHEAD])
 
 
 def summary(seen: Sequence[Seen]) -> Iterator[str]:
@@ -78,8 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with ProcessPoolExecutor() as pool:
-        seen = list(told(pool.map(partial(see, size=asked.size), pictures, chunksize=CHUNK)))
+    seen = list(told(all_seen(pictures, asked.size)))
     for line in summary(seen):
         print(line)
     return int(any(each.fault for each in seen))

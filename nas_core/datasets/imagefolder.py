@@ -119,7 +119,7 @@ class ImageFolder:
 
 
 def files_by_class(folder: Path) -> list[tuple[str, Path]]:
-    """Class and file of every image of a folder, training first. Raises DatasetError for what is no folder of images."""
+    """Class and file of every image, those for training first. Raises DatasetError for what is no folder of images."""
     survey = _survey(folder, folder.parent)
     parts = [survey.training] if survey.test is None else [survey.training, survey.test]
     return [
