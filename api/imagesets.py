@@ -14,7 +14,7 @@ LISTED = 20
 """How many names of files an error lists."""
 PARTS = ("train", "test")
 """Of a data set, as workers count their images."""
-SOON = "What was put there a moment ago is seen within some seconds"
+SOON = "What changed a moment ago is seen within some seconds"
 
 Part = Mapping[str, Any]
 """What one worker published of one data set (``CatalogEntry.workers``)."""
@@ -59,7 +59,7 @@ def found(entry: CatalogEntry, settings: Mapping[str, Any], part: Part) -> Mappi
     if "input" in entry.facts:
         fetched = settings.get("download", True) and part.get("downloadable")
         return entry.facts if part.get("present") or fetched else None
-    facts: Mapping[str, Any] | None = part.get("files", {}).get(_plain(settings))
+    facts: Mapping[str, Any] | None = part.get("files", {}).get(plain(str(settings.get("path", ""))))
     return facts
 
 
@@ -79,14 +79,14 @@ def counts(facts: Mapping[str, Any]) -> dict[str, int] | None:
 
 def fault_of(settings: Mapping[str, Any], part: Part) -> str | None:
     """Why a worker cannot use what lies at the path of a data set; None where nothing is known against it."""
-    path = _plain(settings)
+    path = plain(str(settings.get("path", "")))
     faults: Mapping[str, str] = part.get("faults", {})
     return faults.get(path) or next((why for at, why in faults.items() if at.startswith(f"{path}/")), None)
 
 
-def _plain(settings: Mapping[str, Any]) -> str:
-    """The path as workers write it: ``./leaves/`` is ``leaves``."""
-    return PurePosixPath(str(settings.get("path", ""))).as_posix()
+def plain(path: str) -> str:
+    """A path as workers write it: ``./leaves/`` is ``leaves``."""
+    return PurePosixPath(path).as_posix()
 
 
 def _unsafe(path: str, asked: Mapping[str, Part]) -> Fault | None:
@@ -108,7 +108,7 @@ def _unusable(settings: Mapping[str, Any], asked: Mapping[str, Part]) -> Fault |
     if not faults:
         return None
     said = "; ".join(f"worker {name}: {why}" for name, why in sorted(faults.items()))
-    detail = f"'{settings['path']}' cannot be used. {said}"
+    detail = f"'{settings['path']}' cannot be used. {said}. {SOON}"
     return Fault("Data set not usable", detail, "/dataset/path", settings["path"], "a data set that a worker can read")
 
 

@@ -32,6 +32,8 @@ def complete(document: Mapping[str, Any], known: Known) -> DatasetRegistration:
     if faults:
         raise refusal(faults, TITLE)
     settings = forms.filled(chosen.settings, catalog[chosen.name].settings)
+    if isinstance(settings.get("path"), str):
+        settings["path"] = imagesets.plain(settings["path"])
     return wanted.model_copy(update={"dataset": DatasetChoice(name=chosen.name, **settings)})
 
 

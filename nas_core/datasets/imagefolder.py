@@ -66,7 +66,9 @@ class ImageFolder:
         faults: dict[str, str] = {}
         candidates, links = _candidates(root)
         for link in links:
-            where = "name the folder that it leads to" if lies_below(link, root) else f"it leads out of {root}"
+            where = f"it leads out of {root}; copy or move what it leads to there"
+            if lies_below(link, root):
+                where = "name the folder that it leads to"
             faults[link.relative_to(root).as_posix()] = f"{link}: is a symbolic link, which is not followed: {where}"
         for folder in candidates:
             name = folder.relative_to(root).as_posix()
@@ -154,7 +156,11 @@ class _Squares:
     size: int
 
     def __call__(self, places: Sequence[int]) -> NDArray[np.uint8]:
-        return np.stack([square(self.listing.path(place), self.size) for place in places])
+        try:
+            return np.stack([square(self.listing.path(place), self.size) for place in places])
+        except DatasetError as error:
+            all_of_them = f"python -m nas_core.pictures '{self.listing.folder}' names all such files"
+            raise DatasetError(f"{error}; mend or remove it: {all_of_them}") from error
 
 
 @dataclass(frozen=True)

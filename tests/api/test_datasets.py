@@ -176,7 +176,9 @@ def test_what_was_missing_says_where_and_that_it_takes_a_moment(client: httpx.Cl
 
 
 def test_a_path_may_be_written_as_shells_complete_it(client: httpx.Client) -> None:
-    assert register(client, dataset={**LEAVES, "path": "./leaves/"}).json()["classes"] == 6
+    made = register(client, dataset={**LEAVES, "path": "./leaves/"})
+    assert made.json()["classes"] == 6
+    assert (register(client).status_code, register(client).json()) == (200, made.json())
 
 
 def test_a_name_stands_for_a_data_set_of_the_catalog(client: httpx.Client) -> None:
