@@ -19,9 +19,9 @@ from api.conditional import unchanged
 from api.deps import CandidateId, JobId, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.keys import CallerDep
-from api.openapi import Responses, answers, body, problems
+from api.openapi import Responses, answers, document_body, problems
 from nas_core.exports import exports
-from skyline.schemas import Candidate, CandidatePage, ExportState, Job, JobSpec
+from skyline.schemas import Candidate, CandidatePage, ExportState, Job, JobSpec, TransferSpec
 from store import artefacts, candidates, jobs, retries, tasks
 from store import exports as orders
 from store.artefacts import WEIGHTS
@@ -104,7 +104,7 @@ def retry_candidate(candidate_id: CandidateId, session: Writing) -> Candidate:
     "/candidates/{candidate_id}/verify",
     status_code=HTTPStatus.CREATED,
     summary="Verify a candidate anew: other data, width, depth or budget",
-    openapi_extra=body("TransferSpec", examples.TRANSFER, required=False),
+    openapi_extra=document_body(TransferSpec, examples.TRANSFER, required=False),
     responses={**posting.RESPONSES, **problems(HTTPStatus.NOT_FOUND)},
 )
 def verify_candidate(

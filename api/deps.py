@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Path, Query
 from sqlalchemy.orm import Session
 
+from skyline.schemas.datasets import NAME_FORM
 from store.session import reading, unit_of_work
 
 
@@ -27,5 +28,8 @@ Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]
 
 JobId = Annotated[UUID, Path(description="Id of the job.")]
+DatasetName = Annotated[
+    str, Path(description="Name of a registered data set.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
+]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
 CURSOR = Query(max_length=500, description="`next` of the page before.")

@@ -200,6 +200,8 @@ class Embedded:
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.log_dir.mkdir(parents=True, exist_ok=True)
+            if self._settings.data_root.is_relative_to(self.data_dir):  # for users' own data sets
+                self._settings.data_root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ServeError(f"the data folder {self.data_dir} cannot be made: {error.strerror}") from error
 

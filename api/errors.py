@@ -42,6 +42,8 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.LeaseLostError: (HTTPStatus.CONFLICT, "Lease lost"),
     store_errors.InvalidCursorError: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid cursor"),
     store_errors.SeveralHostsError: (HTTPStatus.CONFLICT, "SQLite serves one host"),
+    store_errors.DatasetExistsError: (HTTPStatus.CONFLICT, "Name in use"),
+    store_errors.TooManyDatasetsError: (HTTPStatus.CONFLICT, "Too many data sets"),
     store_errors.InvalidKeyError: (HTTPStatus.UNAUTHORIZED, "API key"),
     store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),
     store_errors.IdempotencyConflictError: (HTTPStatus.CONFLICT, "Idempotency-Key in use"),

@@ -166,6 +166,33 @@ LOG: dict[str, Any] = {
     ],
     "next": 17,
 }
+REGISTRATION: dict[str, Any] = {
+    "name": "leaves",
+    "dataset": {"name": "imagefolder", "path": "leaves", "size": 64},
+    "description": "Photographs of leaves by species, 2026",
+}
+DATASET: dict[str, Any] = {
+    "name": "leaves",
+    "dataset": {"name": "imagefolder", "path": "leaves", "size": 64, "workers": 2, "flip": False},
+    "description": "Photographs of leaves by species, 2026",
+    "created_at": AT,
+    "input": [3, 64, 64],
+    "classes": 6,
+    "images": {"train": 240, "test": 60},
+    "workers": [
+        {
+            "worker": "worker-1",
+            "live": True,
+            "present": True,
+            "downloadable": False,
+            "input": [3, 64, 64],
+            "classes": 6,
+            "images": {"train": 240, "test": 60},
+            "note": "",
+        }
+    ],
+}
+DATASETS: dict[str, Any] = {"items": [DATASET], "next": None}
 STREAM = 'id: 2\nevent: progress\ndata: {"seq":2,"at":"2026-01-31T12:00:00Z","type":"progress","data":{"epoch":1}}\n\n'
 CATALOG: dict[str, Any] = {
     "spaces": [],

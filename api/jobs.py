@@ -20,9 +20,9 @@ from api.deps import JobId, Reading, Writing
 from api.estimates import estimate
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
-from api.openapi import answers, body, problems
+from api.openapi import answers, document_body, problems
 from api.validation import accept
-from skyline.schemas import Estimate, Job, JobPage
+from skyline.schemas import Estimate, Job, JobPage, JobSpec
 from skyline.schemas.answers import ENDED, JobStatus
 from store import jobs, loose, retries
 from store.session import reading, unit_of_work
@@ -60,7 +60,7 @@ class JobQuery(BaseModel):
     status_code=HTTPStatus.CREATED,
     summary="Post a search job, or only check it",
     response_model=Job,
-    openapi_extra=body("JobSpec", examples.SPEC),
+    openapi_extra=document_body(JobSpec, examples.SPEC),
     responses={
         **posting.RESPONSES,
         200: {

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from api.errors import PROBLEM_JSON
 from api.guards import OPEN, scope_of
-from skyline.schemas import Problem, TransferSpec
+from skyline.schemas import DatasetRegistration, Problem, TransferSpec
 
 DESCRIPTION = """
 Neural-architecture search as a service: post a job, get a Pareto front of networks that were really trained and
@@ -27,7 +28,7 @@ TAGS = [
     {"name": "jobs", "description": "Search jobs: check, post, list, stop, retry, delete."},
     {"name": "results", "description": "Fronts, candidates and the networks themselves."},
     {"name": "events", "description": "What happens in a job, live or as pages, and what its processes print."},
-    {"name": "catalog", "description": "What live workers can run."},
+    {"name": "catalog", "description": "What live workers can run, and data sets under names of your own."},
     {"name": "health", "description": "Liveness and readiness."},
 ]
 
@@ -111,10 +112,10 @@ def answers(example: Any, status: HTTPStatus = HTTPStatus.OK) -> Responses:
     return {int(status): {"content": {"application/json": {"example": example}}}}
 
 
-def body(schema: str, example: Any, required: bool = True) -> dict[str, Any]:
-    """A body in either language, by the name of its schema (api.bodies reads it, so the framework cannot know)."""
-    shape = {"$ref": f"#/components/schemas/{schema}"}
-    media = {"application/json": {"schema": shape, "example": example}, "application/yaml": {"schema": shape}}
+def document_body(model: type[BaseModel], example: Any, required: bool = True) -> dict[str, Any]:
+    """A body in either language (api.bodies reads it, so the framework cannot know)."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    media = {"application/json": {"schema": schema, "example": example}, "application/yaml": {"schema": schema}}
     return {"requestBody": {"required": required, "content": media}}
 
 
@@ -132,13 +133,15 @@ def _secure(operation: dict[str, Any], method: str) -> None:
 
 
 def install(app: FastAPI) -> None:
-    """Adds shapes that the framework does not meet, and keys with what they may end in, to the document it makes."""
+    """Adds what the framework cannot know to the document that it makes: the shape of problems and of bodies that we
+    read ourselves, and keys with what they may end in.
+    """
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document["components"]["schemas"]
-        for model in (Problem, TransferSpec):
+        for model in (Problem, TransferSpec, DatasetRegistration):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             for name, part in schema.pop("$defs").items():
                 schemas.setdefault(name, part)

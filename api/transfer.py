@@ -10,10 +10,12 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from api import names
 from api.catalog import known
 from api.errors import Fault, ProblemError, refusal
 from api.posting import Spec
-from api.validation import Known, accept, shape
+from api.shapes import shaped
+from api.validation import Known, accept
 from nas_core.architecture import Architecture
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.settings import parse
@@ -40,8 +42,10 @@ def accepted(
     document: Mapping[str, Any], candidate_id: UUID, architecture: Architecture, own: JobSpec, catalog: Known
 ) -> Spec:
     """The new job as it is stored. Raises ProblemError, with places in ``document``."""
-    wanted = shape(TransferSpec, document, "Invalid verification")
+    wanted = shaped(TransferSpec, document, "Invalid verification", "the body")
     job = _composed(document, wanted, architecture, own)
+    if names.stale(job["dataset"], catalog.registered):
+        del job["dataset"]["registered"]
     if wanted.labels is None and (LABEL in own.labels or len(own.labels) < MOST_LABELS):
         job["labels"] = {**own.labels, LABEL: str(candidate_id)}
     _check_depth(architecture, own, job["target"])

@@ -1,20 +1,19 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the shape of the document, the names, the settings, what fits what, the images, the skeletons, the seeds, the
-bounds.
+In order: the shape of the document, what a registered data set stands for, the names, the settings, what fits what,
+the images, the skeletons, the seeds, the bounds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from api import forms, imagesets, ranges, seeds
-from api.errors import Fault, echo, expectation, pointer, refusal, unavailable
+from api import forms, imagesets, names, ranges, seeds
+from api.errors import Fault, pointer, refusal, unavailable
 from api.imagesets import Images
+from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import SearchSpace
@@ -24,7 +23,6 @@ from skyline.schemas import CatalogEntry, JobSpec
 from skyline.schemas.catalog import CatalogKind
 
 TITLE = "Invalid job"
-M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,8 @@ class Known:
     entries: Sequence[CatalogEntry]
     live: frozenset[str]
     """Names of the workers that were seen lately."""
+    registered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Data sets by names of their own: ``name`` in the catalog, and settings."""
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
@@ -80,14 +80,30 @@ class Accepted:
 
 def accept(document: Mapping[str, Any], known: Known) -> Accepted:
     """Raises ProblemError: 422 with all faults, 503 while no worker has registered."""
-    spec = shape(JobSpec, document, TITLE)
+    spec = shaped(JobSpec, document, TITLE, "the job")
+    require_workers(known)
+    asked = spec.dataset
+    meant = names.meant(asked, known.registered, known.of("dataset"))
+    if isinstance(meant, list):
+        raise refusal(meant, TITLE)
+    checked = _checked(spec.model_copy(update={"dataset": meant}), known)
+    if isinstance(checked, list):
+        raise refusal(checked if meant is asked else names.as_asked(checked, asked.name), TITLE)
+    return checked
+
+
+def require_workers(known: Known) -> None:
+    """Raises ProblemError (503) while nothing is known to run."""
     if not known.entries:
         detail = "no worker has registered, so nothing is known to run; start one with 'skyline worker' and ask again"
         raise unavailable("No worker", detail)
+
+
+def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     parts = list(_parts(spec))
     faults = list(_unknown(parts, known))
     if faults:
-        raise refusal(faults, TITLE)
+        return faults
     entries = {part.path: known.of(part.kind)[part.name] for part in parts}
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
@@ -95,81 +111,15 @@ def accept(document: Mapping[str, Any], known: Known) -> Accepted:
     given, unread = seeds.read(spec)
     faults += unread or seeds.fit(spec, given, entries["algorithm",])
     if faults:
-        raise refusal(faults, TITLE)
+        return faults
     ground = _ground(spec, known, entries, given)
     if isinstance(ground, list):
-        raise refusal(ground, TITLE)
+        return ground
     faults = list(_unmet(spec, entries, ground, given))
     if faults:
-        raise refusal(faults, TITLE)
+        return faults
     stored = {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
     return Accepted(stored, entries, ground)
-
-
-# --- shape ------------------------------------------------------------------------------------------------------------
-
-
-def shape(model: type[M], document: Mapping[str, Any], title: str) -> M:
-    """The document as a model. Raises ProblemError (422) with all that is wrong in it."""
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        raise refusal(_merged(_shape_faults(model, error, document, title)), title) from error
-
-
-def _shape_faults(
-    model: type[BaseModel], error: ValidationError, document: Mapping[str, Any], title: str
-) -> Iterator[Fault]:
-    for item in error.errors(include_url=False):
-        location = item.get("ctx", {}).get("path", item["loc"])  # rules over several fields name their place
-        path, got = _place(location, document, missing=item["type"] == "missing")
-        expected = expectation(item)
-        if item["type"] == "extra_forbidden":
-            expected = f"one of {', '.join(_fields(model, item['loc'][:-1]))}"
-            detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
-            yield Fault("Unknown field", detail, pointer(path), got, expected)
-        elif item["type"] in ("value_error", "rule"):  # in words of their own
-            yield Fault(title, expected, pointer(path), got, expected)
-        else:
-            where = ".".join(map(str, path)) or "the body"
-            detail = f"{where}: got {echo(got)!r}; expected {expected}"
-            yield Fault("Invalid field", detail, pointer(path), got, expected)
-
-
-def _place(location: Sequence[int | str], document: Any, missing: bool) -> tuple[list[int | str], Any]:
-    """Where an error lies in what was sent (locations also name the branches of unions), and what is there."""
-    path: list[int | str] = []
-    for part in location:
-        inside = isinstance(document, dict) and part in document
-        if inside or (isinstance(document, list) and isinstance(part, int) and part < len(document)):
-            document = document[part]
-            path.append(part)
-    if missing:
-        return [*path, location[-1]], None
-    return path, document
-
-
-def _merged(faults: Iterator[Fault]) -> list[Fault]:
-    """One fault for each place, the deepest: the branches of a union each report their own."""
-    by_path: dict[str, Fault] = {}
-    for fault in faults:
-        before = by_path.get(fault.path)
-        if before is None:
-            by_path[fault.path] = fault
-        elif fault.expected not in before.expected:
-            detail, expected = f"{before.detail} or {fault.expected}", f"{before.expected} or {fault.expected}"
-            by_path[fault.path] = Fault(before.title, detail, before.path, before.got, expected)
-    return [fault for path, fault in by_path.items() if not any(other.startswith(f"{path}/") for other in by_path)]
-
-
-def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the part of a model at ``location``."""
-    for part in location:
-        field = model.model_fields.get(str(part))
-        annotation = field.annotation if field is not None else None
-        candidates = [annotation, *get_args(annotation)]
-        model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), model)
-    return sorted(model.model_fields)
 
 
 # --- names and settings -----------------------------------------------------------------------------------------------
@@ -189,9 +139,9 @@ def _called(kind: CatalogKind) -> str:
 
 def _unknown(parts: Sequence[_Part], known: Known) -> Iterator[Fault]:
     for part in parts:
-        names = sorted(known.of(part.kind))
-        if part.name not in names:
-            listed = ", ".join(names) or "none"
+        known_names = sorted([*known.of(part.kind), *(known.registered if part.kind == "dataset" else ())])
+        if part.name not in known.of(part.kind):
+            listed = ", ".join(known_names) or "none"
             title = f"Unknown {_called(part.kind)}"
             detail = f"unknown {_called(part.kind)} '{part.name}'; known: {listed}"
             yield Fault(title, detail, pointer((*part.path, "name")), part.name, f"one of {listed}")

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1", tags=["health"])
 @router.get(
     "/version",
     summary="Versions of service and tables",
-    responses={**answers({"version": "0.1.0", "tables": "0005"}), **problems()},
+    responses={**answers({"version": "0.1.0", "tables": "0007"}), **problems()},
 )
 def read_version() -> Version:
     """Programs and tables go together; see `docs/server.md` on upgrades."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 import httpx
@@ -50,6 +51,7 @@ from skyline.schemas.answers import (
     Version,
 )
 from skyline.schemas.catalog import Catalog
+from skyline.schemas.datasets import DatasetPage, RegisteredDataset
 from skyline.schemas.estimates import Estimate
 from skyline.schemas.jobs import JobSpec
 from skyline.schemas.problems import Problem
@@ -457,6 +459,36 @@ class Client:
             beside.unlink(missing_ok=True)
         return target
 
+    # --- data sets --------------------------------------------------------------------------------------------
+
+    def add_dataset(self, name: str, dataset: Mapping[str, Any], description: str = "") -> RegisteredDataset:
+        """Registers a data set, such as ``{"name": "imagefolder", "path": "leaves"}``, under a name of its own: jobs
+        then say ``dataset: {name: leaves}``. The same again changes nothing.
+
+        Raises ApiError: 422 with the fields at fault, also where no worker has it; 409 where the name is in use.
+        """
+        body = {"name": name, "dataset": dict(dataset), "description": description}
+        text = _as_json(body, f"'{name}'", "data set")
+        return self._read(RegisteredDataset, self._send("POST", "/v1/datasets", content=text, headers=JSON))
+
+    def datasets(self, limit: int = 50) -> Iterator[RegisteredDataset]:
+        """All registered data sets by name, fetched in pages of ``limit`` as they are asked for."""
+        cursor: str | None = None
+        while True:
+            page = self._get(DatasetPage, "/v1/datasets", {"limit": limit, "cursor": cursor})
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def dataset(self, name: str) -> RegisteredDataset:
+        """A registered data set and which workers have it now."""
+        return self._get(RegisteredDataset, f"/v1/datasets/{quote(name, safe='')}")
+
+    def delete_dataset(self, name: str) -> None:
+        """Deletes a registered name; images and jobs stay as they are. Raises ApiError (404) where there is none."""
+        self._send("DELETE", f"/v1/datasets/{quote(name, safe='')}")
+
     # --- service ----------------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
@@ -531,10 +563,15 @@ def _body(spec: Spec) -> str:
         body = spec.model_dump(mode="json", exclude_unset=True)
     else:
         body = dict(spec)
+    return _as_json(body, "the specification", "job")
+
+
+def _as_json(body: Any, source: str, what: str) -> str:
+    """Raises InvalidSpecError for what JSON cannot hold."""
     try:
         return json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
     except TypeError as error:
-        raise InvalidSpecError("the specification", f"it does not fit into JSON: {error}") from error
+        raise InvalidSpecError(source, f"it does not fit into JSON: {error}", what) from error
 
 
 def _all_ended(job: Job) -> bool:

@@ -43,11 +43,13 @@ class InvalidApiKeyError(ClientError):
 
 
 class InvalidSpecError(ClientError):
-    """A job that was refused before it was sent: the file cannot be read, or a field does not hold what it should."""
+    """A job, or a data set, that was refused before it was sent: the file cannot be read, or a field does not hold what
+    it should.
+    """
 
-    def __init__(self, source: str, why: str) -> None:
+    def __init__(self, source: str, why: str, what: str = "job") -> None:
         self.source, self.why = source, why
-        super().__init__(f"{source} is no valid job: {why}")
+        super().__init__(f"{source} is no valid {what}: {why}")
 
 
 class UnknownJobError(ClientError):

@@ -72,6 +72,25 @@ class SeveralHostsError(StoreError):
         )
 
 
+class DatasetExistsError(StoreError):
+    """A name under which another data set is registered."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"a data set '{name}' is registered with other settings or another description; "
+            "choose another name, or delete it first: jobs that named it keep their settings"
+        )
+
+
+class TooManyDatasetsError(StoreError):
+    """As many data sets are registered as there may be."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"data sets registered: {limit}, the most there may be; delete one that is not used any more")
+
+
 class InvalidKeyError(StoreError):
     """An API key that opens nothing; the message never holds the key."""
 

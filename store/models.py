@@ -294,6 +294,20 @@ class CatalogRow(Base):
     published_at: Mapped[datetime]
 
 
+class RegisteredDataset(Base):
+    """A data set of the catalog with settings, under a name of its own. Jobs that named it hold the settings
+    themselves.
+    """
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    dataset: Mapped[dict[str, Any]]
+    """``name`` in the catalog, and every setting."""
+    description: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime]
+
+
 class ApiKey(Base):
     """A key to the API: what it may do and how much of it. The key itself is nowhere, only its digest."""
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, wait
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,6 +22,7 @@ from store.errors import SeveralHostsError, StoreError
 from store.session import reading, unit_of_work
 from store.settings import settings
 from worker import leftovers, plugins
+from worker.data_root import DataRoot
 from worker.identity import Identity
 from worker.inspection import inspect_host
 
@@ -44,30 +44,11 @@ def publication_of(identity: Identity) -> dict[str, Any]:
     return {"entries": [], **facts}
 
 
-def data_root_state(root: Path, most: int = 5_000) -> tuple[tuple[str, float], ...]:
-    """Names and times of the files under the data root: changes when a data set is added or removed."""
-    found = []
-    for folder, _, files in os.walk(root):
-        for name in files:
-            path = Path(folder, name)
-            try:
-                found.append((str(path), path.stat().st_mtime))
-            except FileNotFoundError:
-                continue
-            if len(found) >= most:
-                return tuple(sorted(found))
-    return tuple(sorted(found))
-
-
-Seen = tuple[tuple[tuple[str, float], ...], plugins.State]
-"""What a publication was made of: files of data sets and of plug-ins."""
-
-
 class Look:
     """One look at what there is, in a thread: a plug-in that hangs must not stop the heartbeat."""
 
     def __init__(self) -> None:
-        self.seen: Seen = (data_root_state(settings().data_root), plugins.state())
+        self.plugins: plugins.State = plugins.state()
         self._made: Future[dict[str, Any]] = Future()
         threading.Thread(target=self._run, name="look", daemon=True).start()
 
@@ -99,7 +80,8 @@ class Keeper:
     def __init__(self) -> None:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._published: Seen | None = None
+        self._data_root = DataRoot()
+        self._plugins: plugins.State | None = None
         self._look: Look | None = None
         self._told: list[str] = []
         self._draining = False
@@ -147,7 +129,7 @@ class Keeper:
         self._look_and_publish()
         with unit_of_work() as session:
             if not catalog.seen(session, Identity().name):
-                self._published = None  # the next round publishes again
+                self._data_root.forget()  # the next round publishes again
             tasks.reap(session)
         queue.relay()
         if time.monotonic() >= self._tidy_at and (self._tidying is None or not self._tidying.is_alive()):
@@ -160,8 +142,7 @@ class Keeper:
         if self._draining:
             return
         if self._look is None:
-            seen = (data_root_state(settings().data_root), plugins.state())
-            if seen == self._published:
+            if not self._data_root.changed(settings().data_root) and plugins.state() == self._plugins:
                 return
             self._look = Look()
         look, self._look = self._look, None
@@ -170,7 +151,8 @@ class Keeper:
             self._look = look  # the next round asks again
         elif not self._draining:
             self._publish(publication)
-            self._published = look.seen
+            self._data_root.tell()
+            self._plugins = look.plugins
 
     def _publish(self, publication: dict[str, Any]) -> None:
         identity = Identity()

@@ -20,4 +20,7 @@ def below(path: str, root: Path) -> Path:
 
 def lies_below(path: Path, root: Path) -> bool:
     """Whether a path, with all symbolic links followed, lies below ``root``."""
-    return path.resolve().is_relative_to(root.resolve())
+    try:
+        return path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # links that lead round in a circle, folders that are not ours
+        return False

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What Pillow may take a file for, whatever its name: it knows formats that start other programs."""
+GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Modes without colours."""
 MOST_PIXELS = 2**26
 """Of an image, unpacked; 8192 x 8192."""
 MOST_FILE_BYTES = 2**28
@@ -29,6 +31,17 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
 
     Of several frames the first; transparency is ignored. Raises DatasetError, naming the file.
     """
+    return np.asarray(_read(path, size)[0])
+
+
+def look(path: Path, size: int) -> tuple[int, bool]:
+    """The smaller of height and width in pixels, and whether it is grey; all of it is read as by ``square``."""
+    _, side, mode = _read(path, size)
+    return side, mode in GREY
+
+
+def _read(path: Path, size: int) -> tuple[Image.Image, int, str]:
+    """The square, and the file's own smaller side and mode."""
     from PIL import Image
 
     try:
@@ -40,7 +53,8 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     raise _too_large(path, f"{width} x {height}")
-                return np.asarray(_scaled(image, size, path))
+                mode = image.mode
+                return _scaled(image, size, path), min(width, height), mode
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "far more") from error
     # What Pillow's readers are known to raise for damaged files; OSError: also truncated, unknown or gone.

@@ -26,6 +26,8 @@ class Presence:
     setting decides about height and width, its name as ``scaled_by``."""
     downloadable: bool = False
     """Not present, but fetched at its first use unless its settings forbid that."""
+    faults: Mapping[str, str] = field(default_factory=dict)
+    """Of the user's own that cannot be used: by path, why not."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -34,7 +36,32 @@ class Presence:
             "hint": self.hint,
             "files": {path: dict(facts) for path, facts in self.files.items()},
             "downloadable": self.downloadable,
+            "faults": dict(self.faults),
         }
+
+
+MOST_FAULTS = 100
+"""Kept of one data set."""
+
+
+def own_files(root: Path, hint: str, files: Mapping[str, Mapping[str, Any]], faults: Mapping[str, str]) -> Presence:
+    """Presence of what users put below ``root``, with the first faults in the hint.
+
+    A catalog is text: what has a name that is none cannot be asked for, and is a fault.
+    """
+    named = {path: facts for path, facts in files.items() if _printable(path) == path}
+    unnamed = {path: f"{root / path}: its name is not UTF-8; rename it" for path in files if path not in named}
+    known = {_printable(path): _printable(fault) for path, fault in {**faults, **unnamed}.items()}
+    said = list(known.values())
+    if said:
+        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+        hint += f". Not usable: {'; '.join(said[:3])}{more}"
+    return Presence(bool(named), (str(root),), hint, named, faults=dict(list(known.items())[:MOST_FAULTS]))
+
+
+def _printable(text: str) -> str:
+    """Without the half characters that stand for bytes of file names which are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Dataset(Protocol):

@@ -21,7 +21,7 @@ from nas_core.cuts import hold_out, split_by_class
 from nas_core.datasets import datasets
 from nas_core.datasets._paths import below, lies_below
 from nas_core.datasets._pictures import SUFFIXES, square
-from nas_core.datasets._presence import Presence, Report
+from nas_core.datasets._presence import Presence, Report, own_files
 from nas_core.errors import DatasetError, DatasetMissingError
 from nas_core.settings import settings
 
@@ -63,17 +63,21 @@ class ImageFolder:
     def presence(cls, root: Path) -> Presence:
         """Lists the folders of images below ``root``; opens no image."""
         files: dict[str, dict[str, Any]] = {}
-        faults = []
-        for folder in _candidates(root):
+        faults: dict[str, str] = {}
+        candidates, links = _candidates(root)
+        for link in links:
+            where = f"it leads out of {root}; copy or move what it leads to there"
+            if lies_below(link, root):
+                where = "name the folder that it leads to"
+            faults[link.relative_to(root).as_posix()] = f"{link}: is a symbolic link, which is not followed: {where}"
+        for folder in candidates:
+            name = folder.relative_to(root).as_posix()
             try:
-                files[folder.relative_to(root).as_posix()] = _survey(folder, root).to_json()
+                files[name] = _survey(folder, root).to_json()
             except DatasetError as error:
-                faults.append(str(error))
+                faults[name] = str(error)
         hint = f"Put a folder with a folder of images for each class (CLASS/IMAGE, or train/CLASS/IMAGE) into {root}"
-        if faults:
-            more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-            hint += f". Not usable: {'; '.join(faults[:3])}{more}"
-        return Presence(bool(files), (str(root),), hint, files)
+        return own_files(root, hint, files, faults)
 
     def splits(self, root: Path, seed: int, fraction: float = 1.0, progress: Report | None = None) -> Splits:
         from nas_core.data import Augmentation, cut_splits
@@ -95,7 +99,7 @@ class ImageFolder:
         """Raises DatasetError for a path that leaves ``root``, also by a symbolic link, and DatasetMissingError."""
         path = below(self.path, root)
         if not path.is_dir():
-            known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _candidates(root))[:20])
+            known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _candidates(root)[0])[:20])
             raise DatasetMissingError(f"there is no folder {path}; folders of images there: {known or 'none'}")
         return path
 
@@ -114,6 +118,15 @@ class ImageFolder:
         drawn = kept[np.argsort(np.random.PCG64(0).random_raw(len(kept)), kind="stable")[:SAMPLE]]
         pieces = torch.split(torch.from_numpy(drawn), SAMPLE_BATCH)
         return statistics_of(read_ahead(_Squares(listing, self.size), pieces, self.workers))
+
+
+def files_by_class(folder: Path) -> list[tuple[str, Path]]:
+    """Class and file of every image, those for training first. Raises DatasetError for what is no folder of images."""
+    survey = _survey(folder, folder.parent)
+    parts = [survey.training] if survey.test is None else [survey.training, survey.test]
+    return [
+        (survey.classes[label], part.path(place)) for part in parts for place, label in enumerate(part.labels.tolist())
+    ]
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,11 @@ class _Squares:
     size: int
 
     def __call__(self, places: Sequence[int]) -> NDArray[np.uint8]:
-        return np.stack([square(self.listing.path(place), self.size) for place in places])
+        try:
+            return np.stack([square(self.listing.path(place), self.size) for place in places])
+        except DatasetError as error:
+            all_of_them = f"python -m nas_core.pictures '{self.listing.folder}' names all such files"
+            raise DatasetError(f"{error}; mend or remove it: {all_of_them}") from error
 
 
 @dataclass(frozen=True)
@@ -171,7 +188,7 @@ class _Survey:
 
 def _survey(folder: Path, root: Path) -> _Survey:
     """Lists all images. Raises DatasetError for what is no folder of images."""
-    has_train, has_test = ((folder / name).is_dir() for name in ("train", "test"))
+    has_train, has_test = (os.path.isdir(folder / name) for name in ("train", "test"))  # False where that is forbidden
     if has_test and not has_train:
         raise DatasetError(f"{folder}: has a folder 'test', but none called 'train' beside it")
     base = folder / "train" if has_train else folder
@@ -199,13 +216,13 @@ def _survey(folder: Path, root: Path) -> _Survey:
 
 def _class_folders(base: Path, root: Path) -> list[str]:
     """Names of the folders in ``base``, in order."""
-    return [entry.name for entry in _entries(base, root) if entry.is_dir()]
+    return [entry.name for entry in _entries(base, root) if os.path.isdir(entry.path)]
 
 
 def _listing(base: Path, classes: Sequence[str], root: Path) -> _Listing:
     names, ends, labels, end = [], [], [], 0
     for label, name in enumerate(classes):
-        if not (base / name).is_dir():
+        if not os.path.isdir(base / name):
             continue
         for entry in _entries(base / name, root):
             if entry.is_dir():
@@ -240,34 +257,38 @@ def _by_name(entry: os.DirEntry[str]) -> bytes:
     return os.fsencode(entry.name)
 
 
-def _candidates(root: Path) -> list[Path]:
-    """Folders below ``root`` that look as if they held images by class."""
+def _candidates(root: Path) -> tuple[list[Path], list[Path]]:
+    """Folders below ``root`` that look as if they were meant to hold images by class, and links to folders."""
     found: list[Path] = []
+    links: list[Path] = []
     level, looked = [root], 0
     for _ in range(DEEPEST):
         deeper = []
         for folder in level:
-            for child in _plain_folders(folder):
+            children, linked = _folders(folder)
+            links += linked
+            for child in children:
                 looked += 1
                 if looked > MOST_LOOKED_AT:
-                    return found
-                base = child / "train" if (child / "train").is_dir() else child
-                if any(_has_image(each) for each in _plain_folders(base)):
+                    return found, links
+                base = child / "train" if os.path.isdir(child / "train") else child
+                if _has_image(child) or any(_has_image(each) for each in _folders(base)[0]):
                     found.append(child)
                 else:
                     deeper.append(child)
         level = deeper
-    return found
+    return found, links
 
 
-def _plain_folders(folder: Path) -> list[Path]:
-    """Folders in a folder, links passed over; none where it cannot be read."""
+def _folders(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Folders in a folder, and links to folders; none where it cannot be read."""
     try:
         with os.scandir(folder) as found:
-            entries = [e for e in found if not e.name.startswith(".") and e.is_dir(follow_symlinks=False)]
+            entries = sorted((e for e in found if not e.name.startswith(".") and os.path.isdir(e.path)), key=_by_name)
+            plain = [Path(entry.path) for entry in entries if not entry.is_symlink()]
+            return plain, [Path(entry.path) for entry in entries if entry.is_symlink()]
     except OSError:
-        return []
-    return [Path(entry.path) for entry in sorted(entries, key=_by_name)]
+        return [], []
 
 
 def _has_image(folder: Path) -> bool:

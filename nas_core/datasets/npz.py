@@ -20,7 +20,7 @@ from nas_core.cuts import hold_out
 from nas_core.datasets import datasets
 from nas_core.datasets._npz import Header, Npz, open_npz
 from nas_core.datasets._paths import below, lies_below
-from nas_core.datasets._presence import Presence, Report
+from nas_core.datasets._presence import Presence, Report, own_files
 from nas_core.errors import DatasetError, DatasetMissingError
 from nas_core.settings import settings
 
@@ -54,18 +54,16 @@ class NpzFile:
     def presence(cls, root: Path) -> Presence:
         """Lists the npz files below ``root``; reads their headers and labels."""
         files: dict[str, dict[str, Any]] = {}
-        faults = []
+        faults: dict[str, str] = {}
         for path in _listed(root):
+            name = path.relative_to(root).as_posix()
             try:
                 with open_npz(path) as file:
-                    files[path.relative_to(root).as_posix()] = _survey(file).to_json()
+                    files[name] = _survey(file).to_json()
             except DatasetError as error:
-                faults.append(str(error))
+                faults[name] = str(error)
         hint = f"Put an .npz file with x_train (N, H, W[, C]) and y_train (N,) into {root}"
-        if faults:
-            more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-            hint += f". Not usable: {'; '.join(faults[:3])}{more}"
-        return Presence(bool(files), (str(root),), hint, files)
+        return own_files(root, hint, files, faults)
 
     def splits(self, root: Path, seed: int, fraction: float = 1.0, progress: Report | None = None) -> Splits:
         from nas_core.data import Augmentation, tensor_splits

@@ -17,6 +17,7 @@ from skyline import __version__
 from skyline.cli.cancel import cancel
 from skyline.cli.candidates import candidates
 from skyline.cli.catalog import catalog
+from skyline.cli.datasets import datasets
 from skyline.cli.delete import delete
 from skyline.cli.estimate import estimate
 from skyline.cli.front import front
@@ -96,6 +97,7 @@ def build() -> typer.Typer:
             app.command(entry.name, rich_help_panel="On this machine")(command)
     for command in COMMANDS:
         app.command(command.__name__, rich_help_panel="With a service")(command)
+    app.add_typer(datasets, name="datasets", rich_help_panel="With a service")
     return app
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from skyline.gates import Gate
     from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult
     from skyline.schemas.catalog import Catalog
+    from skyline.schemas.datasets import DatasetOnWorker, RegisteredDataset
 
 SHARE_UNITS = ("", "fraction")
 """Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
@@ -160,7 +161,7 @@ def job_lines(job: Job) -> list[Text]:
         ("status", f"{job.status} ({100 * job.progress:.0f} %, {job.phase})"),
         ("reason", job.reason or ""),
         ("waiting for", job.waiting_for or ""),
-        ("searches", f"{spec.space.name} on {spec.dataset.name} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
+        ("searches", f"{spec.space.name} on {spec.dataset.called} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
         ("front", f"{job.front.search} found by the search, {job.front.final} verified"),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("created", ago(job.created_at)),
@@ -198,6 +199,35 @@ def candidates_table(candidates: Sequence[Candidate], keys: Sequence[str]) -> Ta
         cells = [f"{number(value)} {value.kind}" if (value := candidate.values.get(key)) else "" for key in keys]
         table.add_row(short(candidate.id), candidate.status, *cells, Text(first_line(candidate.failure)))
     return table
+
+
+def datasets_table(datasets: Iterable[RegisteredDataset]) -> Table:
+    """Registered data sets and who has them; workers that are gone are left out."""
+    table = Table()
+    for name in ("name", "made of", "images", "classes", "workers"):
+        table.add_column(name, overflow="fold")
+    for dataset in datasets:
+        made = [
+            str(dataset.dataset["name"]),
+            *(str(dataset.dataset[key]) for key in ("path",) if key in dataset.dataset),
+        ]
+        held = [on_worker(each) for each in dataset.workers if each.live] or ["no live worker"]
+        cells = (" ".join(made), images(dataset), str(dataset.classes or ""), "\n".join(held))
+        table.add_row(dataset.name, *(Text(cell) for cell in cells))
+    return table
+
+
+def images(dataset: RegisteredDataset) -> str:
+    """How many images of which shape: ``240 train + 60 test of 3x64x64``; as much of it as is known."""
+    counted = " + ".join(f"{count:,} {part}" for part, count in (dataset.images or {}).items())
+    shape = "x".join(map(str, dataset.input or []))
+    return " of ".join(filter(None, (counted, shape)))
+
+
+def on_worker(part: DatasetOnWorker) -> str:
+    """``worker-1: present``, or why it is not there."""
+    state = "present" if part.present else "fetched at its first use" if part.downloadable else f"absent. {part.note}"
+    return f"{part.worker}: {state}"
 
 
 def catalog_tables(catalog: Catalog) -> list[Table]:

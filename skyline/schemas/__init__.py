@@ -21,6 +21,13 @@ from skyline.schemas.answers import (
     Version,
 )
 from skyline.schemas.catalog import Catalog, CatalogEntry, PluginInfo, Publication, WorkerInfo
+from skyline.schemas.datasets import (
+    DatasetChoice,
+    DatasetOnWorker,
+    DatasetPage,
+    DatasetRegistration,
+    RegisteredDataset,
+)
 from skyline.schemas.estimates import (
     CostRange,
     Estimate,
@@ -56,6 +63,10 @@ __all__ = [
     "Catalog",
     "CatalogEntry",
     "CostRange",
+    "DatasetChoice",
+    "DatasetOnWorker",
+    "DatasetPage",
+    "DatasetRegistration",
     "DatasetSpec",
     "Estimate",
     "Event",
@@ -78,6 +89,7 @@ __all__ = [
     "Problem",
     "Publication",
     "Readiness",
+    "RegisteredDataset",
     "Resources",
     "SearchEstimate",
     "SpaceSpec",

@@ -23,11 +23,12 @@ class CatalogEntry(BaseModel):
     facts: dict[str, Any] = {}
     """algorithm: ``spaces`` it fits, ``needs``. objective: ``unit``, ``direction``, ``source`` (data, exact, measured);
     if exact, the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that. dataset:
-    ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known. Of all:
-    ``plugin``, where it is a user's own."""
+    ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known; a registered
+    one has ``registered`` (the name of the data set that it is made of), ``dataset`` (that with its settings), and
+    takes no settings itself. Of all: ``plugin``, where it is a user's own."""
     workers: dict[str, dict[str, Any]] = {}
-    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` (by path;
-    npz and imagefolder)."""
+    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``
+    (by path; npz and imagefolder)."""
 
 
 class PluginInfo(BaseModel):

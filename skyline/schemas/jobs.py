@@ -41,14 +41,21 @@ class AlgorithmSpec(Named):
 
 
 class DatasetSpec(Named):
-    """The data set, such as ``{name: npz, path: mine.npz}``."""
+    """The data set, such as ``{name: npz, path: mine.npz}``, or a registered one, such as ``{name: leaves}``."""
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training images used, drawn by class."""
+    registered: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
+    """Noted by the service: the registered data set that was asked for, whose settings stand here."""
 
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
+
+    @property
+    def called(self) -> str:
+        """The name that the user gave."""
+        return self.registered or self.name
 
 
 MOST_SEEDS = 1000

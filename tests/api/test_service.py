@@ -106,7 +106,7 @@ def test_every_operation_is_described(path: str, method: str, operation: dict[st
     if answered is not None and path != "/metrics":
         shown = answered["content"].get("application/json") or answered["content"]["text/csv"]
         assert "example" in shown
-    if method == "post" and path in ("/v1/jobs", "/v1/candidates/{candidate_id}/verify"):
+    if method == "post" and path in ("/v1/jobs", "/v1/datasets", "/v1/candidates/{candidate_id}/verify"):
         assert set(operation["requestBody"]["content"]) == {"application/json", "application/yaml"}
 
 
@@ -139,6 +139,9 @@ def test_operation_ids_differ_and_references_lead_somewhere() -> None:
         (schemas.EventPage, examples.EVENTS),
         (schemas.LogPage, examples.LOG),
         (schemas.Catalog, examples.CATALOG),
+        (schemas.DatasetRegistration, examples.REGISTRATION),
+        (schemas.RegisteredDataset, examples.DATASET),
+        (schemas.DatasetPage, examples.DATASETS),
     ],
 )
 def test_examples_are_what_they_are_examples_of(model: type[BaseModel], example: dict[str, Any]) -> None:

@@ -126,6 +126,7 @@ def test_a_start_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.delenv("SKYLINE_DATABASE_URL")
     with Embedded(folder, port=0, workers=0) as service, Client(service.url) as client:
         assert client.ready().status == "ready", "the lock was given back"
+    assert (folder / "datasets").is_dir(), "users are told to put theirs there"
 
 
 def test_packages_of_the_current_folder_are_not_taken_for_ours() -> None:

@@ -574,6 +574,7 @@ def test_presence_lists_files_by_headers_and_labels(root: Path, monkeypatch: pyt
         "two.npz": {"input": [1, 8, 8], "classes": 3, "train": 48, "test": 12},
     }
     assert "broken.npz: array 'y_train' is missing" in presence.hint
+    assert list(presence.faults) == ["broken.npz"] and "'y_train'" in presence.faults["broken.npz"]
     assert set(read) == {"y_train", "y_test"}
     for path, facts in presence.files.items():
         splits = datasets["npz"](path=path).splits(root, seed=0)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from nas_core.architecture import Architecture
 from nas_core.data import Augmentation, Split, TensorSplit
-from nas_core.datasets import _pictures, datasets
+from nas_core.datasets import _pictures, _presence, datasets
 from nas_core.datasets._pictures import square
 from nas_core.errors import DatasetError, DatasetMissingError
 from nas_core.recipe import Recipe
@@ -118,6 +118,47 @@ def test_presence_lists_folders_of_images(root: Path) -> None:
     assert found.files == {"mine": {**facts, "train": 48, "test": 12}, "deep/er": {**facts, "train": 15, "test": 3}}
     assert "class 'ant' has 2 images" in found.hint
     assert not cls.presence(root / "nowhere").present
+
+
+def test_presence_says_of_each_folder_why_it_cannot_be_used(root: Path, tmp_path: Path) -> None:
+    fill(root / "few", each=2)
+    fill(root / "flat", each=6, classes=(".",))
+    fill(tmp_path / "elsewhere", each=6)
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "within").symlink_to(root / "mine")
+    (root / "round").symlink_to(root / "round")
+    (root / "inner" / "ant").mkdir(parents=True)
+    (root / "inner" / "bee").symlink_to(root / "mine" / "bee")
+    photograph(0).save(root / "inner" / "ant" / "0.png")
+    (root / "inner" / "cat").symlink_to(root / "inner" / "cat")
+    found = datasets["imagefolder"].presence(root)
+    assert set(found.files) == {"mine"}
+    assert set(found.faults) == {"few", "flat", "out", "within", "inner"}
+    assert "class 'ant' has 2 images" in found.faults["few"]
+    assert "flat: has 0 folders; at least 2, one for each class" in found.faults["flat"]
+    assert f"out: is a symbolic link, which is not followed: it leads out of {root}; copy" in found.faults["out"]
+    assert "name the folder that it leads to" in found.faults["within"]
+    assert found.to_json()["faults"] == found.faults
+
+
+def test_names_that_are_no_text_do_not_reach_the_catalog(root: Path) -> None:
+    try:
+        fill(root / os.fsdecode(b"b\xe4ume"), each=6)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    found = datasets["imagefolder"].presence(root)
+    assert set(found.files) == {"mine"}
+    assert "its name is not UTF-8; rename it" in found.faults[r"b\udce4ume"]
+    (found.hint + "".join(found.faults.values())).encode()
+
+
+def test_only_so_many_faults_are_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_presence, "MOST_FAULTS", 2)
+    for number in range(5):
+        fill(root / f"few{number}", each=1)
+    found = datasets["imagefolder"].presence(root)
+    assert list(found.faults) == ["few0", "few1"]
+    assert "and 2 more" in found.hint
 
 
 def test_hidden_files_and_other_files_are_passed_over(root: Path) -> None:
@@ -255,7 +296,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\ns
 @pytest.mark.parametrize("workers", [0, 2])
 def test_damaged_and_huge_images_are_named(root: Path, data: bytes, message: str, workers: int) -> None:
     (root / "mine" / "bee" / "007.png").write_bytes(data)
-    with pytest.raises(DatasetError, match=rf"bee/007\.png: {message}"):
+    with pytest.raises(DatasetError, match=rf"bee/007\.png: {message}.*mend or remove it: python -m nas_core.pictures"):
         made(workers=workers).splits(root, 0)
 
 

@@ -228,3 +228,22 @@ def front(*members: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "next": None,
         "infeasible": None,
     } | changes
+
+
+def dataset(name: str = "leaves", **changes: Any) -> dict[str, Any]:
+    """A registered data set that one of two workers has."""
+    there = {"input": [3, 64, 64], "classes": 6, "images": {"train": 240, "test": 60}}
+    nothing = {"input": None, "classes": None, "images": None}
+    state = {"live": True, "present": True, "downloadable": False, "note": ""}
+    return {
+        "name": name,
+        "dataset": {"name": "imagefolder", "path": "leaves", "size": 64},
+        "description": "",
+        "created_at": "2026-01-01T00:00:00Z",
+        **there,
+        "workers": [
+            {"worker": "one", **state, **there},
+            {"worker": "two", **state, **nothing, "present": False, "note": "Put a folder there"},
+            {"worker": "gone", **state, **nothing, "present": False, "live": False},
+        ],
+    } | changes

@@ -29,6 +29,7 @@ from tests.skyline.scripted import (
     Script,
     attempt,
     candidate,
+    dataset,
     estimate,
     event,
     front,
@@ -596,6 +597,89 @@ def test_retry_a_job_or_a_candidate(jobs: Script) -> None:
     assert done.exit_code == 2 and "is succeeded and cannot be retried" in done.stderr
 
 
+# --- data sets ------------------------------------------------------------------------------------------------
+
+
+def test_data_sets_as_a_table_and_as_json(script: Script) -> None:
+    gone = dataset("old", input=None, classes=None, images=None, workers=[])
+    script.on("GET", "/v1/datasets", Reply({"items": [dataset(), gone], "next": None}))
+    shown = run(script, "datasets")
+    assert shown.exit_code == 0, shown.stderr
+    for part in ("leaves", "imagefolder leaves", "240 train + 60 test of 3x64x64", "one: present"):
+        assert part in shown.stdout
+    assert "two: absent. Put a folder there" in shown.stdout
+    assert "gone" not in shown.stdout and "no live worker" in shown.stdout
+    assert [each["name"] for each in json.loads(run(script, "datasets", "--json").stdout)] == ["leaves", "old"]
+    script.on("GET", "/v1/datasets", Reply({"items": [], "next": None}))
+    assert "skyline datasets add NAME" in run(script, "datasets").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        (["--path", "leaves"], {"name": "imagefolder", "path": "leaves"}),
+        (["--path", "mine/birds.npz"], {"name": "npz", "path": "mine/birds.npz"}),
+        (["--dataset", "digits"], {"name": "digits"}),
+        (
+            ["--path", "x", "--set", "size=32", "--set", "flip=true"],
+            {"name": "imagefolder", "path": "x", "size": 32, "flip": True},
+        ),
+    ],
+)
+def test_a_data_set_is_added(script: Script, arguments: list[str], chosen: dict[str, Any]) -> None:
+    script.on("POST", "/v1/datasets", Reply(dataset(), 201))
+    done = run(script, "datasets", "add", "leaves", *arguments)
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(script.asked[-1].body) == {"name": "leaves", "dataset": chosen, "description": ""}
+    assert "data set leaves: 240 train + 60 test of 3x64x64, 6 classes" in done.stdout
+    assert "dataset: {name: leaves}" in done.stdout
+    shown = run(script, "datasets", "add", "leaves", *arguments, "--json")
+    assert json.loads(shown.stdout)["classes"] == 6
+
+
+def test_one_that_is_fetched_later_says_so(script: Script) -> None:
+    script.on("POST", "/v1/datasets", Reply(dataset(input=None, classes=None, images=None), 201))
+    assert "data set leaves: fetched at its first use\n" in run(script, "datasets", "add", "leaves").stdout
+
+
+@pytest.mark.parametrize(("setting", "message"), [("size", "write it as --set size=64"), ("size=[", "--set size=[")])
+def test_what_is_no_setting_is_exit_2(script: Script, setting: str, message: str) -> None:
+    done = run(script, "datasets", "add", "leaves", "--set", setting)
+    assert done.exit_code == 2 and message in done.stderr and not script.asked
+
+
+def test_a_data_set_is_removed(script: Script) -> None:
+    script.on("DELETE", "/v1/datasets/leaves", Reply(status=204))
+    assert "leaves is removed; its images stay" in run(script, "datasets", "remove", "leaves").stdout
+    assert json.loads(run(script, "datasets", "remove", "leaves", "--json").stdout) == {
+        "name": "leaves",
+        "deleted": True,
+    }
+    done = run(script, "datasets", "remove", "oaks")
+    assert done.exit_code == 2 and "404" in done.stderr
+
+
+def test_options_may_stand_before_or_after_the_subcommand(script: Script) -> None:
+    script.on("DELETE", "/v1/datasets/leaves", Reply(status=204))
+    where = ["--url", script.url, "--api-key", "skl_x"]
+    for arguments in (
+        ["datasets", *where, "--json", "remove", "leaves"],
+        ["datasets", "remove", "leaves", *where, "--json"],
+        ["datasets", "--url", "http://127.0.0.1:9", "remove", "leaves", *where, "--json"],
+    ):
+        elsewhere = {"SKYLINE_URL": "http://127.0.0.1:9", "COLUMNS": "160"}
+        done = CliRunner().invoke(build(), arguments, env=elsewhere, prog_name="skyline")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["deleted"]
+        assert script.asked[-1].headers["authorization"] == "Bearer skl_x"
+
+
+def test_a_job_is_shown_with_the_name_that_it_asked_for(script: Script) -> None:
+    named = {**SPEC, "dataset": {"name": "imagefolder", "path": "leaves", "registered": "leaves"}}
+    script.on("GET", JOB, Reply(job(spec=named)))
+    assert "darts on leaves by random" in run(script, "job", JOB_ID).stdout
+
+
 def test_tables_show_the_first_line_of_a_reason(script: Script) -> None:
     failed = job("failed", reason="the search died 3 times\nTraceback\nValueError: no", attempts=[attempt()])
     script.on("GET", "/v1/jobs", Reply({"items": [failed], "next": None}))
@@ -610,3 +694,6 @@ def test_every_command_has_json_and_says_what_it_does() -> None:
         shown = CliRunner().invoke(build(), [command.__name__, "--help"], env={"COLUMNS": "120"})
         assert shown.exit_code == 0
         assert "--json" in shown.stdout and (command.__doc__ or "").split(";")[0][:30] in shown.stdout
+    for command in (["datasets"], ["datasets", "add"], ["datasets", "remove"]):
+        shown = CliRunner().invoke(build(), [*command, "--help"], env={"COLUMNS": "120"})
+        assert shown.exit_code == 0 and "--json" in shown.stdout

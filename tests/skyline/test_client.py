@@ -29,6 +29,7 @@ from tests.skyline.scripted import (
     Reply,
     Script,
     candidate,
+    dataset,
     estimate,
     event,
     front,
@@ -331,3 +332,31 @@ def test_a_log_is_followed_through_a_service_in_trouble(script: Script, client: 
 def test_a_log_that_is_not_there_is_not_waited_for(script: Script, client: Client) -> None:
     with pytest.raises(ApiError, match="404"):
         list(client.log_pieces(JOB_ID, follow=True))
+
+
+# --- data sets ------------------------------------------------------------------------------------------------
+
+
+def test_data_sets_are_added_listed_over_pages_and_deleted(client: Client, script: Script) -> None:
+    script.on("POST", "/v1/datasets", Reply(dataset(), 201))
+    made = client.add_dataset("leaves", {"name": "imagefolder", "path": "leaves"}, "of 2026")
+    assert (made.name, made.images) == ("leaves", {"train": 240, "test": 60})
+    assert json.loads(script.asked[-1].body) == {
+        "name": "leaves",
+        "dataset": {"name": "imagefolder", "path": "leaves"},
+        "description": "of 2026",
+    }
+    pages = [{"items": [dataset("a")], "next": "more"}, {"items": [dataset("b")], "next": None}]
+    script.on("GET", "/v1/datasets", *(Reply(page) for page in pages))
+    assert [found.name for found in client.datasets(limit=1)] == ["a", "b"]
+    assert script.asked[-1].query == {"limit": "1", "cursor": "more"}
+    script.on("GET", "/v1/datasets/leaves", Reply(dataset()))
+    assert [each.present for each in client.dataset("leaves").workers] == [True, False, False]
+    script.on("DELETE", "/v1/datasets/a%2Fb", Reply(status=204))
+    client.delete_dataset("a/b")
+
+
+def test_a_data_set_that_json_cannot_hold_is_not_sent(client: Client, script: Script) -> None:
+    with pytest.raises(InvalidSpecError, match="'leaves' is no valid data set: it does not fit into JSON"):
+        client.add_dataset("leaves", {"name": "npz", "path": Path("leaves.npz")})
+    assert not script.asked
