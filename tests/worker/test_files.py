@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from tests.api import results
 from worker import files, keeper, leftovers, preflight, run
 from worker.attempt import Attempt
 from worker.control import DONE, GAVE_UP, NO_STORE, StopFlag, Stopped
+from worker.quiet import Room
 from worker.verify import write_weights
 
 NOWHERE = "http://127.0.0.1:1"
@@ -33,7 +35,8 @@ NOWHERE = "http://127.0.0.1:1"
 
 @pytest.fixture(autouse=True)
 def undisturbed(environment: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Attempts run in this process, on one thread, and hand back the signal."""
+    """Attempts run in this process, on one thread, keep no measurement waiting, and hand back the signal."""
+    monkeypatch.setattr(run, "Room", partial(Room, environment / "quiet"))
     monkeypatch.setenv("SKYLINE_WORKER_THREADS", "1")
     monkeypatch.setenv("SKYLINE_OUTAGE_SECONDS", "0")
     before = signal.getsignal(signal.SIGTERM)
