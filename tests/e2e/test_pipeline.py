@@ -126,6 +126,7 @@ def machine(service: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) 
     installed = made.step("Install the client")
     assert installed.returncode == DONE, installed.stdout + installed.stderr
     assert (programs / "skyline").is_file()
+    assert not (folder / "ready" / "torch").exists(), "requirements.txt is for machines that only ask"
     return made
 
 
