@@ -17,8 +17,8 @@ import torch
 
 from nas_core import devices
 from nas_core.algorithms import algorithms
-from nas_core.datasets import datasets
-from nas_core.errors import DeviceError
+from nas_core.datasets import Dataset, Presence, datasets
+from nas_core.errors import DeviceError, NasCoreError
 from nas_core.objectives import objectives
 from nas_core.settings import form
 from nas_core.spaces import spaces
@@ -51,6 +51,15 @@ def the_device(identity: Identity) -> torch.device:
         ) from error
 
 
+def present(dataset: type[Dataset]) -> Presence:
+    """What a data set says of its files. Whatever lies in the folder of data sets, the worker starts."""
+    try:
+        return dataset.presence(settings().data_root)
+    except (NasCoreError, OSError) as error:
+        hint = f"The folder of data sets cannot be looked through: {error}"
+        return Presence(False, (str(settings().data_root),), hint)
+
+
 def publication() -> Publication:
     identity = Identity()
     device = the_device(identity)
@@ -73,7 +82,7 @@ def publication() -> Publication:
             CatalogEntry(kind="objective", name=name, summary=summary(objective), settings=form(objective), facts=facts)
         )
     for name, dataset in datasets.items():
-        presence = dataset.presence(settings().data_root)
+        presence = present(dataset)
         entries.append(
             CatalogEntry(
                 kind="dataset",

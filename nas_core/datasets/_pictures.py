@@ -43,6 +43,8 @@ def square(path: Path, size: int) -> NDArray[np.uint8]:
                 return np.asarray(_scaled(image, size, path))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "far more") from error
+    except MemoryError as error:
+        raise DatasetError(f"{path}: does not fit into memory") from error
     # What Pillow's readers are known to raise for damaged files; OSError: also truncated, unknown or gone.
     except (
         OSError,

@@ -30,11 +30,16 @@ class Presence:
     def to_json(self) -> dict[str, Any]:
         return {
             "present": self.present,
-            "searched": list(self.searched),
-            "hint": self.hint,
+            "searched": [_sendable(path) for path in self.searched],
+            "hint": _sendable(self.hint),
             "files": {path: dict(facts) for path, facts in self.files.items()},
             "downloadable": self.downloadable,
         }
+
+
+def _sendable(text: str) -> str:
+    """Paths may hold bytes that are no text."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Dataset(Protocol):

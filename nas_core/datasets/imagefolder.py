@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nas_core.cuts import hold_out, split_by_class
 from nas_core.datasets import datasets
-from nas_core.datasets._paths import below, lies_below
+from nas_core.datasets._paths import below, can_be_named, lies_below
 from nas_core.datasets._pictures import SUFFIXES, square
 from nas_core.datasets._presence import Presence, Report
 from nas_core.errors import DatasetError, DatasetMissingError
@@ -64,7 +64,7 @@ class ImageFolder:
         """Lists the folders of images below ``root``; opens no image."""
         files: dict[str, dict[str, Any]] = {}
         faults = []
-        for folder in _candidates(root):
+        for folder in filter(can_be_named, _candidates(root)):
             try:
                 files[folder.relative_to(root).as_posix()] = _survey(folder, root).to_json()
             except DatasetError as error:
@@ -94,8 +94,10 @@ class ImageFolder:
     def _folder(self, root: Path) -> Path:
         """Raises DatasetError for a path that leaves ``root``, also by a symbolic link, and DatasetMissingError."""
         path = below(self.path, root)
-        if not path.is_dir():
-            known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _candidates(root))[:20])
+        if not os.path.isdir(path):
+            known = ", ".join(
+                sorted(found.relative_to(root).as_posix() for found in filter(can_be_named, _candidates(root)))[:20]
+            )
             raise DatasetMissingError(f"there is no folder {path}; folders of images there: {known or 'none'}")
         return path
 
@@ -171,6 +173,13 @@ class _Survey:
 
 def _survey(folder: Path, root: Path) -> _Survey:
     """Lists all images. Raises DatasetError for what is no folder of images."""
+    try:
+        return _surveyed(folder, root)
+    except OSError as error:  # what may not be looked at
+        raise DatasetError(f"{folder}: cannot be listed: {error}") from error
+
+
+def _surveyed(folder: Path, root: Path) -> _Survey:
     has_train, has_test = ((folder / name).is_dir() for name in ("train", "test"))
     if has_test and not has_train:
         raise DatasetError(f"{folder}: has a folder 'test', but none called 'train' beside it")
@@ -251,7 +260,7 @@ def _candidates(root: Path) -> list[Path]:
                 looked += 1
                 if looked > MOST_LOOKED_AT:
                     return found
-                base = child / "train" if (child / "train").is_dir() else child
+                base = child / "train" if os.path.isdir(child / "train") else child
                 if any(_has_image(each) for each in _plain_folders(base)):
                     found.append(child)
                 else:
