@@ -22,6 +22,10 @@ from nas_core.errors import InvalidGenotypeError
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 T = TypeVar("T")
 
+MOST_INPUTS = 2
+FEWEST_CHANNELS = 2
+"""Of a cell: what brings a map to half its size makes each half of the channels by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -35,8 +39,10 @@ class Edge:
     weight: float | None = None
     """Fixed coefficient of the op's output (EnTranNAS-DST); 1 when absent."""
 
-    def sort_key(self) -> tuple[int, int, str, int, float]:
-        return self.target, self.source, self.op, self.width or 0, 1.0 if self.weight is None else self.weight
+    def sort_key(self) -> tuple[int, int, str, int, float, str]:
+        """Equal for equal edges alone: a weight of 1 and none, or 0 and -0, stand in one order, too."""
+        weight = 1.0 if self.weight is None else self.weight
+        return self.target, self.source, self.op, self.width or 0, weight, repr(self.weight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,12 @@ class CellType:
         first, last = self.inputs, self.inputs + self.nodes - 1
         if self.inputs < 1 or self.nodes < 1:
             raise InvalidGenotypeError(f"cell '{name}': needs at least one input and one node")
+        if self.inputs > MOST_INPUTS:
+            raise InvalidGenotypeError(
+                f"cell '{name}': has {self.inputs} inputs; a cell sees the outputs of at most {MOST_INPUTS} before it"
+            )
+        if self.width is not None and self.width < FEWEST_CHANNELS:
+            raise InvalidGenotypeError(f"cell '{name}': has width {self.width}; at least {FEWEST_CHANNELS} is wanted")
         for edge in self.edges:
             if not first <= edge.target <= last:
                 raise InvalidGenotypeError(
@@ -84,8 +96,9 @@ class CellType:
                 )
             if edge.width is not None and edge.width < 1:
                 raise InvalidGenotypeError(f"cell '{name}': edge {edge.source}->{edge.target} has width {edge.width}")
+        reached = {edge.target for edge in self.edges}
         for node in range(first, last + 1):
-            if not self.into(node):
+            if node not in reached:
                 raise InvalidGenotypeError(f"cell '{name}': node {node} has no input; give it at least one edge")
         if len(self.pre) != self.inputs:
             raise InvalidGenotypeError(f"cell '{name}': {self.inputs} inputs need {self.inputs} entries in 'pre'")
@@ -141,10 +154,10 @@ class Architecture:
                 f"the skeleton stacks cells of type {', '.join(missing)}, but the genotype has "
                 f"{', '.join(sorted(self.genotype.types))}; depth can only be changed where types are shared"
             )
-        shape = self.skeleton.input
-        if not self.skeleton.cells or self.skeleton.channels < 1 or self.skeleton.classes < 2 or min(shape) < 1:
+        shape, fewest = self.skeleton.input, FEWEST_CHANNELS
+        if not self.skeleton.cells or self.skeleton.channels < fewest or self.skeleton.classes < 2 or min(shape) < 1:
             raise InvalidGenotypeError(
-                f"a skeleton needs cells, channels >= 1, classes >= 2 and an input of positive sizes; got "
+                f"a skeleton needs cells, channels >= {fewest}, classes >= 2 and an input of positive sizes; got "
                 f"{len(self.skeleton.cells)} cells, {self.skeleton.channels} channels, "
                 f"{self.skeleton.classes} classes, input {shape}"
             )
@@ -241,11 +254,19 @@ def _digest(architecture: Architecture) -> str:
 
 def parse_json(cls: type[T], data: Mapping[str, Any] | str) -> T:
     """A frozen dataclass out of JSON. Raises InvalidGenotypeError with the path of the first fault."""
-    text = data if isinstance(data, str) else json.dumps(data)
     try:
-        value: T = _adapter(cls).validate_json(text)
+        value: T = _adapter(cls).validate_json(data if isinstance(data, str) else json.dumps(data))
     except ValidationError as error:
         first = error.errors()[0]
         path = "/" + "/".join(str(part) for part in first["loc"])
-        raise InvalidGenotypeError(f"{path}: {first['msg']} (got {str(first['input'])[:80]})") from error
+        raise InvalidGenotypeError(f"{path}: {first['msg']} (got {_shown(first['input'])})") from error
+    except (ValueError, TypeError, RecursionError) as error:  # what JSON cannot say, or nobody can read
+        raise InvalidGenotypeError(f"this is no JSON document: {str(error)[:200]}") from error
     return value
+
+
+def _shown(value: Any) -> str:
+    try:
+        return str(value)[:80]
+    except ValueError:
+        return "a number of thousands of digits"

@@ -207,7 +207,10 @@ def stem_layers(skeleton: Skeleton) -> tuple[tuple[Layer, ...], tuple[Layer, ...
 
 
 def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
-    """Every cell of the stack in its place. Raises InvalidGenotypeError when maps shrink to nothing."""
+    """Every cell of the stack in its place.
+
+    Raises InvalidGenotypeError when maps do not fit together, UnknownNameError for a preprocessing that is not known.
+    """
     size: Size = skeleton.input[1:]
     states: list[tuple[int, Size]] = []  # (channels, size) of the outputs so far, the stem's two first
     stem0, stem1 = stem_layers(skeleton)
@@ -219,6 +222,9 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
     found = []
     for position, name in enumerate(skeleton.cells):
         cell = types[name]
+        for op in cell.pre:
+            if op != "conv_1x1":
+                raise UnknownNameError("preprocessing op", op, ["conv_1x1"])
         if cell.reduction:
             channels *= 2
         width = channels if cell.width is None else cell.width
@@ -252,9 +258,7 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
 def cell_constant(site: Site, cell: CellType) -> Cost:
     """What a cell costs whatever its edges are: its preprocessing."""
     total = Cost()
-    for op, (channels, stride), size in zip(cell.pre, site.inputs, site.input_sizes, strict=True):
-        if op != "conv_1x1":
-            raise UnknownNameError("preprocessing op", op, ["conv_1x1"])
+    for (channels, stride), size in zip(site.inputs, site.input_sizes, strict=True):
         total += count_layers(preprocess(channels, site.channels, stride), size)
     return total
 

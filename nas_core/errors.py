@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 
 class NasCoreError(Exception):
-    """Base of all errors raised on purpose by nas_core."""
+    """Base of all errors raised on purpose by nas_core. Its text can be stored and sent, whatever files are called."""
+
+    def __str__(self) -> str:
+        return super().__str__().encode("utf-8", "backslashreplace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class UnknownNameError(NasCoreError):

@@ -124,9 +124,12 @@ class Attempt:
         if not self._checkpoint.exists():
             return None
         try:
-            state: Mapping[str, Any] = checkpoint.load(self._checkpoint)["state"]
+            state = checkpoint.load(self._checkpoint).get("state")
         except CheckpointError as error:
             self.warn(str(error))
+            return None
+        if not isinstance(state, Mapping):
+            self.warn(f"the checkpoint {self._checkpoint} holds no state of an attempt; start without it")
             return None
         return state
 

@@ -21,8 +21,8 @@ import torch
 
 from nas_core import devices, plugins
 from nas_core.algorithms import algorithms
-from nas_core.datasets import datasets
-from nas_core.errors import DeviceError
+from nas_core.datasets import Dataset, Presence, datasets
+from nas_core.errors import DeviceError, NasCoreError
 from nas_core.objectives import objectives
 from nas_core.plugins import Added, Plugin
 from nas_core.registry import Registry
@@ -73,13 +73,22 @@ def the_device(identity: Identity) -> torch.device:
         ) from error
 
 
+def present(dataset: type[Dataset]) -> Presence:
+    """What a data set says of its files. Whatever lies in the folder of data sets, the worker starts."""
+    try:
+        return dataset.presence(settings().data_root)
+    except (NasCoreError, OSError) as error:
+        hint = f"The folder of data sets cannot be looked through: {error}"
+        return Presence(False, (str(settings().data_root),), hint)
+
+
 def entry(what: str, name: str, plugin: str | None = None) -> CatalogEntry:
     """What is known of one name in a registry; ``plugin``: whose it is."""
     kind, registry = KINDS[what]
     cls = registry[name]
     workers = {}
     if kind == "dataset":
-        workers = {Identity().name: cls.presence(settings().data_root).to_json()}
+        workers = {Identity().name: present(cls).to_json()}
     facts = _facts(kind, cls) if plugin is None else {**_facts(kind, cls), "plugin": plugin}
     return CatalogEntry(kind=kind, name=name, summary=summary(cls), settings=form(cls), facts=facts, workers=workers)
 

@@ -22,13 +22,18 @@ CONTAINERS = ("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPE
 TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 PLAIN = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2")
 TEXT = ("BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES")
-MEMO = ("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET")
+PUTS, GETS = ("MEMOIZE", "BINPUT", "LONG_BINPUT"), ("BINGET", "LONG_BINGET")
 FRAME = ("PROTO", "FRAME", "STOP", "MARK")
 OBJECTS = ("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD")
-PERMITTED = frozenset([*CONTAINERS, *TUPLES, *PLAIN, *TEXT, *MEMO, *FRAME, *OBJECTS])
+PERMITTED = frozenset([*CONTAINERS, *TUPLES, *PLAIN, *TEXT, *PUTS, *GETS, *FRAME, *OBJECTS])
 """Opcodes of containers, numbers, text and arrays."""
 MOST_TUPLES = 32
-"""An array needs seven. Tuples in tuples as keys would take exponential time to hash."""
+"""An array needs seven."""
+MOST_OPCODES = 2_000_000
+"""The largest real batch has some 350,000; each can make an object."""
+FETCHABLE = frozenset([*TEXT, "EMPTY_DICT", "EMPTY_LIST", "EMPTY_TUPLE", "GLOBAL", "STACK_GLOBAL", "REDUCE"])
+"""What leaves something on the stack that may be used again. A tuple may not: one that holds another twice, which holds
+another twice, takes exponential time to hash."""
 NAMES = {
     ("numpy.core.multiarray", "_reconstruct"): "array",
     ("numpy._core.multiarray", "_reconstruct"): "array",
@@ -99,13 +104,22 @@ def read_batch(data: bytes, where: str) -> dict[str, Any]:
 
 def _check(data: bytes) -> None:
     """Raises ValueError for an opcode that no batch needs."""
-    tuples = 0
+    tuples, before = 0, ""
+    memo: dict[Any, bool] = {}
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        tuples += opcode.name in TUPLES
-        if opcode.name not in PERMITTED or tuples > MOST_TUPLES:
-            raise ValueError(f"opcode {opcode.name} is not read here")
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > count:  # would make a table of as many entries
+        name = opcode.name
+        tuples += name in TUPLES
+        if name not in PERMITTED or tuples > MOST_TUPLES:
+            raise ValueError(f"opcode {name} is not read here")
+        if count >= MOST_OPCODES:
+            raise ValueError(f"has more than {MOST_OPCODES} opcodes")
+        if name == "LONG_BINPUT" and int(argument or 0) > count:  # would make a table of as many entries
             raise ValueError(f"a memo of {argument} entries after {count} opcodes")
+        if name in PUTS:
+            memo[len(memo) if argument is None else argument] = before in FETCHABLE
+        elif name in GETS and not memo.get(argument, False):
+            raise ValueError("uses again what is no text, list or dictionary")
+        before = name
 
 
 def pixels(value: Any, where: str) -> NDArray[np.uint8]:

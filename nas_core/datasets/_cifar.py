@@ -201,6 +201,18 @@ class _Limited(io.RawIOBase):
         return data
 
 
+DAMAGES = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    tarfile.TarError,
+    ValueError,
+    OverflowError,
+    RecursionError,  # headers that go before headers, a thousand times
+)
+
+
 class _readable:  # noqa: N801 - reads as a statement
     """Turns what damaged files raise into DatasetError."""
 
@@ -210,5 +222,5 @@ class _readable:  # noqa: N801 - reads as a statement
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, ValueError)):
+        if isinstance(error, DAMAGES):
             raise DatasetError(f"{self._place}: cannot be read: {error}") from error

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from nas_core.errors import DatasetError
 
 UNSIGNED_BYTE = 0x08
-MOST_BYTES = 2**30
-"""Of one file, unpacked."""
+MOST_BYTES = 2**28
+"""Of one file, unpacked; the largest real one has 47 MB."""
+PIECE = 2**20
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -32,10 +33,13 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             size = math.prod(shape)
             if size > MOST_BYTES:
                 raise DatasetError(f"{path}: announces {size} bytes; at most {MOST_BYTES} are read")
-            data = file.read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
+            data, held = np.empty(size, np.uint8), 0
+            while part := file.readinto(data.data[held : held + PIECE]):
+                held += part
+            more = bool(file.read(1))
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
         raise DatasetError(f"{path}: cannot be read: {error}; delete it and get it again") from error
-    if len(data) != size:
-        kept = "more" if len(data) > size else f"{len(data)}"
+    if held < size or more:
+        kept = "more" if more else f"{held}"
         raise DatasetError(f"{path}: announces {size} bytes, but holds {kept}; delete it and get it again")
-    return np.frombuffer(data, np.uint8).reshape(shape).copy()
+    return data.reshape(shape)

@@ -26,6 +26,9 @@ from nas_core.errors import DatasetError
 
 MOST_BYTES = 8 * 2**30
 """Of one array, unpacked."""
+MOST_PACKED = 200
+"""How many times its packed size an array may have, where it is larger than UNSUSPECTED_BYTES. Images pack tenfold."""
+UNSUSPECTED_BYTES = 2**26
 MOST_HEADER_BYTES = 10_000
 PIECE = 2**20
 PLAIN_DTYPE = re.compile(r"[<>|=]?[biuf][1-8]")
@@ -51,7 +54,7 @@ class Npz:
     """An open npz file. Everything that is wrong with it is a DatasetError."""
 
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self.path, self._archive = path, archive
+        self.path, self._archive, self._size = path, archive, path.stat().st_size
         self.names = frozenset(
             name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy") and "/" not in name
         )
@@ -60,9 +63,15 @@ class Npz:
         """Reads the first bytes of an array only."""
         with self._archive.open(f"{name}.npy") as stream:
             header = self._header(name, stream)
-        held = self._archive.getinfo(f"{name}.npy").file_size
+        member = self._archive.getinfo(f"{name}.npy")
+        held, packed = member.file_size, min(member.compress_size, self._size)
         if header.bytes > MOST_BYTES:
             raise DatasetError(f"{self.path}: '{name}' announces {header.bytes} bytes; at most {MOST_BYTES} are read")
+        if header.bytes > max(UNSUSPECTED_BYTES, MOST_PACKED * packed):
+            raise DatasetError(
+                f"{self.path}: '{name}' announces {header.bytes} bytes in {packed} packed ones; arrays that unpack to "
+                f"more than {MOST_PACKED} times their size are not read. Save it unpacked: np.savez"
+            )
         if held != header.start + header.bytes:
             raise DatasetError(f"{self.path}: '{name}' announces {header.bytes} bytes, but holds {held - header.start}")
         return header
@@ -120,3 +129,5 @@ def open_npz(path: Path) -> Iterator[Npz]:
         raise DatasetError(f"{path}: no readable npz file: {error}") from error
     except struct.error as error:
         raise DatasetError(f"{path}: an array ends within its header") from error
+    except MemoryError as error:
+        raise DatasetError(f"{path}: does not fit into memory") from error

@@ -57,6 +57,8 @@ def _read(path: Path, size: int) -> tuple[Image.Image, int, str]:
                 return _scaled(image, size, path), min(width, height), mode
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(path, "far more") from error
+    except MemoryError as error:
+        raise DatasetError(f"{path}: does not fit into memory") from error
     # What Pillow's readers are known to raise for damaged files; OSError: also truncated, unknown or gone.
     except (
         OSError,

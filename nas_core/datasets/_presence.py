@@ -32,8 +32,8 @@ class Presence:
     def to_json(self) -> dict[str, Any]:
         return {
             "present": self.present,
-            "searched": list(self.searched),
-            "hint": self.hint,
+            "searched": [_printable(path) for path in self.searched],
+            "hint": _printable(self.hint),
             "files": {path: dict(facts) for path, facts in self.files.items()},
             "downloadable": self.downloadable,
             "faults": dict(self.faults),

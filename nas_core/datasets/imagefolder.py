@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nas_core.cuts import hold_out, split_by_class
 from nas_core.datasets import datasets
-from nas_core.datasets._paths import below, lies_below
+from nas_core.datasets._paths import below, can_be_named, lies_below
 from nas_core.datasets._pictures import SUFFIXES, square
 from nas_core.datasets._presence import Presence, Report, own_files
 from nas_core.errors import DatasetError, DatasetMissingError
@@ -98,8 +98,9 @@ class ImageFolder:
     def _folder(self, root: Path) -> Path:
         """Raises DatasetError for a path that leaves ``root``, also by a symbolic link, and DatasetMissingError."""
         path = below(self.path, root)
-        if not path.is_dir():
-            known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _candidates(root)[0])[:20])
+        if not os.path.isdir(path):
+            named = filter(can_be_named, _candidates(root)[0])
+            known = ", ".join(sorted(found.relative_to(root).as_posix() for found in named)[:20])
             raise DatasetMissingError(f"there is no folder {path}; folders of images there: {known or 'none'}")
         return path
 
@@ -188,6 +189,13 @@ class _Survey:
 
 def _survey(folder: Path, root: Path) -> _Survey:
     """Lists all images. Raises DatasetError for what is no folder of images."""
+    try:
+        return _surveyed(folder, root)
+    except OSError as error:  # what may not be looked at
+        raise DatasetError(f"{folder}: cannot be listed: {error}") from error
+
+
+def _surveyed(folder: Path, root: Path) -> _Survey:
     has_train, has_test = (os.path.isdir(folder / name) for name in ("train", "test"))  # False where that is forbidden
     if has_test and not has_train:
         raise DatasetError(f"{folder}: has a folder 'test', but none called 'train' beside it")

@@ -36,6 +36,8 @@ MOST_FILES = 1000
 MOST_ENTRIES = 100_000
 """Looked at in the folder of data sets when files are listed; it may hold other sets of a million images."""
 MOST_CLASSES = 65_536
+MOST_IMAGES = 10_000_000
+"""Labels are read whenever files are listed."""
 
 
 @datasets.register("npz")
@@ -87,7 +89,7 @@ class NpzFile:
     def _file(self, root: Path) -> Path:
         """Raises DatasetError for a path that leaves ``root``, also by a symbolic link, and DatasetMissingError."""
         path = below(self.path, root)
-        if not path.is_file():
+        if not os.path.isfile(path):
             known = ", ".join(sorted(found.relative_to(root).as_posix() for found in _listed(root))[:20])
             raise DatasetMissingError(f"there is no file {path}; npz files there: {known or 'none'}")
         return path
@@ -112,7 +114,7 @@ class _Survey:
 def _listed(root: Path) -> list[Path]:
     found = []
     for path in _walk(root):
-        if path.suffix == ".npz" and path.is_file() and lies_below(path, root):
+        if path.suffix == ".npz" and os.path.isfile(path) and lies_below(path, root):
             found.append(path)
             if len(found) == MOST_FILES:
                 break
@@ -168,6 +170,8 @@ def _image_shape(file: Npz, name: str, header: Header) -> tuple[int, int, int]:
     shape = header.shape
     if len(shape) not in (3, 4) or 0 in shape:
         raise DatasetError(f"{file.path}: '{name}' has shape {shape}; (N, H, W) or (N, H, W, C), none 0, is wanted")
+    if shape[0] > MOST_IMAGES:
+        raise DatasetError(f"{file.path}: '{name}' announces {shape[0]} images; at most {MOST_IMAGES} are read")
     if header.dtype.kind != "f" and header.dtype != np.uint8:
         raise DatasetError(f"{file.path}: '{name}' has dtype {header.dtype}; uint8 or floats are wanted")
     if len(shape) == 4 and shape[1] <= 4 and shape[2] == shape[3] > 4:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -42,6 +43,11 @@ class Model:
                 f"images have {channels} channels, but there are {len(self.mean)} means and {len(self.std)} standard "
                 "deviations; give those of the data set's splits (mean, std)"
             )
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or not all(number > 0 for number in self.std):
+            raise ExportError(
+                f"images cannot be normalised by mean {self.mean} and standard deviation {self.std}; finite numbers "
+                "are wanted, and deviations above 0"
+            )
 
     @classmethod
     def load(cls, path: Path) -> Model:
@@ -57,7 +63,16 @@ class Model:
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             mean, std = (tuple(float(number) for number in facts[key]) for key in ("mean", "std"))
             return cls(Architecture.from_json(facts["architecture"]), weights, mean, std)
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, NasCoreError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            LookupError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+            NasCoreError,
+        ) as error:
             raise ExportError(
                 f"{path.name} is no weights file of a verified candidate ({type(error).__name__}: {error}); "
                 "verify the candidate again"

@@ -1,27 +1,39 @@
 """Exports: every format gives the network's logits in a process that has nothing but the format's own runtime."""
 
+import ast
 import json
-import os
+import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from safetensors.torch import load_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton
-from nas_core.errors import ExportError, MissingExtraError, UnknownNameError
+from nas_core.costs import count
+from nas_core.errors import ExportError, InvalidGenotypeError, MissingExtraError, UnknownNameError
 from nas_core.exports import Model, export, exports
+from nas_core.exports._source import source
 from nas_core.network import Network
 from nas_core.ops import FAMILIES, PointConv
+from tests.runtimes import alone, install
 
-OURS = ("skyline", "nas_core", "worker", "store", "api")
+BATCHES = (1, 3, 7)
+GRAPHS = range(4)
+"""Seeds of drawn networks that are written in every format."""
+SOURCES = range(4, 16)
+"""Seeds of others, for the formats that take no seconds to write."""
 ROOT = Path(__file__).parents[2]
 AWKWARD = 'größe """\n\\ {x}'
 """A cell type's name comes from users, and must not break the source."""
@@ -63,8 +75,61 @@ ARCHITECTURES = {
 }
 
 
+def any_cell(rng: np.random.Generator, inputs: int, reduction: bool) -> CellType:
+    """Any fan-in, the same edge several times, any op, any of the nodes in the output in any order."""
+    nodes = int(rng.integers(1, 5))
+    edges = []
+    for target in range(inputs, inputs + nodes):
+        for _ in range(rng.integers(1, 6)):
+            op = str(rng.choice(list(FAMILIES)))
+            width = int(rng.integers(1, 9)) if op.startswith("sep_conv") and rng.random() < 0.5 else None
+            weight = float(rng.normal()) if rng.random() < 0.3 else None
+            edges.append(Edge(target, int(rng.integers(target)), op, width, weight))
+    shown = rng.permutation(np.arange(inputs, inputs + nodes))[: rng.integers(1, nodes + 1)]
+    last = rng.random() < 0.3
+    return CellType(
+        tuple(edges),
+        inputs,
+        nodes,
+        reduction,
+        "last" if last else "concat",
+        () if last else tuple(int(node) for node in shown),
+        ("conv_1x1",) * inputs,
+        pool_norm=bool(rng.random() < 0.5),
+        width=int(rng.integers(2, 9)) if rng.random() < 0.3 else None,
+    )
+
+
+def drawn(seed: int) -> Architecture:
+    """What a genotype can say and the builder builds, by chance; stems and channels of images take turns."""
+    rng = np.random.default_rng(seed)
+    while True:
+        types = {
+            f"{inputs} {reduction}": any_cell(rng, inputs, reduction)
+            for inputs in (1, 2)
+            for reduction in (False, True)
+        }
+        stem = ("cifar", "imagenet")[seed % 2]
+        height, width = (int(size) for size in rng.integers(5, 20, 2) * (1 + seed % 2))
+        skeleton = Skeleton(
+            tuple(str(name) for name in rng.choice(list(types), rng.integers(2, 4))),
+            int(rng.integers(2, 9)),
+            stem,
+            ((1, 3)[seed // 2 % 2], height, width),
+            int(rng.integers(2, 9)),
+        )
+        architecture = Architecture(Genotype("drawn", types), skeleton)
+        try:
+            count(architecture)
+        except InvalidGenotypeError:  # maps of sizes that do not meet
+            continue
+        return architecture
+
+
 def trained(architecture: Architecture) -> Model:
-    """As after training: an auxiliary head where there is room, and statistics and weights that nothing else has."""
+    """As after training: an auxiliary head where there is room, statistics and weights that nothing else has, and
+    logits of the usual size.
+    """
     torch.manual_seed(0)
     network = Network(architecture, auxiliary=True)
     for module in network.modules():
@@ -73,14 +138,18 @@ def trained(architecture: Architecture) -> Model:
             nn.init.normal_(module.bias, 0, 0.2)
             nn.init.normal_(module.running_mean, 0, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 2)
-    nn.init.normal_(network.classifier.linear.weight, 0, 3)
+    with torch.no_grad():
+        logits = network.eval()(torch.randn(16, *architecture.skeleton.input))
+        network.classifier.linear.weight.mul_(3 / max(float(logits.abs().max()), 1e-3))
     channels = architecture.skeleton.input[0]
     return Model(architecture, network.state_dict(), (0.5, 33.25, 1 / 3)[:channels], (0.25, 0.1, 60.0)[:channels])
 
 
 @dataclass
 class Written:
-    """A folder of files of every architecture, by ``NAME.SUFFIX``, with images and the network's logits beside."""
+    """A folder of files of every architecture, by ``NAME.SUFFIX``, with weights, images and the network's logits as
+    NumPy and as PyTorch keep them.
+    """
 
     folder: Path
     models: dict[str, Model]
@@ -90,71 +159,128 @@ class Written:
         return self.folder / f"{name}{exports[format].suffix}"
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    folder = tmp_path_factory.mktemp("exports")
-    made = Written(folder, {name: trained(architecture) for name, architecture in ARCHITECTURES.items()}, {})
+def write(folder: Path, architectures: dict[str, Architecture], formats: Iterable[str] = tuple(exports)) -> Written:
+    made = Written(folder, {name: trained(architecture) for name, architecture in architectures.items()}, {})
     for name, model in made.models.items():
-        for format in exports:
+        for format in formats:
             made.differences[f"{name}.{format}"] = export(format, model, made.path(name, format))
         network = Network(model.architecture)
-        network.load_state_dict({key: value for key, value in model.weights.items() if "auxiliary" not in key})
-        for batch in (1, 5):
+        weights = {key: value for key, value in model.weights.items() if "auxiliary" not in key}
+        network.load_state_dict(weights)
+        np.savez(folder / f"{name}.weights.npz", **{key: value.numpy() for key, value in weights.items()})
+        for batch in BATCHES:
             shape = model.architecture.skeleton.input
             images = torch.randn(batch, *shape) + 2 * torch.randn(batch, shape[0], 1, 1)
-            np.save(folder / f"{name}.{batch}.images.npy", images.numpy())
             with torch.no_grad():
-                np.save(folder / f"{name}.{batch}.logits.npy", network.eval()(images).numpy())
+                logits = network.eval()(images)
+            torch.save((images, logits), folder / f"{name}.{batch}.pt")
+            np.savez(folder / f"{name}.{batch}.npz", images=images.numpy(), logits=logits.numpy())
     return made
 
 
-BLOCKED = """
-import sys
+@pytest.fixture(scope="module", autouse=True)
+def on_one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
-for name in {blocked}:
-    sys.modules[name] = None  # as if it were not installed
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write(tmp_path_factory.mktemp("exports"), ARCHITECTURES)
+
+
+@pytest.fixture(scope="module")
+def by_chance(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write(tmp_path_factory.mktemp("drawn"), {f"drawn{seed}": drawn(seed) for seed in GRAPHS})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    names = {f"drawn{seed}": drawn(seed) for seed in SOURCES}
+    return write(tmp_path_factory.mktemp("sources"), names, ("json", "python", "safetensors"))
+
+
+@pytest.fixture(params=["written", pytest.param("by_chance", marks=pytest.mark.slow)])
+def files(request: pytest.FixtureRequest) -> Written:
+    found: Written = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def runtimes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What each format needs where it is used, as its page says: folders of packages."""
+    folder = tmp_path_factory.mktemp("runtimes")
+    needed = {
+        "onnx": ("onnxruntime", "numpy"),
+        "torch": ("torch",),
+        "weights": ("torch", "safetensors"),
+        "safetensors": ("safetensors", "numpy"),
+    }
+    return {name: install(folder / name, *packages) for name, packages in needed.items()}
+
+
+COMPARE = f"""
+def compare(name, label, run, load):
+    for batch in {BATCHES}:
+        images, expected = load(name, batch)
+        found = run(images)
+        assert found.shape == expected.shape, (name, label, found.shape)
+        print(name + "." + label, batch, float(abs(found - expected).max()))
 """
-
-COMPARE = """
+WITH_NUMPY = """
 import numpy as np
 
-def compare(name, label, run):
-    for batch in (1, 5):
-        expected = np.load(f"{name}.{batch}.logits.npy")
-        found = np.asarray(run(np.load(f"{name}.{batch}.images.npy")))
-        assert found.shape == expected.shape, (name, found.shape)
-        print(name + "." + label, batch, float(np.abs(found - expected).max()))
+def load(name, batch):
+    kept = np.load(f"{name}.{batch}.npz")
+    return kept["images"], kept["logits"]
 """
+WITH_TORCH = """
+import runpy
+import torch
 
+torch.set_num_threads(1)
+torch.set_grad_enabled(False)
 
-def alone(script: str, blocked: tuple[str, ...], folder: Path) -> str:
-    """What a fresh process prints in which these packages cannot be imported."""
-    text = BLOCKED.format(blocked=blocked) + script
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    command = [sys.executable, "-P", "-W", "error", "-c", text]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def load(name, batch):
+    return torch.load(f"{name}.{batch}.pt")
+"""
 
 
 def differences(printed: str) -> dict[str, float]:
     return {f"{name} {batch}": float(value) for name, batch, value in map(str.split, printed.splitlines())}
 
 
-def assert_close(found: dict[str, float], kinds: int = 1) -> None:
-    assert len(found) == kinds * 2 * len(ARCHITECTURES)
+def assert_close(found: dict[str, float], files: Written, kinds: int = 1) -> None:
+    assert len(found) == kinds * len(BATCHES) * len(files.models)
     assert all(difference <= 1e-4 for difference in found.values()), found
 
 
 def test_networks_here_are_worth_comparing(written: Written) -> None:
     for name in written.models:
-        logits = np.load(written.folder / f"{name}.5.logits.npy")
+        logits = np.load(written.folder / f"{name}.7.npz")["logits"]
         assert logits.std(axis=0).min() > 1e-3, "images of a batch get different logits"
         assert np.abs(logits).max() < 100
     assert any("auxiliary" in key for key in written.models["imagenet"].weights)
     assert {edge.op for edge in of_every_op(True).edges} == set(FAMILIES)
+
+
+def test_what_is_drawn_has_everything() -> None:
+    architectures = [drawn(seed) for seed in (*GRAPHS, *SOURCES)]
+    assert {(found.skeleton.stem, found.skeleton.input[0]) for found in architectures[: len(GRAPHS)]} == {
+        (stem, channels) for stem in ("cifar", "imagenet") for channels in (1, 3)
+    }
+    used = [found.genotype.types[name] for found in architectures for name in set(found.skeleton.cells)]
+    assert {(cell.inputs, cell.reduction) for cell in used} == {(n, r) for n in (1, 2) for r in (False, True)}
+    assert {cell.combine for cell in used} == {"concat", "last"} and {cell.pool_norm for cell in used} == {False, True}
+    assert any(1 < len(cell.concat) < cell.nodes for cell in used), "some of the nodes"
+    assert any(list(cell.concat) != sorted(cell.concat) for cell in used), "in another order"
+    assert {edge.op for cell in used for edge in cell.edges} == set(FAMILIES)
+    fans = {len(cell.into(node)) for cell in used for node in range(cell.inputs, cell.inputs + cell.nodes)}
+    assert fans == {1, 2, 3, 4, 5}
+    wires = [Counter((edge.target, edge.source) for edge in cell.edges) for cell in used]
+    assert any(max(wire.values()) > 1 for wire in wires), "several ops on one edge"
 
 
 def test_what_export_returns_is_within_the_limit(written: Written) -> None:
@@ -162,45 +288,181 @@ def test_what_export_returns_is_within_the_limit(written: Written) -> None:
     assert all(0 <= difference <= 1e-4 for difference in written.differences.values())
 
 
-def test_onnx_gives_the_logits_where_there_is_no_torch(written: Written) -> None:
+def test_onnx_needs_onnxruntime_and_numpy_alone(files: Written, runtimes: dict[str, Path]) -> None:
     script = f"""
 import onnxruntime
 
-for name in {list(ARCHITECTURES)}:
+for name in {list(files.models)}:
     session = onnxruntime.InferenceSession(name + ".onnx", providers=["CPUExecutionProvider"])
-    compare(name, "onnx", lambda images: session.run(["logits"], {{"input": images}})[0])
+    compare(name, "onnx", lambda images: session.run(["logits"], {{"input": images}})[0], load)
 """
-    printed = alone(COMPARE + script, ("torch", "onnx", "onnxscript", "safetensors", *OURS), written.folder)
-    assert_close(differences(printed))
+    absent = ("torch", "onnx", "onnxscript", "safetensors")
+    printed = alone(WITH_NUMPY + COMPARE + script, files.folder, runtimes["onnx"], absent)
+    assert_close(differences(printed), files)
 
 
-def test_pt2_python_and_safetensors_give_the_logits_where_there_is_no_skyline(written: Written) -> None:
+def test_pt2_and_python_need_torch_alone(files: Written, runtimes: dict[str, Path]) -> None:
     script = f"""
-import runpy
-import torch
+for name in {list(files.models)}:
+    compare(name, "pt2", torch.export.load(name + ".pt2").module(), load)
+    compare(name, "python", runpy.run_path(name + ".py")["load"](), load)
+"""
+    absent = ("numpy", "onnx", "onnxruntime", "safetensors")
+    printed = alone(WITH_TORCH + COMPARE + script, files.folder, runtimes["torch"], absent)
+    assert_close(differences(printed), files, kinds=2)
+
+
+@pytest.mark.slow
+def test_python_files_of_many_networks(sources: Written, runtimes: dict[str, Path]) -> None:
+    script = f"""
+for name in {list(sources.models)}:
+    compare(name, "python", runpy.run_path(name + ".py")["load"](), load)
+"""
+    assert_close(differences(alone(WITH_TORCH + COMPARE + script, sources.folder, runtimes["torch"])), sources)
+
+
+def test_weights_by_name_are_those_of_the_python_source(files: Written, runtimes: dict[str, Path]) -> None:
+    script = f"""
 from safetensors.torch import load_file
 
-torch.set_num_threads(1)
-for name in {list(ARCHITECTURES)}:
-    runs = {{"pt2": torch.export.load(name + ".pt2").module()}}
-    there = runpy.run_path(name + ".py")
-    runs["python"] = there["load"]()
-    runs["safetensors"] = there["Network"]().eval()
-    runs["safetensors"].load_state_dict(load_file(name + ".safetensors"))
-    with torch.no_grad():
-        for label, run in runs.items():
-            compare(name, label, lambda images: run(torch.from_numpy(images)))
+for name in {list(files.models)}:
+    network = runpy.run_path(name + ".py")["Network"]().eval()
+    network.load_state_dict(load_file(name + ".safetensors"))
+    compare(name, "safetensors", network, load)
 """
-    printed = alone(COMPARE + script, ("onnx", "onnxruntime", *OURS), written.folder)
-    assert_close(differences(printed), kinds=3)
+    printed = alone(WITH_TORCH + COMPARE + script, files.folder, runtimes["weights"], ("numpy", "onnx"))
+    assert_close(differences(printed), files)
 
 
-def test_the_python_file_says_what_it_is(written: Written) -> None:
+def test_safetensors_are_read_without_torch(files: Written, runtimes: dict[str, Path]) -> None:
+    script = f"""
+import json
+import numpy as np
+from safetensors import safe_open
+
+for name in {list(files.models)}:
+    kept = np.load(name + ".weights.npz")
+    with safe_open(name + ".safetensors", "np") as file:
+        assert set(file.keys()) == set(kept), name
+        for key in kept:
+            assert np.array_equal(file.get_tensor(key), kept[key]), (name, key)
+        print(json.dumps(json.loads(file.metadata()["skyline"])))
+"""
+    printed = alone(script, files.folder, runtimes["safetensors"], ("torch", "onnx"))
+    assert [json.loads(line) for line in printed.splitlines()] == [model.facts for model in files.models.values()]
+
+
+def test_json_needs_nothing(files: Written) -> None:
+    """Its hash is that of its canonical text."""
+    script = f"""
+import hashlib
+import json
+
+for name in {list(files.models)}:
+    with open(name + ".json", encoding="utf-8") as file:
+        architecture = json.load(file)
+    text = json.dumps(architecture, sort_keys=True, separators=(",", ":"))
+    print(hashlib.sha256(text.encode()).hexdigest(), len(architecture["skeleton"]["cells"]))
+"""
+    found = [line.split() for line in alone(script, files.folder, None, ("torch", "numpy")).splitlines()]
+    expected = [model.architecture for model in files.models.values()]
+    assert found == [[each.hash, str(len(each.skeleton.cells))] for each in expected]
+
+
+def test_the_python_file_says_what_it_is(written: Written, runtimes: dict[str, Path]) -> None:
     script = "import runpy; runpy.run_path('every_op.py', run_name='__main__')"
-    printed = alone(script, ("onnx", "safetensors", *OURS), written.folder)
+    printed = alone(script, written.folder, runtimes["torch"], ("numpy",))
     model = written.models["every_op"]
     assert model.architecture.hash in printed
     assert "3 x 13 x 11" in printed and "(0.5, 33.25, 0.3333333333333333)" in printed and "7 logits" in printed
+
+
+# --- names that come from users ---------------------------------------------------------------------------------------
+
+
+def named(kind: str, space: str) -> Model:
+    """The same network under another name, with the same weights."""
+    skeleton = Skeleton((kind,), 4, "cifar", (1, 9, 8), 3)
+    architecture = Architecture(Genotype(space, {kind: chain("dil_conv_3x3", False)}), skeleton)
+    return Model(architecture, weights_of_a_chain(), (0.5,), (0.25,))
+
+
+@cache
+def weights_of_a_chain() -> dict[str, torch.Tensor]:
+    skeleton = Skeleton(("plain",), 4, "cifar", (1, 9, 8), 3)
+    network = Network(Architecture(Genotype("plain", {"plain": chain("dil_conv_3x3", False)}), skeleton))
+    return dict(network.state_dict())
+
+
+def shape_of(text: str) -> str:
+    """A file's statements without what text says: constants and the names of cells' classes."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            node.value, node.kind = type(node.value).__name__, None
+        elif isinstance(node, ast.ClassDef) and node.name.endswith("Cell"):
+            node.name = "Cell"
+        elif isinstance(node, ast.Name) and re.fullmatch("[A-Za-z0-9]+Cell[0-9]*", node.id):
+            node.id = "Cell"
+    return ast.dump(tree)
+
+
+@cache
+def plain_shape() -> str:
+    return shape_of(source(named("plain", "plain")))
+
+
+CODE = "__import__('pathlib').Path('canary').touch()"
+ATTACKS = [
+    CODE,
+    f'"""\n{CODE}\n"""',
+    f"{3 * chr(39)}\n{CODE}\n{3 * chr(39)}",
+    f"'\n{CODE}\n#",
+    f'"\n{CODE}\n#',
+    f"\\'\n{CODE}\n#",
+    f"# \r{CODE}",
+    f"x\u2028{CODE}\u2029{CODE}\x85{CODE}\x0c{CODE}",
+    f"\u202e{CODE}\u2066",
+    "{HASH}{0.__class__.__mro__}{weights}",
+    "import",
+    "9" * 300,
+    "",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_name_never_becomes_code(attack: str, tmp_path: Path, runtimes: dict[str, Path]) -> None:
+    text = source(named(attack, attack))
+    assert shape_of(text) == plain_shape()
+    if attack is CODE or '"""' in attack:  # the others would only take the same time
+        (tmp_path / "network.py").write_text(text, encoding="utf-8")
+        script = "import runpy; found = runpy.run_path('network.py', run_name='__main__'); found['load']()"
+        alone(script, tmp_path, runtimes["torch"])
+        assert [path.name for path in tmp_path.iterdir() if path.suffix != ".py"] in ([], ["__pycache__"])
+
+
+@settings(max_examples=30, derandomize=True)
+@given(kind=st.text(), space=st.text(max_size=300))
+def test_any_name_is_kept_as_text(kind: str, space: str) -> None:
+    model = named(kind, space)
+    text = source(model)
+    assert shape_of(text) == plain_shape()
+    assert all(character == "\n" or character.isprintable() for character in text)
+    found = {
+        node.targets[0].id: node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    assert ast.literal_eval(found["ARCHITECTURE"]) == model.architecture.to_json()
+
+
+def without(libraries: tuple[str, ...], script: str, folder: Path) -> str:
+    """What a process prints in which ours can be imported, and these libraries cannot."""
+    head = f"import sys\n\nfor name in {libraries}:\n    sys.modules[name] = None\n"
+    command = [sys.executable, "-W", "error", "-c", head + script]
+    done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_formats_are_described_without_torch(tmp_path: Path) -> None:
@@ -211,7 +473,7 @@ for name, format in exports.items():
     print(name, format.media_type, format.suffix, format.needs_weights, format.extra)
 """
     libraries = ("torch", "onnx", "onnxscript", "onnxruntime", "safetensors")
-    assert alone(script, libraries, tmp_path).splitlines() == [
+    assert without(libraries, script, tmp_path).splitlines() == [
         "json application/json .json False None",
         "onnx application/octet-stream .onnx True onnx",
         "pt2 application/octet-stream .pt2 True None",
@@ -324,6 +586,9 @@ def test_networks_that_cannot_be_exported(written: Written, tmp_path: Path) -> N
         export("pt2", bare, tmp_path / "network.pt2")
     with pytest.raises(ExportError, match="1 channels, but there are 0 means and 1 standard deviations"):
         replace(model, mean=())
+    for mean, std in (((float("nan"),), (1.0,)), ((0.0,), (0.0,)), ((0.0,), (float("inf"),))):
+        with pytest.raises(ExportError, match="images cannot be normalised by mean"):
+            replace(model, mean=mean, std=std)
     with pytest.raises(ExportError, match=f"the weights are not those of architecture {model.architecture.hash}"):
         export("python", replace(model, weights=written.models["every_op"].weights), tmp_path / "network.py")
     with pytest.raises(UnknownNameError, match="unknown format 'tflite'; known: json, onnx, pt2, python, safetensors"):
@@ -347,3 +612,12 @@ def test_files_that_are_no_weights_files(written: Written, tmp_path: Path) -> No
         Model.load(tmp_path / "other")
     with pytest.raises(ExportError, match="no weights file"):
         Model.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "said", ["[" * 10**5, '{"mean": [1' + "0" * 400 + "]}", "[]", "null", '{"architecture": 1, "mean": [], "std": []}']
+)
+def test_weights_files_that_say_nonsense_of_themselves(said: str, tmp_path: Path) -> None:
+    save_file({"weights": torch.zeros(2)}, tmp_path / "nonsense", metadata={"skyline": said})
+    with pytest.raises(ExportError, match="nonsense is no weights file of a verified candidate"):
+        Model.load(tmp_path / "nonsense")
