@@ -56,7 +56,7 @@ def job(number: int) -> dict[str, Any]:
     """A search of seconds."""
     return {
         "name": f"soak {number}",
-        "space": {"name": "darts", "cells": 2, "channels": 4},
+        "space": {"name": "darts", "cells": 3, "nodes": 2, "channels": 4},
         "dataset": {"name": "digits", "fraction": 0.3},
         "objectives": ["error", "params"],
         "algorithm": {"name": "random", "evaluate": {"epochs": 1, "subset": 100}},
