@@ -62,6 +62,14 @@ class CandidateQuery(CandidateOrder):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class ModelQuery(BaseModel):
+    """What the network is wanted as."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    format: Annotated[str, Field(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json"
+
+
 @router.get(
     "/jobs/{job_id}/candidates",
     summary="Everything a job tried",
@@ -134,7 +142,11 @@ _MODEL: Responses = {
         },
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": examples.ARCHITECTURE},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            **{
+                exporter.media_type: {"schema": {"type": "string", "format": "binary"}}
+                for exporter in exports.values()
+                if exporter.needs_weights
+            },
         },
     },
     202: {
@@ -145,7 +157,7 @@ _MODEL: Responses = {
     },
     206: {"description": "The part of the file that `Range` asked for."},
     304: {"description": "The client has it (`If-None-Match`)."},
-    416: {"description": "`Range` lies outside the file."},
+    416: problems(416)[416],
 }
 
 
@@ -164,7 +176,7 @@ def read_model(
     candidate_id: CandidateId,
     session: Reading,
     request: Request,
-    format: Annotated[str, Query(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json",
+    query: Annotated[ModelQuery, Query()],
 ) -> Response:
     """`json` is the architecture of any candidate. The others are files of a verified one (else 409): `safetensors` is
     there from its verification, the rest is made when it is first asked for, loaded again and compared with the network
@@ -173,7 +185,7 @@ def read_model(
     `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
     tried once more. 507 where a file would have to be made, and artefacts take all the room that they may take.
     """
-    candidate = candidates.get(session, candidate_id)
+    candidate, format = candidates.get(session, candidate_id), query.format
     if format not in exports:
         known = ", ".join(exports)
         detail = f"unknown format '{format}'; a network can be had as: {known}"

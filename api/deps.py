@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, Path
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from skyline.schemas.datasets import NAME_FORM
@@ -32,4 +33,5 @@ DatasetName = Annotated[
     str, Path(description="Name of a registered data set.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
 ]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
-CURSOR = Query(max_length=500, description="`next` of the page before.")
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""PostgreSQL takes any character but NUL."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import chain
@@ -11,15 +10,13 @@ from itertools import chain
 from fastapi import Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.datastructures import Headers
 
-from api.conditional import unchanged
-from api.errors import ProblemError
+from api.conditional import RANGE, settle_range, unchanged
 from store import artefacts, quota
 from store.errors import MissingArtefactError
 from store.models import Artefact
 from store.session import unit_of_work
-
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII | re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +31,10 @@ def answer(request: Request, file: Artefact, media_type: str) -> Response | None
         return Response()  # whose content nobody will see
     place = artefacts.files()
     local = place.locate(file.path)
+    settle_range(request, headers["ETag"], file.bytes)
     if local is not None:
         return FileResponse(local, media_type=media_type, headers=headers)
-    part = wanted(request, file.bytes, headers["ETag"])
+    part = part_of(request, file.bytes)
     start, stop = part or (0, file.bytes)
     pieces = place.read(file.path, start, stop)
     try:
@@ -50,27 +48,15 @@ def answer(request: Request, file: Artefact, media_type: str) -> Response | None
     return StreamingResponse(chain((first,), pieces), status, headers, media_type)
 
 
-def wanted(request: Request, size: int, tag: str) -> tuple[int, int] | None:
-    """What ``Range`` (RFC 9110, section 14) asks for, as (start, stop); None for everything.
-
-    A header that is malformed, names several parts or is for another file (``If-Range``) asks for everything. Raises
-    ProblemError (416) for a part that lies outside.
-    """
-    found = RANGE.fullmatch(request.headers.get("range", ""))
-    if found is None or found.groups() == ("", "") or request.headers.get("if-range", tag) != tag:
+def part_of(request: Request, size: int) -> tuple[int, int] | None:
+    """What a settled ``Range`` asks for, as (start, stop); None for everything."""
+    found = RANGE.fullmatch(Headers(scope=request.scope).get("range", ""))  # request.headers is as it came
+    if found is None:
         return None
-    first, last = (int(text) if text else None for text in found.groups())
-    if first is not None and last is not None and last < first:
-        return None  # malformed
+    first, last, last_ones = (int(text) if text else None for text in found.groups())
     if first is None:
-        start, stop = max(0, size - (last or 0)), size
-    else:
-        start, stop = first, size if last is None else min(last + 1, size)
-    if start >= stop:
-        detail = f"the file has {size} bytes; '{found[0][:100]}' asks for none of them"
-        outside = {"Content-Range": f"bytes */{size}"}
-        raise ProblemError(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "Range", detail, headers=outside)
-    return start, stop
+        return max(0, size - (last_ones or 0)), size
+    return first, size if last is None else min(last + 1, size)
 
 
 def note_use(file: Artefact) -> None:

@@ -11,7 +11,7 @@ from api.errors import Fault, pointer
 from api.imagesets import Images
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
-from nas_core.errors import InvalidSettingsError, NasCoreError
+from nas_core.errors import NasCoreError
 from nas_core.search import SearchSpace
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
 
@@ -64,8 +64,10 @@ def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Ske
     widths: Sequence[int | None] = wanted.widths or [None]
     try:
         skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
-    except InvalidSettingsError as error:
-        return [], [Fault("Impossible network", f"target: {error}", "/target", wanted.model_dump(), str(error))]
+    except NasCoreError as error:
+        detail = f"the target does not fit space '{spec.space.name}': {error}"
+        expected = "cells, channels and a stem that the space can have"
+        return [], [Fault("Impossible network", detail, "/target", wanted.model_dump(exclude_none=True), expected)]
     found = []
     for path, skeleton in [("/space", searched), *(("/target", skeleton) for skeleton in skeletons)]:
         try:

@@ -139,7 +139,7 @@ def test_a_range_that_is_none_is_ignored(bucket: str, store: Store, asked: str) 
 
 def test_outside_of_an_object_says_what_came(bucket: str, store: Store) -> None:
     found = problem(store().get(Range="bytes=-0"), 416)
-    assert found.detail == f"the file has {len(CONTENT)} bytes; 'bytes=-0' asks for none of them"
+    assert found.detail == f"range 'bytes=-0' lies outside the file, which has {len(CONTENT)} bytes"
 
 
 def test_a_missing_file_is_made_again_and_missing_weights_are_told(stored: Stored) -> None:
