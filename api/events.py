@@ -14,8 +14,7 @@ import anyio
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import examples, views
@@ -36,6 +35,8 @@ BATCH = 500
 """Events read at once."""
 LAST = 2**53
 """Numbers above have no exact form in JavaScript."""
+NUMBER = WithJsonSchema({"type": "integer", "minimum": 0, "maximum": LAST, "title": "Last-Event-Id"})
+"""A header is there or not; it cannot be null."""
 STREAM = "text/event-stream"
 _STREAMED = {"schema": {"type": "string"}, "example": examples.STREAM}
 
@@ -64,7 +65,7 @@ async def read_events(
     job_id: JobId,
     query: Annotated[EventQuery, Query()],
     last_event_id: Annotated[
-        Annotated[int, Field(ge=0, le=LAST)] | SkipJsonSchema[None], Header(description="As `after`; goes before it.")
+        int | None, NUMBER, Header(ge=0, le=LAST, description="As `after`; goes before it.")
     ] = None,
     accept: Annotated[str, Header(description=f"`{STREAM}` for a stream, else JSON.")] = "application/json",
 ) -> Response:

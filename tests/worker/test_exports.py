@@ -1,4 +1,6 @@
-"""Exports through the real service: made beside a search that holds the only worker, once, whoever dies."""
+"""Exports through the real service: made beside a search that holds the only worker, once, whoever dies; and run where
+nothing but their runtime is.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,16 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+import torch
 
 from api.embedded import Embedded
+from nas_core.exports import Model
 from skyline import Client
 from skyline.errors import ApiError
+from tests.runtimes import alone, install
 
 pytestmark = pytest.mark.e2e
 
@@ -45,13 +51,25 @@ def client(service: Embedded) -> Iterator[Client]:
         yield made
 
 
+STEMS = ("cifar", "imagenet")
+
+
 @pytest.fixture(scope="module")
-def candidate(client: Client) -> UUID:
-    """A verified one, of a job that has ended; the worker is at another job that will not end."""
-    job = client.wait(client.submit(JOB).id, timeout=SECONDS)
-    assert job.status == "succeeded", job.reason
+def front(client: Client) -> dict[str, UUID]:
+    """A verified candidate of each stem, of jobs that have ended; the worker is at another job that will not end."""
+    ids = {stem: client.submit({**JOB, "target": {"stem": stem}}).id for stem in STEMS}
+    found = {}
+    for stem, job_id in ids.items():
+        job = client.wait(job_id, timeout=SECONDS)
+        assert job.status == "succeeded", job.reason
+        found[stem] = client.front(job_id, kind="final").members[0].id
     client.submit(LONG)
-    return client.front(job.id, kind="final").members[0].id
+    return found
+
+
+@pytest.fixture(scope="module")
+def candidate(front: dict[str, UUID]) -> UUID:
+    return front["cifar"]
 
 
 def until(what: str, condition: Callable[[], Any]) -> Any:
@@ -69,10 +87,70 @@ def exporters(service: Embedded) -> list[psutil.Process]:
     return [process for process in found if process.is_running() and process.name() == "skyline-child"]
 
 
-@pytest.mark.parametrize("format", ["onnx", "pt2", "python"])
-def test_a_network_in_a_format_that_runs_elsewhere(
-    client: Client, candidate: UUID, format: str, tmp_path: Path
+NEEDS = {"onnx": ("onnxruntime", "numpy"), "pt2": ("torch",), "python": ("torch",)}
+RUNS = {
+    "onnx": """
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("network", providers=["CPUExecutionProvider"])
+for batch in (1, 3, 7):
+    kept = np.load(f"{batch}.npz")
+    (found,) = session.run(["logits"], {"input": kept["images"]})
+    print(found.shape == kept["logits"].shape, float(abs(found - kept["logits"]).max()))
+""",
+    "pt2": """
+import torch
+
+with open("network", "rb") as file:
+    run = torch.export.load(file).module()
+""",
+    "python": """
+import runpy
+import torch
+
+run = runpy.run_path("network")["load"]()
+""",
+}
+WITH_TORCH = """
+with torch.no_grad():
+    for batch in (1, 3, 7):
+        images, logits = torch.load(f"{batch}.pt")
+        found = run(images)
+        print(found.shape == logits.shape, float((found - logits).abs().max()))
+"""
+
+
+def keep_logits(weights: Path, folder: Path) -> None:
+    """Images and what PyTorch makes of them, for as many images at once as files are to take."""
+    model = Model.load(weights)
+    network = model.network("test")
+    for batch in (1, 3, 7):
+        images = torch.randn(batch, *model.architecture.skeleton.input)
+        with torch.no_grad():
+            logits = network(images)
+        torch.save((images, logits), folder / f"{batch}.pt")
+        np.savez(folder / f"{batch}.npz", images=images.numpy(), logits=logits.numpy())
+
+
+@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("format", NEEDS)
+def test_a_network_of_the_front_gives_its_logits_where_there_is_no_skyline(
+    client: Client, front: dict[str, UUID], stem: str, format: str, tmp_path: Path
 ) -> None:
+    weights = client.pull(front[stem], "safetensors", tmp_path / "weights")
+    client.pull(front[stem], format, tmp_path / "network")
+    keep_logits(weights, tmp_path)
+    script = RUNS[format] + ("" if format == "onnx" else WITH_TORCH)
+    absent = ("torch",) if format == "onnx" else ("numpy", "safetensors")
+    printed = alone(script, tmp_path, install(tmp_path / "installed", *NEEDS[format]), absent)
+    found = [line.split() for line in printed.splitlines()]
+    assert [shape for shape, _ in found] == ["True"] * 3
+    assert all(float(difference) <= 1e-4 for _, difference in found), found
+
+
+@pytest.mark.parametrize("format", NEEDS)
+def test_a_format_is_made_by_a_short_task(client: Client, candidate: UUID, format: str, tmp_path: Path) -> None:
     content = client.pull(candidate, format, tmp_path / "network").read_bytes()
     assert len(content) > 1000
     assert client.model(candidate, format) == content, "as it lies"
