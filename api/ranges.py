@@ -61,7 +61,12 @@ def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Ske
     wanted = spec.target
     searched = space.skeleton(images.input, images.classes)
     widths: Sequence[int | None] = wanted.widths or [None]
-    skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    try:
+        skeletons = [space.skeleton(images.input, images.classes, wanted.cells, width, wanted.stem) for width in widths]
+    except NasCoreError as error:
+        detail = f"the target does not fit space '{spec.space.name}': {error}"
+        expected = "cells, channels and a stem that the space can have"
+        return [], [Fault("Impossible network", detail, "/target", wanted.model_dump(exclude_none=True), expected)]
     found = []
     for path, skeleton in [("/space", searched), *(("/target", skeleton) for skeleton in skeletons)]:
         try:

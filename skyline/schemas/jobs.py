@@ -89,8 +89,8 @@ def _objective(value: Any) -> Any:
     """``error`` stands for ``{name: error}``; ``latency`` for ``latency_ms``."""
     if isinstance(value, str):
         value = {"name": value}
-    if isinstance(value, dict) and value.get("name") in ALIASES:
-        value = {**value, "name": ALIASES[value["name"]]}
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        value = {**value, "name": ALIASES.get(value["name"], value["name"])}
     return value
 
 

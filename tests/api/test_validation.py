@@ -289,6 +289,18 @@ def test_a_network_that_cannot_be_built(
     assert "maps shrink to nothing at 9 cells" in found.detail
 
 
+def test_a_target_that_the_space_cannot_have(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, target={"cells": 2, "channels": [4, 8]}))
+    assert paths(found) == ["/target"]
+    assert "the target does not fit space 'darts': cells: a stack of DARTS cells has at least 3; got 2" in found.detail
+
+
+@pytest.mark.parametrize("name", [["error"], {"name": "error"}, None, 1])
+def test_a_name_that_is_no_text(shared: httpx.Client, spec: dict[str, Any], name: Any) -> None:
+    found = refused(shared, changed(spec, objectives=["error", {"name": name}]))
+    assert paths(found) == ["/objectives/1/name"]
+
+
 def test_the_largest_space_is_counted_in_reasonable_time(shared: httpx.Client, spec: dict[str, Any]) -> None:
     space = {"name": "darts", "cells": 100, "nodes": 8}
     largest = changed(spec, space=space, target={"channels": list(range(4, 20))}, constraints={"params": {"max": 1}})
