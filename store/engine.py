@@ -25,10 +25,15 @@ BUSY_SECONDS = 10
 _engines: dict[tuple[URL, int], tuple[Engine, Engine]] = {}
 
 
-def parse_url(url: str | None = None) -> URL:
+def parse_url(url: str | URL | None = None) -> URL:
     """The database's address, default from the settings; ``postgresql://`` means psycopg 3."""
     parsed = make_url(url or settings().database_url)
     return parsed.set(drivername="postgresql+psycopg") if parsed.drivername in ("postgres", "postgresql") else parsed
+
+
+def shown_url(url: str | URL | None = None) -> str:
+    """The database's address fit to be told: without password, and without parameters, which may hold one."""
+    return parse_url(url).set(query={}).render_as_string(hide_password=True)
 
 
 def engine(url: str | None = None) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from store.engine import parse_url
+from store.engine import shown_url
 from store.schema import migrate
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     parser.add_argument("--url", help="the database; default: SKYLINE_DATABASE_URL, or the file in SKYLINE_DATA_DIR")
     url = parser.parse_args().url
     migrate(url)
-    print(f"{parse_url(url).render_as_string(hide_password=True)} is up to date")
+    print(f"{shown_url(url)} is up to date")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,10 @@ def trouble() -> str | None:
     try:
         with _client() as client:
             client.ping()
-    except (RedisError, OSError, ValueError) as error:
+    except (RedisError, OSError) as error:
         return f"the broker at {_shown_url()} does not answer: {error}"
+    except ValueError:  # its text may hold a part of the password
+        return f"the broker's address, {_shown_url()}, cannot be read; redis://:password@host:port/0 is wanted"
     return None
 
 
@@ -110,7 +112,7 @@ def depths() -> dict[str, int] | None:
             for name in names:
                 pipeline.llen(name)
             return dict(zip(names, pipeline.execute(), strict=True))
-    except (RedisError, OSError):
+    except (RedisError, OSError, ValueError):
         return None
 
 
@@ -198,5 +200,6 @@ def _client() -> Redis:
 
 
 def _shown_url() -> str:
-    url = urlsplit(settings().broker_url)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    """The broker's address fit to be told: without password, however that was written, and without parameters."""
+    scheme, _, rest = settings().broker_url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if rest else "not a URL"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, text
 
-from store.engine import build_for_migration, parse_url
+from store.engine import build_for_migration, parse_url, shown_url
 from store.errors import SchemaMismatchError
 
 if TYPE_CHECKING:
@@ -64,5 +64,4 @@ def check_schema(url: str | None = None) -> None:
         found = context.get_current_revision()
     if found != wanted:
         known = {revision.revision for revision in script.walk_revisions()}
-        shown = parsed.render_as_string(hide_password=True)
-        raise SchemaMismatchError(found, wanted, shown, newer=found is not None and found not in known)
+        raise SchemaMismatchError(found, wanted, shown_url(parsed), newer=found is not None and found not in known)

@@ -11,7 +11,7 @@ import time
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from store import queue
-from store.engine import parse_url
+from store.engine import shown_url
 from store.errors import SchemaMismatchError
 from store.session import check_schema
 
@@ -43,10 +43,9 @@ def database_trouble() -> str | None:
     except (SchemaMismatchError, ArgumentError) as error:
         raise NotReadyError(f"{error}\nnext: the database is the one that SKYLINE_DATABASE_URL names") from error
     except SQLAlchemyError as error:
-        shown = parse_url().render_as_string(hide_password=True)
         cause = str(getattr(error, "orig", None) or error).strip()
         return (
-            f"the database {shown} does not answer: {cause}\n"
+            f"the database {shown_url()} does not answer: {cause}\n"
             "next: start it, or set SKYLINE_DATABASE_URL to the one of the service that this worker is for"
         )
     return None

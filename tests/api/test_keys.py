@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.engine import URL
 
+from api import startup
 from api.app import app
 from api.guards import OPEN, scope_of
 from store import jobs, keys
+from store.errors import SchemaMismatchError
 from store.models import ApiKey, Base, Job
-from store.session import now, reading, unit_of_work
+from store.session import check_schema, now, reading, unit_of_work
 from tests.api.problems import problem
 
 DOCUMENT = app.openapi()
@@ -59,6 +63,64 @@ def test_the_walk_meets_every_kind_of_route() -> None:
     assert ("GET", "/metrics") in ROUTES and ("GET", "/v1/version") in ROUTES
     assert {scope_of(method) for method, _ in WRITES} == {"submit", "admin"}
     assert set(DOCUMENT["paths"]) - {path for _, path in ROUTES} == OPEN
+
+
+def routes(found: Iterable[Any]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Paths and methods of an application's routes, whichever routers hold them."""
+    for route in found:
+        if hasattr(route, "path"):
+            yield route.path, frozenset(route.methods)
+        else:
+            yield from routes(route.original_router.routes)
+
+
+def test_the_walk_meets_every_route_of_the_application() -> None:
+    """What the document does not tell of, nobody would have looked at."""
+    served = {(method, path) for path, methods in routes(app.routes) for method in methods - {"HEAD"}}
+    assert served == {*CLOSED, *(("GET", path) for path in OPEN)}
+
+
+METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"]
+PATHS = sorted({path for _, path in CLOSED})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_key_no_method_opens_anything(guarded: httpx.Client, method: str) -> None:
+    for path in [*PATHS, "/", "/nothing", "/v1/jobs/", "//v1/jobs", "/healthz/../v1/jobs", "/v1/jobs%2f"]:
+        response = guarded.request(method, concrete(path))
+        assert response.status_code == 401, f"{method} {path}"
+        assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_a_read_key_every_method_that_is_no_look_is_closed(guarded: httpx.Client, method: str) -> None:
+    headers = bearer(new_key("read"))
+    looking = method in ("GET", "HEAD", "OPTIONS")
+    for path in PATHS:
+        response = guarded.request(method, concrete(path), headers=headers)
+        assert response.status_code in ((200, 404, 405) if looking else (403,)), f"{method} {path}"
+        assert response.status_code == 200 or response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("state", ["expired", "revoked", "in the query", "in a cookie", "in the name of a user"])
+def test_a_key_that_does_not_count_opens_no_route(guarded: httpx.Client, state: str) -> None:
+    secret = new_key(lifetime=timedelta(days=1))
+    how: dict[str, Any] = {"headers": bearer(secret)}
+    with unit_of_work() as session:
+        if state == "expired":
+            session.execute(update(ApiKey).values(expires_at=now(session) - timedelta(seconds=1)))
+        elif state == "revoked":
+            keys.revoke(session, secret[:12])
+    if state == "in the query":
+        how = {"params": dict.fromkeys(("api_key", "key", "token", "access_token", "authorization"), secret)}
+    elif state == "in a cookie":
+        how = {"headers": {"Cookie": f"authorization=Bearer {secret}; api_key={secret}"}}
+    elif state == "in the name of a user":
+        how = {"auth": (secret, secret)}
+    for method, path in CLOSED:
+        response = guarded.request(method, concrete(path), **how)
+        problem(response, 401)
+        assert secret[12:] not in response.text + str(response.headers), f"{method} {path}"
 
 
 def test_without_a_key_every_route_is_closed(guarded: httpx.Client) -> None:
@@ -177,7 +239,11 @@ def test_use_is_noted(guarded: httpx.Client) -> None:
 
 
 def test_no_key_is_in_a_log_a_row_or_an_answer(
-    guarded: httpx.Client, spec: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    guarded: httpx.Client,
+    folder: Path,
+    spec: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.DEBUG)
     secret = new_key()
@@ -200,7 +266,10 @@ def test_no_key_is_in_a_log_a_row_or_an_answer(
     logged = "".join(record.getMessage() for record in caplog.records if not record.name.startswith("httpcore"))
     with reading() as session:
         rows = "".join(str(session.execute(select(table)).all()) for table in Base.metadata.sorted_tables)
+    kept = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert secret[:12].encode() in kept, "the database's files are among them"
     for key in (secret, WRONG):
+        assert key[12:].encode() not in kept
         assert key[12:] not in said
         assert key[12:] not in logged
         assert key[12:] not in rows
@@ -219,16 +288,73 @@ def test_a_key_in_the_wrong_place_is_not_repeated(guarded: httpx.Client) -> None
         assert secret[12:] not in response.text
 
 
+@pytest.mark.parametrize(
+    "database",
+    ["postgresql://user:hidden@127.0.0.1:1/x", "postgresql://127.0.0.1:1/x?user=me&password=hidden&connect_timeout=1"],
+)
+@pytest.mark.parametrize(
+    "broker",
+    [
+        "redis://:concealed@127.0.0.1:1/0",
+        "redis://user:concealed@127.0.0.1:1/0?password=concealed",
+        "redis://:conce/aled@127.0.0.1:1/0",
+        "redis://:conce#aled@127.0.0.1:1/0",
+        "redis://:conce?aled@127.0.0.1:1/0",
+        "amqp://user:concealed@127.0.0.1:1/",
+    ],
+)
 def test_addresses_with_passwords_are_not_told(
-    guarded: httpx.Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    guarded: httpx.Client,
+    database: str,
+    broker: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("SKYLINE_DATABASE_URL", "postgresql://user:hidden@127.0.0.1:1/x")
-    monkeypatch.setenv("SKYLINE_BROKER_URL", "redis://:concealed@127.0.0.1:1/0")
-    answers = [guarded.get(path, headers=bearer(WRONG)) for path in ("/v1/jobs", "/readyz")]
-    problem(answers[0], 503)
-    assert answers[1].status_code == 503
-    told = "".join(response.text for response in answers) + caplog.text
-    assert "hidden" not in told and "concealed" not in told
+    monkeypatch.setenv("SKYLINE_DATABASE_URL", database)
+    monkeypatch.setenv("SKYLINE_BROKER_URL", broker)
+    caplog.set_level(logging.DEBUG)
+    answers = [guarded.request(method, concrete(path), headers=bearer(WRONG)) for method, path in CLOSED]
+    for response in answers:
+        problem(response, 503)
+    ready = guarded.get("/readyz")
+    assert ready.status_code == 503
+    monkeypatch.setenv("SKYLINE_KEYS", "off")
+    answers += [ready, guarded.get("/metrics"), guarded.get("/v1/jobs")]
+    told = "".join(response.text + str(response.headers) for response in answers) + caplog.text
+    assert "the database did not answer in time" in told and "database unavailable at /v1/jobs" in told
+    for part in ("hidden", "conce", "aled"):
+        assert part not in told
+
+
+@pytest.mark.parametrize("broker", ["redis://:concealed@127.0.0.1:1/0", "redis://:conce/aled@127.0.0.1:1/0"])
+def test_a_broker_that_takes_no_message_is_told_without_its_password(
+    guarded: httpx.Client,
+    spec: dict[str, Any],
+    broker: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SKYLINE_BROKER_URL", broker)
+    caplog.set_level(logging.DEBUG)
+    response = guarded.post("/v1/jobs", json=spec, headers=bearer(new_key()))
+    assert response.status_code == 201, "the message waits"
+    told = response.text + guarded.get("/readyz").text + caplog.text
+    assert "the broker at redis://127.0.0.1:1/0 does not answer" in caplog.text
+    for part in ("conce", "aled"):
+        assert part not in told
+
+
+def test_tables_of_another_version_are_told_without_a_password(
+    guarded: httpx.Client, postgresql_server: URL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database ``postgres`` has none. This server lets anybody in, whatever password comes."""
+    address = postgresql_server.set(password=None).update_query_dict({"password": "hidden"})
+    monkeypatch.setenv("SKYLINE_DATABASE_URL", address.render_as_string(hide_password=False))
+    said = guarded.get("/readyz").json()["database"]
+    assert "has schema none" in said and "python -m store.migrate" in said
+    with pytest.raises(SchemaMismatchError) as caught:
+        check_schema()
+    assert "hidden" not in said + str(caught.value) + str(startup.mismatch()) + caplog.text
 
 
 # --- off --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from store.engine import shown_url
 from store.settings import settings
 
 
@@ -50,3 +51,15 @@ def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: 
     monkeypatch.setenv(f"SKYLINE_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         settings()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@db:5432/x", "postgresql+psycopg://me:***@db:5432/x"),
+        ("postgresql://db/x?user=me&password=secret", "postgresql+psycopg://db/x"),
+        ("sqlite:////data/skyline.db", "sqlite:////data/skyline.db"),
+    ],
+)
+def test_an_address_is_told_without_its_password(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
