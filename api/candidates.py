@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, files, views
-from api.conditional import unchanged
+from api.conditional import settle_range, unchanged
 from api.deps import CandidateId, JobId, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.openapi import Responses, answers, problems
@@ -44,6 +44,14 @@ class CandidateQuery(BaseModel):
     cursor: Annotated[str, Field(max_length=500)] | None = None
     """`next` of the page before."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class ModelQuery(BaseModel):
+    """What the network is wanted as."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    format: Annotated[str, Field(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json"
 
 
 @router.get(
@@ -97,7 +105,11 @@ _MODEL: Responses = {
         },
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": examples.ARCHITECTURE},
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            **{
+                exporter.media_type: {"schema": {"type": "string", "format": "binary"}}
+                for exporter in exports.values()
+                if exporter.needs_weights
+            },
         },
     },
     202: {
@@ -108,7 +120,7 @@ _MODEL: Responses = {
     },
     206: {"description": "The part of the file that `Range` asked for."},
     304: {"description": "The client has it (`If-None-Match`)."},
-    416: {"description": "`Range` lies outside the file."},
+    416: problems(416)[416],
 }
 
 
@@ -125,7 +137,7 @@ def read_model(
     candidate_id: CandidateId,
     session: Reading,
     request: Request,
-    format: Annotated[str, Query(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json",
+    query: Annotated[ModelQuery, Query()],
 ) -> Response:
     """`json` is the architecture of any candidate. The others are files of a verified one (else 409): `safetensors` is
     there from its verification, the rest is made when it is first asked for, loaded again and compared with the network
@@ -134,7 +146,7 @@ def read_model(
     `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
     tried once more.
     """
-    candidate = candidates.get(session, candidate_id)
+    candidate, format = candidates.get(session, candidate_id), query.format
     if format not in exports:
         known = ", ".join(exports)
         detail = f"unknown format '{format}'; a network can be had as: {known}"
@@ -158,6 +170,8 @@ def read_model(
             raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", gone)
         return _ordered(candidate_id, format)
     tag = f'"{file.sha256}"'
+    if not unchanged(request, tag):
+        settle_range(request, tag, path.stat().st_size)
     return _conditional(request, tag, FileResponse(path, media_type=exporter.media_type, headers={"ETag": tag}), name)
 
 

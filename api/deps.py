@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query
+from fastapi import Depends, Path
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from store.session import reading, unit_of_work
@@ -28,4 +29,5 @@ Writing = Annotated[Session, Depends(_writing, scope="function")]
 
 JobId = Annotated[UUID, Path(description="Id of the job.")]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
-CURSOR = Query(max_length=500, description="`next` of the page before.")
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""PostgreSQL takes any character but NUL."""

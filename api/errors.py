@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from api.headers import HEADERS
 from skyline.schemas import FieldError, Problem
@@ -32,6 +33,8 @@ ECHO_CHARACTERS = 200
 """How much of a refused value is sent back."""
 SECRET = re.compile(r"(skl_[A-Za-z0-9_-]{8})[A-Za-z0-9_-]+")
 """An API key, which may have come in the wrong place; its first characters are no secret."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +135,24 @@ def _store(request: Request, error: Exception) -> Response:
 def _http(request: Request, error: Exception) -> Response:
     """Unknown routes and wrong methods, as the framework raises them."""
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
+    status, headers = HTTPStatus(error.status_code), dict(error.headers or {})
     detail = str(error.detail)
     if status == HTTPStatus.NOT_FOUND:
         detail = f"there is nothing at {request.url.path}; /docs lists what there is"
     elif status == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.method} is not possible at {request.url.path}; it takes {allowed or 'other methods'}"
-    return answer(request, Problem(title=status.phrase, status=status, detail=detail), error.headers)
+        headers["Allow"] = _allowed(request)
+        detail = f"{request.method} is not possible at {request.url.path}; it takes {headers['Allow']}"
+    return answer(request, Problem(title=status.phrase, status=status, detail=detail), headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method that something at this path takes: the framework names those of the first route alone."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] == Match.FULL for route in request.app.routes)
+
+    return ", ".join(method for method in METHODS if taken(method))
 
 
 def _parameters(request: Request, error: Exception) -> Response:

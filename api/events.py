@@ -14,6 +14,7 @@ import anyio
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import examples, views
@@ -34,8 +35,21 @@ BATCH = 500
 """Events read at once."""
 LAST = 2**53
 """Numbers above have no exact form in JavaScript."""
+NUMBER = WithJsonSchema({"type": "integer", "minimum": 0, "maximum": LAST, "title": "Last-Event-Id"})
+"""A header is there or not; it cannot be null."""
 STREAM = "text/event-stream"
 _STREAMED = {"schema": {"type": "string"}, "example": examples.STREAM}
+
+
+class EventQuery(BaseModel):
+    """Where to go on, and how many."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    after: Annotated[int, Field(ge=0, le=LAST)] = 0
+    """Number of the last event seen."""
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+    """Events of a page; a stream has no limit."""
 
 
 @router.get(
@@ -49,9 +63,10 @@ _STREAMED = {"schema": {"type": "string"}, "example": examples.STREAM}
 )
 async def read_events(
     job_id: JobId,
-    after: Annotated[int, Query(ge=0, le=LAST, description="Number of the last event seen.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Events of a page; a stream has no limit.")] = 200,
-    last_event_id: Annotated[int | None, Header(ge=0, le=LAST, description="As `after`; goes before it.")] = None,
+    query: Annotated[EventQuery, Query()],
+    last_event_id: Annotated[
+        int | None, NUMBER, Header(ge=0, le=LAST, description="As `after`; goes before it.")
+    ] = None,
     accept: Annotated[str, Header(description=f"`{STREAM}` for a stream, else JSON.")] = "application/json",
 ) -> Response:
     """`Accept: text/event-stream` gives a stream: `id` is the event's number, `event` its type, `data` the whole event.
@@ -59,8 +74,8 @@ async def read_events(
     It goes on from `Last-Event-ID` (or `after`), so a reconnect misses nothing, and ends when the job has ended and
     all was sent. Otherwise a page of JSON; pass `next` as `after` to go on.
     """
-    start = after if last_event_id is None else last_event_id
-    _, first = await look(partial(_after, job_id, start, limit))  # 404 before a stream begins
+    start = query.after if last_event_id is None else last_event_id
+    _, first = await look(partial(_after, job_id, start, query.limit))  # 404 before a stream begins
     if STREAM in accept.lower():
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", "Vary": "Accept"}
         return StreamingResponse(_stream(job_id, start), media_type=STREAM, headers=headers)

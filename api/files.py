@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 def locate(path: str) -> Path | None:
     """The file at a path relative to the artefact folder; None when there is none, or when it lies outside."""
     root = settings().artefact_dir.resolve()
-    found = (root / path).resolve()
+    try:
+        found = (root / path).resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return None
     return found if found.is_relative_to(root) and found.is_file() else None
 
 

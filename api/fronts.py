@@ -118,7 +118,7 @@ def _position(query: FrontQuery, newest: int) -> tuple[int, int]:
     version, after = query.version, 0
     if query.cursor is not None:
         at, after = cursors.unpack(query.cursor, 2)
-        if not (_counts(at) and _counts(after)) or version not in (None, at):
+        if not (cursors.is_number(at) and cursors.is_number(after)) or version not in (None, at):
             raise InvalidCursorError(query.cursor)
         version = at
     if version is None:
@@ -126,10 +126,6 @@ def _position(query: FrontQuery, newest: int) -> tuple[int, int]:
     if version > newest:
         raise NotFoundError(f"version (newest: {newest}) of the {query.kind} front", str(version))
     return version, after
-
-
-def _counts(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------

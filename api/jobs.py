@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from api import examples, files, views
 from api.bodies import Document
 from api.catalog import known
-from api.deps import JobId, Reading, Writing
+from api.deps import JobId, Reading, Text, Writing
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
 from api.openapi import answers, job_body, problems
@@ -46,13 +46,22 @@ class JobQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     status: JobStatus | None = None
-    name: Annotated[str, Field(max_length=200)] | None = None
+    name: Annotated[Text, Field(max_length=200)] | None = None
     """The whole name."""
-    label: Annotated[str, Field(max_length=400)] | None = None
+    label: Annotated[Text, Field(max_length=400)] | None = None
     """`key=value`, or `key` alone."""
     cursor: Annotated[str, Field(max_length=500)] | None = None
     """`next` of the page before."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class WaitQuery(BaseModel):
+    """How long to hold the answer."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    wait: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0
+    """Seconds to hold the answer until the job moves on."""
 
 
 @router.post(
@@ -125,19 +134,14 @@ def list_jobs(query: Annotated[JobQuery, Query()], session: Reading) -> JobPage:
     summary="One job",
     responses={**answers(examples.JOB), **problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)},
 )
-async def read_job(
-    job_id: JobId,
-    wait: Annotated[
-        float, Query(ge=0, le=60, allow_inf_nan=False, description="Seconds to hold the answer until the job moves on.")
-    ] = 0,
-) -> Job:
+async def read_job(job_id: JobId, query: Annotated[WaitQuery, Query()]) -> Job:
     """Progress, phase, attempts and what it waits for.
 
     With `wait` the answer comes when status or phase have changed, at once for a job that has ended.
     """
     before = await look(partial(_stage, job_id))
-    with anyio.move_on_after(wait):
-        while wait and before[0] not in ENDED and await look(partial(_stage, job_id)) == before:
+    with anyio.move_on_after(query.wait):
+        while query.wait and before[0] not in ENDED and await look(partial(_stage, job_id)) == before:
             await anyio.sleep(LOOK_SECONDS)
     return await look(partial(_job, job_id))
 

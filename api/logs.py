@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, views
 from api.deps import JobId
@@ -28,6 +29,21 @@ _TEXT = {
 }
 
 
+class LogQuery(BaseModel):
+    """Of which attempts, where to go on, and how many."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    task: UUID | None = None
+    """Only of this task, as the job's attempts name it."""
+    attempt: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    """Only of attempts of this number."""
+    after: Annotated[int, Field(ge=0, le=LAST)] = 0
+    """`id` of the last piece seen."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 200
+    """Pieces of a page."""
+
+
 @router.get(
     "/{job_id}/log",
     summary="What a job's processes print",
@@ -39,10 +55,7 @@ _TEXT = {
 )
 def read_log(
     job_id: JobId,
-    task: Annotated[UUID | None, Query(description="Only of this task, as the job's attempts name it.")] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="Only of attempts of this number.")] = None,
-    after: Annotated[int, Query(ge=0, le=LAST, description="`id` of the last piece seen.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=500, description="Pieces of a page.")] = 200,
+    query: Annotated[LogQuery, Query()],
     accept: Annotated[str, Header(description=f"`{TEXT}` for all of it as text, else JSON.")] = "application/json",
 ) -> Response:
     """A page of pieces in the order in which they came; pass `next` as `after` to go on. Attempts that ran at once are
@@ -51,14 +64,14 @@ def read_log(
     `Accept: text/plain` gives all that there is now, attempt by attempt, under headings (`after` and `limit` are for
     pages).
     """
-    headers = {"Vary": "Accept"}
+    headers, task, attempt = {"Vary": "Accept"}, query.task, query.attempt
     with reading() as session:
         jobs.get(session, job_id)  # 404 before an answer begins
         if TEXT in accept.lower():
             attempts = logs.attempts(session, job_id, task=task, attempt=attempt)
             return StreamingResponse(readable(_chunks(attempts)), media_type=TEXT, headers=headers)
-        found = logs.page(session, job_id, task=task, attempt=attempt, after=min(after, 2**31 - 1), limit=limit)
-    page = LogPage(items=[views.log_chunk(piece) for piece in found], next=found[-1].id if found else after)
+        found = logs.page(session, job_id, **query.model_dump())
+    page = LogPage(items=[views.log_chunk(piece) for piece in found], next=found[-1].id if found else query.after)
     return Response(page.model_dump_json(), media_type="application/json", headers=headers)
 
 

@@ -62,6 +62,13 @@ PROBLEMS: dict[int, tuple[str, dict[str, Any]]] = {
             "detail": "got content type 'text/plain'; send application/json or application/yaml",
         },
     ),
+    416: (
+        "`Range` lies outside the file.",
+        {
+            "title": "Range outside the file",
+            "detail": "range 'bytes=4096-' lies outside the file, which has 2048 bytes",
+        },
+    ),
     429: (
         "The API key asks too often; ask again after `Retry-After` seconds.",
         {"title": "Too many requests", "detail": "this API key may ask 600 times a minute; ask again in 7 s"},

@@ -251,7 +251,7 @@ def _page_by_number(
         query = query.where(Candidate.status == status)
     if cursor is not None:
         (after,) = cursors.unpack(cursor, 1)
-        if not isinstance(after, int):
+        if not cursors.is_number(after):
             raise InvalidCursorError(cursor)
         query = query.where(Candidate.number < after if descending else Candidate.number > after)
     order = Candidate.number.desc() if descending else Candidate.number
@@ -285,7 +285,7 @@ def _page_by_value(
         if cursor is not None:
             try:
                 position = tuple_(literal(float(value)), literal(UUID(after), Uuid()))
-            except (TypeError, ValueError, AttributeError) as error:
+            except (TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise InvalidCursorError(cursor) from error
             query = query.where(place < position if descending else place > position)
         order = (Evaluation.value, Evaluation.candidate_id)
@@ -299,7 +299,7 @@ def _page_by_value(
         if status is not None:
             rest = rest.where(Candidate.status == status)
         if not in_values:
-            if not isinstance(after, int):
+            if not cursors.is_number(after):
                 raise InvalidCursorError(cursor or "")
             rest = rest.where(Candidate.number > after)
         rest = rest.order_by(Candidate.number).limit(limit + 1 - len(found))

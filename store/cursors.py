@@ -9,6 +9,8 @@ from typing import Any
 
 from store.errors import InvalidCursorError
 
+MOST = 2**31 - 1
+"""Of an integer column. PostgreSQL refuses to compare one with a larger number."""
 START: tuple[Any, Any] = (None, None)
 """Position before the first row of a list that is sorted by two things."""
 
@@ -27,3 +29,8 @@ def unpack(cursor: str, length: int) -> list[Any]:
     if not isinstance(position, list) or len(position) != length:
         raise InvalidCursorError(cursor)
     return position
+
+
+def is_number(value: object) -> bool:
+    """Whether a part of a position can be that of a row: a cursor may be anybody's invention."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
+from store import cursors
 from store.bulk import insert_rows
 from store.clock import now
 from store.errors import NotFoundError
@@ -42,5 +43,6 @@ def append(session: Session, job_id: UUID, items: Sequence[tuple[str, Mapping[st
 
 def after(session: Session, job_id: UUID, seq: int, limit: int = 500) -> list[Event]:
     """Events with numbers above ``seq``, in order."""
-    query = select(Event).where(Event.job_id == job_id, Event.seq > seq).order_by(Event.seq).limit(limit)
+    above = Event.seq > min(seq, cursors.MOST)
+    query = select(Event).where(Event.job_id == job_id, above).order_by(Event.seq).limit(limit)
     return list(session.scalars(query))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -169,8 +169,11 @@ def page(
     if cursor is not None:
         at, job_id = cursors.unpack(cursor, 2)
         try:
-            position = (literal(datetime.fromisoformat(at), Utc()), literal(UUID(job_id), Uuid()))
-        except (TypeError, ValueError, AttributeError) as error:
+            moment = datetime.fromisoformat(at)
+            if moment.tzinfo is None:
+                raise ValueError("a time without its zone")
+            position = (literal(moment.astimezone(UTC), Utc()), literal(UUID(job_id), Uuid()))
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidCursorError(cursor) from error
         query = query.where(tuple_(Job.created_at, Job.id) < tuple_(*position))
     jobs = list(session.scalars(query))

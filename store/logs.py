@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Select, delete, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
-from store import jobs
+from store import cursors, jobs
 from store.clock import now
 from store.models import Attempt, LogChunk, Task
 
@@ -82,7 +82,12 @@ def page(
     limit: int = 200,
 ) -> list[Piece]:
     """Chunks of a job with ids above ``after`` in the order in which they came; attempts at once are interleaved."""
-    query = _pieces().where(LogChunk.job_id == job_id, LogChunk.id > after).order_by(LogChunk.id).limit(limit)
+    query = (
+        _pieces()
+        .where(LogChunk.job_id == job_id, LogChunk.id > min(after, cursors.MOST))
+        .order_by(LogChunk.id)
+        .limit(limit)
+    )
     if task is not None:
         query = query.where(LogChunk.task_id == task)
     if attempt is not None:

@@ -84,6 +84,23 @@ def postgresql_url(postgresql_server: URL) -> Iterator[str]:
     store_session.dispose()
 
 
+@pytest.fixture(scope="module")
+def sqlite_for_a_module(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A fresh, migrated SQLite database for all tests of a module."""
+    path = tmp_path_factory.mktemp("database") / "skyline.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="module")
+def postgresql_for_a_module(postgresql_server: URL) -> Iterator[str]:
+    """A fresh, migrated PostgreSQL database for all tests of a module."""
+    url = postgresql_server.set(database="module")
+    _administer(postgresql_server, "CREATE DATABASE module TEMPLATE template")
+    yield url.render_as_string(hide_password=False)
+    _administer(postgresql_server, "DROP DATABASE module WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
     """A fresh, migrated database, on each kind in turn."""

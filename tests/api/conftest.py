@@ -16,6 +16,7 @@ import uvicorn
 from api.app import app
 from store import catalog
 from store.session import dispose, unit_of_work
+from tests.api.populated import Service, populate
 from tests.api.publications import publication
 
 QUEUES = ["search.cpu", "verify.cpu", "measure.cpu"]
@@ -63,6 +64,19 @@ def shared(server: str, sqlite_template: Path, tmp_path_factory: pytest.TempPath
         patch.setenv("SKYLINE_KEYS", "off")
         publish("worker-1")
         yield client
+        dispose()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A populated service that asks for keys, on each database in turn; the broker lives. For a whole module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKYLINE_DATA_DIR", str(tmp_path_factory.mktemp("service")))
+        patch.setenv("SKYLINE_DATABASE_URL", request.getfixturevalue(f"{request.param}_for_a_module"))
+        patch.setenv("SKYLINE_BROKER_URL", request.getfixturevalue("broker_server"))
+        patch.delenv("SKYLINE_KEYS", raising=False)
+        publish("worker-1")
+        yield populate()
         dispose()
 
 

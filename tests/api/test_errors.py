@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 import socket
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,8 +17,10 @@ from sqlalchemy.exc import OperationalError
 
 import store
 from api import bodies, errors
+from api.app import app
 from store import jobs
 from store.errors import StoreError
+from tests.api import results
 from tests.api.problems import problem
 
 JSON = {"Content-Type": "application/json"}
@@ -40,7 +43,28 @@ def test_unknown_routes_and_wrong_methods(shared: httpx.Client) -> None:
     problem(shared.get("/v1/jobs/"), 404)
     response = shared.put("/v1/jobs", json={})
     assert "PUT" in problem(response, 405).detail
-    assert response.headers["allow"]
+    assert response.headers["allow"] == "GET, POST", "all of them"
+    assert shared.get(f"/v1/jobs/{uuid4()}/cancel").headers["allow"] == "POST"
+    assert shared.post(f"/v1/jobs/{uuid4()}").headers["allow"] == "GET, DELETE"
+
+
+OPERATIONS = [
+    (method, path, operation) for path, item in app.openapi()["paths"].items() for method, operation in item.items()
+]
+ASKING = [path for _, path, operation in OPERATIONS if any(p["in"] == "query" for p in operation.get("parameters", ()))]
+
+
+@pytest.mark.parametrize("path", ASKING)
+def test_an_unknown_parameter_is_refused_where_there_are_others(shared: httpx.Client, path: str) -> None:
+    (candidate_id,) = results.record(job_id := results.job(), 1)
+    place = path.format(job_id=job_id, candidate_id=candidate_id)
+    assert shared.get(place).status_code == 200
+    found = problem(shared.get(place, params={"fromat": "onnx"}), 422)
+    assert [error.path for error in found.errors] == ["/query/fromat"]
+
+
+def test_there_are_such_routes() -> None:
+    assert len(ASKING) == 7
 
 
 @pytest.mark.parametrize(
