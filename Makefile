@@ -17,6 +17,11 @@ serve: $(VENV)/.base ## Install and start the service on http://127.0.0.1:8765 (
 test: $(VENV)/.dev ## Install with test tools and run the whole test suite
 	$(BIN)/python -m pytest
 
+fuzz: $(VENV)/.dev ## Ask the API and the readers of files at random, 200 examples each (about ten minutes)
+	SKYLINE_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_schemathesis.py tests/api/test_forged.py \
+		tests/api/test_jobspecs.py tests/nas_core/test_checkpoint.py tests/nas_core/test_hostile_files.py \
+		tests/nas_core/test_architecture.py
+
 chaos: $(VENV)/.dev ## Kill everything at random moments, ten times each, on both databases (about an hour)
 	$(BIN)/python -m tests.chaos --rows build/chaos.jsonl
 
@@ -41,4 +46,4 @@ $(VENV)/.dev: $(VENV)/.base
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
 
-.PHONY: help demo serve test check clean
+.PHONY: help demo serve test fuzz chaos check clean

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, genotype_from_json, skeleton_from_json
@@ -15,6 +15,7 @@ from nas_core.costs import OPS, count
 from nas_core.errors import InvalidGenotypeError, NasCoreError, UnknownNameError
 from nas_core.network import Network
 from nas_core.spaces.darts import DartsCells
+from tests.fuzz import fuzzed
 
 SPACE = DartsCells(cells=5, channels=8)
 SKELETON = SPACE.skeleton((3, 32, 32), 10)
@@ -157,7 +158,7 @@ def parsed(data: Any) -> Architecture | None:
     return None
 
 
-@settings(max_examples=200, derandomize=True)
+@fuzzed(8)
 @given(data=ANYTHING, text=st.text(max_size=60) | st.text(alphabet='{}[]",:0123456789eE-+.nul', max_size=60))
 def test_any_document_is_refused_in_words(data: Any, text: str) -> None:
     assert parsed(data) is None
@@ -176,7 +177,7 @@ def test_texts_that_break_readers(text: str) -> None:
     assert parsed(text) is None
 
 
-@settings(max_examples=400, derandomize=True)
+@fuzzed(16)
 @given(data=mutated())
 def test_a_mutated_document_is_an_architecture_or_refused_in_words(data: dict[str, Any]) -> None:
     found = parsed(data)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_core import checkpoint
 from nas_core.errors import CheckpointError
 from tests import bounded
+from tests.fuzz import fuzzed
 
 STATE = {
     "fence": 3,
@@ -141,19 +142,19 @@ def changed(content: bytes, changes: list[tuple[int, int]]) -> bytes:
     return bytes(data)
 
 
-@settings(max_examples=150, derandomize=True)
+@fuzzed(6)
 @given(content=st.binary(max_size=300) | st.binary(max_size=200).map(b"PK\x03\x04".__add__))
 def test_random_bytes(folder: Path, content: bytes) -> None:
     assert load(folder, content) is None
 
 
-@settings(max_examples=150, derandomize=True)
+@fuzzed(6)
 @given(changes=CHANGES, cut=st.integers(1, len(GOOD)) | st.none())
 def test_damaged_files(folder: Path, changes: list[tuple[int, int]], cut: int | None) -> None:
     load(folder, changed(GOOD, changes)[:cut])
 
 
-@settings(max_examples=300, derandomize=True)
+@fuzzed(12)
 @given(changes=CHANGES, cut=st.integers(1, len(MEMBERS[PICKLE])) | st.none())
 def test_damaged_pickles_under_a_right_checksum(folder: Path, changes: list[tuple[int, int]], cut: int | None) -> None:
     load(folder, archive(**{PICKLE: changed(MEMBERS[PICKLE], changes)[:cut]}))
@@ -175,7 +176,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, derandomize=True)
+@fuzzed(12)
 @given(words=st.lists(WORDS, max_size=12))
 def test_any_opcodes(folder: Path, words: list[bytes]) -> None:
     load(folder, archive(**{PICKLE: b"\x80\x02" + b"".join(words) + b"."}))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -33,6 +33,7 @@ from nas_core.datasets._npz import open_npz
 from nas_core.datasets._paths import below
 from nas_core.errors import DatasetError, DatasetMissingError
 from tests import bounded
+from tests.fuzz import fuzzed
 
 OWN = ("npz", "imagefolder")
 """Data sets whose files are the users'."""
@@ -121,7 +122,7 @@ def test_a_path_in_a_job_is_one_below_the_root_or_refused(root: Path, name: str,
     str(caught.value).encode()
 
 
-@settings(max_examples=300, derandomize=True)
+@fuzzed(12)
 @given(path=st.text(max_size=40) | st.lists(st.sampled_from(["..", ".", "/", "a", "out", "\\", "\0"])).map("/".join))
 def test_no_path_leads_out(folder: Path, path: str) -> None:
     if not (folder / "root" / "out").is_symlink():
@@ -231,21 +232,21 @@ DESCRIPTIONS = st.fixed_dictionaries(
 HEADERS = DESCRIPTIONS.map(repr).map(str.encode) | st.dictionaries(st.text(), st.integers()).map(repr).map(str.encode)
 
 
-@settings(max_examples=200, derandomize=True)
+@fuzzed(8)
 @given(header=HEADERS | BYTES, data=BYTES, name=st.sampled_from(["x_train", "y_train"]))
 def test_any_header(folder: Path, header: bytes, data: bytes, name: str) -> None:
     npz(folder, **{name: npy(header, data)})
     survey(folder)
 
 
-@settings(max_examples=100, derandomize=True)
+@fuzzed(4)
 @given(content=BYTES | BYTES.map(b"PK\x03\x04".__add__) | BYTES.map(lambda data: b"PK\x05\x06" + data[:18]))
 def test_any_file(folder: Path, content: bytes) -> None:
     (folder / "mine.npz").write_bytes(content)
     assert not survey(folder)
 
 
-@settings(max_examples=200, derandomize=True)
+@fuzzed(8)
 @given(changes=CHANGES)
 def test_damage_to_the_table_of_contents(folder: Path, changes: list[tuple[int, int]]) -> None:
     content = npz(folder).read_bytes()
@@ -315,7 +316,7 @@ for name in ("announced", "zeros", "half"):
 IDX = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 4, 4) + bytes(range(32))
 
 
-@settings(max_examples=300, derandomize=True)
+@fuzzed(12)
 @given(
     content=st.builds(changed, st.sampled_from([IDX, gzip.compress(IDX)]), CHANGES, st.none() | st.integers(1, 60))
     | BYTES
@@ -368,7 +369,7 @@ WORDS = OPCODES | st.sampled_from(
 )
 
 
-@settings(max_examples=400, derandomize=True)
+@fuzzed(16)
 @given(
     content=st.lists(WORDS, max_size=15).map(lambda words: b"\x80\x02" + b"".join(words) + b".")
     | st.builds(changed, st.just(BATCH[:200]), CHANGES)
@@ -410,7 +411,7 @@ def member(name: str, size: int = 100, **fields: Any) -> tarfile.TarInfo:
 TAR = archive(member("cifar-10-batches-bin/test_batch.bin"), member("x" * 120), member("y", pax_headers={"a": "b"}))
 
 
-@settings(max_examples=200, derandomize=True)
+@fuzzed(8)
 @given(
     content=st.builds(changed, st.just(TAR), CHANGES, st.none() | st.integers(1, len(TAR))).map(zlib.compress) | BYTES
 )
@@ -418,7 +419,7 @@ def test_any_archive(folder: Path, content: bytes) -> None:
     cifar(folder, content)
 
 
-@settings(max_examples=200, derandomize=True)
+@fuzzed(8)
 @given(changes=CHANGES, cut=st.none() | st.integers(1, len(TAR)))
 def test_damage_within_a_packed_archive(folder: Path, changes: list[tuple[int, int]], cut: int | None) -> None:
     cifar(folder, gzip.compress(changed(TAR, changes, cut), 1))
