@@ -25,6 +25,9 @@ T = TypeVar("T")
 MOST_INPUTS = 2
 FEWEST_CHANNELS = 2
 """Of a cell: what brings a map to half its size makes each half of the channels by itself."""
+Stem = Literal["cifar", "imagenet"]
+IMAGENET_FROM = 64
+"""Pixels from which the stem ``auto`` is the imagenet one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +134,17 @@ class Skeleton:
     """Cell type by position."""
     channels: int
     """Channels of the first cell; doubled at each reduction cell."""
-    stem: Literal["cifar", "imagenet"]
+    stem: Stem
     input: tuple[int, int, int]
     """Channels, height, width of an image."""
     classes: int
+
+
+def stem_for(wanted: str, input: tuple[int, int, int]) -> Stem:
+    """The stem for images of ``input`` (C, H, W): ``auto`` decides by their size."""
+    if wanted == "auto":
+        wanted = "imagenet" if min(input[1:]) >= IMAGENET_FROM else "cifar"
+    return "imagenet" if wanted == "imagenet" else "cifar"
 
 
 @dataclass(frozen=True, slots=True)

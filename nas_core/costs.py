@@ -274,30 +274,56 @@ def _op_cost(op: str, width: int | None, channels: int, stride: int, pool_norm: 
     return count_layers(op_layers(Edge(1, 0, op, width), channels, stride, pool_norm), size)
 
 
-def skeleton_constant(skeleton: Skeleton, last: Site) -> Cost:
-    """Stem, global pooling and classifier around a stack that ends in ``last``."""
+def stem_cost(skeleton: Skeleton) -> Cost:
+    """Everything before the first cell."""
     stem0, stem1 = stem_layers(skeleton)
+    return count_layers(stem0 + stem1, skeleton.input[1:])
+
+
+def classifier_cost(skeleton: Skeleton, last: Site) -> Cost:
+    """Global pooling and linear layer behind a stack that ends in ``last``."""
     linear = last.outputs * skeleton.classes
     pooling = last.outputs * last.size_out[0] * last.size_out[1]
-    stem = count_layers(stem0 + stem1, skeleton.input[1:])
-    return stem + Cost(linear + skeleton.classes, linear, linear + pooling)
+    return Cost(linear + skeleton.classes, linear, linear + pooling)
+
+
+def skeleton_constant(skeleton: Skeleton, last: Site) -> Cost:
+    """Stem and classifier around a stack that ends in ``last``."""
+    return stem_cost(skeleton) + classifier_cost(skeleton, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a network's cost is made of."""
+
+    stem: Cost
+    cells: tuple[Cost, ...]
+    """By position, preprocessing included."""
+    classifier: Cost
+
+    @property
+    def total(self) -> Cost:
+        return sum(self.cells, start=self.stem) + self.classifier
+
+
+def parts(architecture: Architecture) -> Parts:
+    """Exact cost of a network, part by part.
+
+    Raises InvalidGenotypeError or UnknownNameError for what cannot be built.
+    """
+    architecture.check()
+    types, skeleton = architecture.genotype.types, architecture.skeleton
+    where = sites(types, skeleton)
+    cells = []
+    for site in where:
+        cell = types[site.type]
+        cells.append(sum((edge_cost(site, cell, edge) for edge in cell.edges), start=cell_constant(site, cell)))
+    return Parts(stem_cost(skeleton), tuple(cells), classifier_cost(skeleton, where[-1]))
 
 
 def count(architecture: Architecture) -> Cost:
     """Exact cost of a network. Raises InvalidGenotypeError or UnknownNameError for what cannot be built."""
-    architecture.check()
-    last = sites(architecture.genotype.types, architecture.skeleton)[-1]
-    return sum(by_cell(architecture), start=skeleton_constant(architecture.skeleton, last))
-
-
-def by_cell(architecture: Architecture) -> list[Cost]:
-    """Cost of each cell, preprocessing included."""
-    types = architecture.genotype.types
-    parts = []
-    for site in sites(types, architecture.skeleton):
-        cell = types[site.type]
-        parts.append(sum((edge_cost(site, cell, edge) for edge in cell.edges), start=cell_constant(site, cell)))
-    return parts
+    return parts(architecture).total
 
 
 @dataclass(frozen=True)
