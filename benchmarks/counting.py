@@ -20,6 +20,7 @@ from nas_core.architecture import Architecture, CellType, Edge, Genotype
 from nas_core.costs import OPS, count
 from nas_core.counting import built_cost
 from nas_core.spaces.darts import INPUTS, TYPES, DartsCells
+from nas_core.spaces.nasbench201 import BENCHMARK_OPS, EDGES, NasBench201, genotype_of
 
 INPUTS_OF_IMAGES = ((3, 32, 32), (1, 28, 28), (3, 33, 47), (3, 64, 64), (1, 8, 8))
 
@@ -44,7 +45,15 @@ def darts(rng: np.random.Generator) -> Architecture:
     return Architecture(Genotype("darts", types), skeleton)
 
 
-SPACES: Mapping[str, Callable[[np.random.Generator], Architecture]] = {"darts": darts}
+def nasbench201(rng: np.random.Generator) -> Architecture:
+    """Any of the benchmark's cells, disconnected ones too."""
+    space = NasBench201(cells=3 * int(rng.integers(1, 6)) + 2, channels=int(rng.integers(2, 20)))
+    ops = [BENCHMARK_OPS[column] for column in rng.integers(len(BENCHMARK_OPS), size=len(EDGES))]
+    skeleton = space.skeleton(INPUTS_OF_IMAGES[rng.integers(len(INPUTS_OF_IMAGES))], int(rng.integers(2, 101)))
+    return Architecture(genotype_of(ops), skeleton)
+
+
+SPACES: Mapping[str, Callable[[np.random.Generator], Architecture]] = {"darts": darts, "nasbench201": nasbench201}
 """By space: a random network."""
 
 

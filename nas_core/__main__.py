@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_core.counting import Wanted, architecture_of, built_cost, report
+from nas_core.counting import Wanted, architecture_of, built_cost, is_arch, report
 from nas_core.errors import NasCoreError
 from nas_core.spaces import spaces
 
 DIFFERENT, USAGE = 1, 2
+GENOTYPE = "a JSON file: genotype, architecture or the form of DARTS; - reads stdin; or an arch string of NAS-Bench-201"
 MOST = 10_000
 """Pixels of a side, channels of an image, classes."""
 
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "count", help="parameters and multiply-adds of a network", description="Prints one JSON object."
     )
     add: Any = count.add_argument
-    add("genotype", metavar="GENOTYPE", help="a JSON file: genotype, architecture or the form of DARTS; - reads stdin")
+    add("genotype", metavar="GENOTYPE", help=GENOTYPE)
     add("--space", choices=sorted(spaces), help="refuse genotypes of another space")
     add("--cells", type=whole_number, help="cells of the stack; default: as the file or the space has it")
     add("--channels", type=whole_number, help="channels of the first cell; default: as the file or the space has it")
@@ -59,11 +60,17 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def _text(genotype: str) -> str:
+    if is_arch(genotype):
+        return genotype
+    return sys.stdin.read() if genotype == "-" else Path(genotype).read_text("utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 counted, 1 the two counts differ, 2 what was given cannot be counted."""
     given = parser().parse_args(arguments)
     try:
-        text = sys.stdin.read() if given.genotype == "-" else Path(given.genotype).read_text("utf-8")
+        text = _text(given.genotype)
         wanted = Wanted(given.cells, given.channels, given.stem, given.input, given.classes)
         architecture = architecture_of(text, wanted, given.space)
         found = report(architecture)

@@ -63,7 +63,8 @@ class CellType:
     concat: tuple[int, ...] = (2, 3, 4, 5)
     """Nodes concatenated on the channel axis to the cell's output."""
     pre: tuple[str, ...] = ("conv_1x1", "conv_1x1")
-    """How each input is brought to the cell's channels (a factorized reduce where its map is larger)."""
+    """How each input is brought to the cell's channels (a factorized reduce where its map is larger).
+    ``skip_connect``: not at all; the ops on its edges take it as it comes."""
     pool_norm: bool = False
     """Whether pools are followed by batch norm in the stand-alone network."""
     width: int | None = None
@@ -138,6 +139,9 @@ class Skeleton:
     input: tuple[int, int, int]
     """Channels, height, width of an image."""
     classes: int
+    frame: Literal["residual"] | None = None
+    """What stands around the cells, where it is not DARTS': ``residual`` (NAS-Bench-201) has a stem as wide as the
+    first cell, and a batch norm with ReLU before the global pooling."""
 
 
 def stem_for(wanted: str, input: tuple[int, int, int]) -> Stem:
@@ -250,6 +254,9 @@ def _canonical(value: Genotype | Skeleton | Architecture) -> str:
             for optional in ("width", "weight"):
                 if edge[optional] is None:
                     del edge[optional]
+    skeleton = plain if isinstance(value, Skeleton) else plain.get("skeleton")
+    if skeleton is not None and skeleton["frame"] is None:  # hashes are older than frames
+        del skeleton["frame"]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

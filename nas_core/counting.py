@@ -35,7 +35,9 @@ class Wanted:
 
 
 def read_document(text: str) -> Mapping[str, Any]:
-    """Raises InvalidGenotypeError for what is no JSON object."""
+    """Of a JSON object, or an arch string. Raises InvalidGenotypeError for what is neither."""
+    if is_arch(text):
+        return {"arch": text.strip()}
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -43,6 +45,11 @@ def read_document(text: str) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise InvalidGenotypeError(f"this is no JSON object, but {str(document)[:80]!r}")
     return document
+
+
+def is_arch(text: str) -> bool:
+    """Whether this means to be an arch string of NAS-Bench-201."""
+    return text.lstrip().startswith("|")
 
 
 def architecture_of(text: str, wanted: Wanted, space: str | None = None) -> Architecture:
