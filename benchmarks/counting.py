@@ -1,6 +1,6 @@
 """Whether the two ways of counting agree: the additive table without torch, and the built network.
 
-    python -m benchmarks.counting [--networks 1000] [--seed 0]
+    python -m benchmarks.counting [--networks 1000] [--seed 0] [--space darts ...]
 
 For each space, random networks of random depth, width, image size, fan-in, concatenation and middle width, every op
 known. Each is counted by the table and once more as built on the meta device. Prints one JSON object last: networks,
@@ -79,8 +79,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--space", choices=list(SPACES), nargs="+", default=list(SPACES))
     given = parser.parse_args()
-    found = {space: compare(space, given.networks, given.seed) for space in SPACES}
+    found = {space: compare(space, given.networks, given.seed) for space in given.space}
     print(json.dumps({"benchmark": "counting", "seed": given.seed, "spaces": found}))
     return int(any(result["different"] for result in found.values()))
 
