@@ -64,7 +64,7 @@ class CellType:
     """Nodes concatenated on the channel axis to the cell's output."""
     pre: tuple[str, ...] = ("conv_1x1", "conv_1x1")
     """How each input is brought to the cell's channels (a factorized reduce where its map is larger).
-    ``skip_connect``: not at all; the ops on its edges take it as it comes."""
+    ``identity``: not at all; the ops on its edges take it as it comes."""
     pool_norm: bool = False
     """Whether pools are followed by batch norm in the stand-alone network."""
     width: int | None = None

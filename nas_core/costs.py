@@ -199,7 +199,7 @@ def count_layers(layers: Sequence[Layer], size: Size) -> Cost:
     return Cost(params, macs, macs + extra)
 
 
-BARE = "skip_connect"
+BARE = "identity"
 """The preprocessing that is none."""
 PREPARATIONS = ("conv_1x1", BARE)
 

@@ -49,7 +49,7 @@ REDUCTION = CellType(
     reduction=True,
     combine="last",
     concat=(),
-    pre=("skip_connect",),
+    pre=("identity",),
 )
 """The residual block between two stages: it doubles the channels and halves the map."""
 
@@ -57,7 +57,7 @@ REDUCTION = CellType(
 def cell(ops: Sequence[str] = ()) -> CellType:
     """The searched cell with an op for each of EDGES."""
     edges = tuple(Edge(target, source, op) for (target, source), op in zip(EDGES, ops, strict=True)) if ops else ()
-    return CellType(edges, inputs=1, nodes=NODES, combine="last", concat=(), pre=("skip_connect",))
+    return CellType(edges, inputs=1, nodes=NODES, combine="last", concat=(), pre=("identity",))
 
 
 def genotype_of(ops: Sequence[str]) -> Genotype:

@@ -286,7 +286,7 @@ def test_disconnected_cells_are_refused() -> None:
 def normal(**changes: Any) -> Genotype:
     whole = {"edges": cell(("conv_1x1",) * 6).edges, "inputs": 1, "nodes": 3, "combine": "last", "concat": ()}
     return Genotype(
-        "nasbench201", {"normal": CellType(**{**whole, "pre": ("skip_connect",), **changes}), "reduce": REDUCTION}
+        "nasbench201", {"normal": CellType(**{**whole, "pre": ("identity",), **changes}), "reduce": REDUCTION}
     )
 
 
@@ -374,7 +374,7 @@ def test_skeletons_without_a_frame_are_written_as_before() -> None:
     assert skeleton_to_json(SKELETON)["frame"] == "residual"
 
 
-def bare(op: str, pre: str = "skip_connect", reduction: bool = False) -> CellType:
+def bare(op: str, pre: str = "identity", reduction: bool = False) -> CellType:
     return CellType((Edge(1, 0, op),), 1, 1, reduction, "last", (), (pre,))
 
 
@@ -401,13 +401,13 @@ def test_a_preprocessing_that_is_not_known_is_refused() -> None:
     architecture = Architecture(
         Genotype("x", {"a": bare("conv_3x3", "warp")}), Skeleton(("a",), 4, "cifar", (3, 8, 8), 2)
     )
-    with pytest.raises(UnknownNameError, match="unknown preprocessing op 'warp'; known: conv_1x1, skip_connect"):
+    with pytest.raises(UnknownNameError, match="unknown preprocessing op 'warp'; known: conv_1x1, identity"):
         count(architecture)
 
 
 def test_an_input_of_another_size_must_be_prepared() -> None:
     two = CellType(
-        (Edge(2, 0, "conv_3x3"), Edge(2, 1, "conv_3x3")), 2, 1, concat=(2,), pre=("skip_connect", "conv_1x1")
+        (Edge(2, 0, "conv_3x3"), Edge(2, 1, "conv_3x3")), 2, 1, concat=(2,), pre=("identity", "conv_1x1")
     )
     cells = {"reduce": bare("conv_3x3", reduction=True), "two": two}
     architecture = Architecture(Genotype("x", cells), Skeleton(("reduce", "two"), 4, "cifar", (3, 8, 8), 2))
