@@ -88,6 +88,7 @@ def test_cells_of_any_fan_in_count_as_published(
     assert round(found["params"] / 1e6, 3) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", benchmark.SPACES)
 def test_the_table_equals_the_built_network_on_random_architectures(space: str) -> None:
     assert benchmark.compare(space, 50, seed=1)["different"] == 0

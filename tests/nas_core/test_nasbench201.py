@@ -406,9 +406,7 @@ def test_a_preprocessing_that_is_not_known_is_refused() -> None:
 
 
 def test_an_input_of_another_size_must_be_prepared() -> None:
-    two = CellType(
-        (Edge(2, 0, "conv_3x3"), Edge(2, 1, "conv_3x3")), 2, 1, concat=(2,), pre=("identity", "conv_1x1")
-    )
+    two = CellType((Edge(2, 0, "conv_3x3"), Edge(2, 1, "conv_3x3")), 2, 1, concat=(2,), pre=("identity", "conv_1x1"))
     cells = {"reduce": bare("conv_3x3", reduction=True), "two": two}
     architecture = Architecture(Genotype("x", cells), Skeleton(("reduce", "two"), 4, "cifar", (3, 8, 8), 2))
     with pytest.raises(InvalidGenotypeError, match=r"an input map of \(8, 8\) cannot be taken as it comes"):
