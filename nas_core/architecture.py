@@ -25,6 +25,9 @@ T = TypeVar("T")
 MOST_INPUTS = 2
 FEWEST_CHANNELS = 2
 """Of a cell: what brings a map to half its size makes each half of the channels by itself."""
+Stem = Literal["cifar", "imagenet"]
+IMAGENET_FROM = 64
+"""Pixels from which the stem ``auto`` is the imagenet one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,8 @@ class CellType:
     concat: tuple[int, ...] = (2, 3, 4, 5)
     """Nodes concatenated on the channel axis to the cell's output."""
     pre: tuple[str, ...] = ("conv_1x1", "conv_1x1")
-    """How each input is brought to the cell's channels (a factorized reduce where its map is larger)."""
+    """How each input is brought to the cell's channels (a factorized reduce where its map is larger).
+    ``identity``: not at all; the ops on its edges take it as it comes."""
     pool_norm: bool = False
     """Whether pools are followed by batch norm in the stand-alone network."""
     width: int | None = None
@@ -131,10 +135,20 @@ class Skeleton:
     """Cell type by position."""
     channels: int
     """Channels of the first cell; doubled at each reduction cell."""
-    stem: Literal["cifar", "imagenet"]
+    stem: Stem
     input: tuple[int, int, int]
     """Channels, height, width of an image."""
     classes: int
+    frame: Literal["residual"] | None = None
+    """What stands around the cells, where it is not DARTS': ``residual`` (NAS-Bench-201) has a stem as wide as the
+    first cell, and a batch norm with ReLU before the global pooling."""
+
+
+def stem_for(wanted: str, input: tuple[int, int, int]) -> Stem:
+    """The stem for images of ``input`` (C, H, W): ``auto`` decides by their size."""
+    if wanted == "auto":
+        wanted = "imagenet" if min(input[1:]) >= IMAGENET_FROM else "cifar"
+    return "imagenet" if wanted == "imagenet" else "cifar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +254,9 @@ def _canonical(value: Genotype | Skeleton | Architecture) -> str:
             for optional in ("width", "weight"):
                 if edge[optional] is None:
                     del edge[optional]
+    skeleton = plain if isinstance(value, Skeleton) else plain.get("skeleton")
+    if skeleton is not None and skeleton["frame"] is None:  # hashes are older than frames
+        del skeleton["frame"]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 

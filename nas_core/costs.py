@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,11 @@ def _none(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm:
     return ()
 
 
+def _pool_conv(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+    point = conv(inputs, outputs, 1)
+    return (point,) if stride == 1 else (Layer("pool", inputs, inputs, (stride, stride), (stride, stride)), point)
+
+
 OPS: Mapping[str, OpLayers] = {
     "none": _none,
     "skip_connect": _skip,
@@ -139,15 +144,35 @@ OPS: Mapping[str, OpLayers] = {
     **{f"dil_conv_{k}x{k}": _dil(k) for k in (3, 5)},
     **{f"conv_{k}x{k}": _plain_conv(k) for k in (1, 3)},
     **{f"conv_{k}x1_1x{k}": _split_conv(k) for k in (3, 7)},
+    "pool_conv_1x1": _pool_conv,
 }
 """Every op with a known cost; an op that is not here cannot be counted."""
 
+KEEP_CHANNELS = frozenset({"none", "skip_connect", "avg_pool_3x3", *(f"max_pool_{k}x{k}" for k in (3, 5, 7))})
+"""Ops that give as many channels as they take (``skip_connect`` at stride 1 alone)."""
 
-def op_layers(edge: Edge, channels: int, stride: int, pool_norm: bool = False) -> tuple[Layer, ...]:
-    """Layers of an op between ``channels``-wide nodes. Raises UnknownNameError for an op without a known cost."""
+
+def check_channels(op: str, inputs: int, outputs: int, stride: int) -> None:
+    """Raises InvalidGenotypeError for an op that cannot go between nodes of these widths."""
+    if inputs != outputs and op in KEEP_CHANNELS and (op != "skip_connect" or stride == 1):
+        raise InvalidGenotypeError(
+            f"op '{op}' gives as many channels as it takes, but stands between nodes of {inputs} and {outputs}; "
+            "use a convolution, or bring the cell's input to its channels ('pre': conv_1x1)"
+        )
+
+
+def op_layers(
+    edge: Edge, channels: int, stride: int, pool_norm: bool = False, outputs: int | None = None
+) -> tuple[Layer, ...]:
+    """Layers of an op from a node of ``channels`` to one of ``outputs`` (default: as many).
+
+    Raises UnknownNameError for an op without a known cost, InvalidGenotypeError for widths that it cannot join.
+    """
     if edge.op not in OPS:
         raise UnknownNameError("op", edge.op, OPS)
-    return OPS[edge.op](channels, channels, stride, edge.width, pool_norm)
+    outputs = channels if outputs is None else outputs
+    check_channels(edge.op, channels, outputs, stride)
+    return OPS[edge.op](channels, outputs, stride, edge.width, pool_norm)
 
 
 Size = tuple[int, int]
@@ -174,6 +199,11 @@ def count_layers(layers: Sequence[Layer], size: Size) -> Cost:
     return Cost(params, macs, macs + extra)
 
 
+BARE = "identity"
+"""The preprocessing that is none."""
+PREPARATIONS = ("conv_1x1", BARE)
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A cell in its place: what comes in and at which size it works."""
@@ -192,15 +222,25 @@ class Site:
     def stride(self, cell: CellType, source: int) -> int:
         return 2 if cell.reduction and source < cell.inputs else 1
 
+    def width(self, cell: CellType, source: int) -> int:
+        """Channels of a node: an input that nothing prepares has those that it came with."""
+        return self.inputs[source][0] if source < cell.inputs and cell.pre[source] == BARE else self.channels
+
     def size_of(self, cell: CellType, source: int) -> Size:
         return self.size_in if source < cell.inputs else self.size_out
+
+
+def stem_width(skeleton: Skeleton) -> int:
+    """Channels of the cifar stem."""
+    return skeleton.channels * (3 if skeleton.frame is None else 1)
 
 
 def stem_layers(skeleton: Skeleton) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """Layers up to the first cell's input k-2, and the further ones up to its input k-1."""
     channels = skeleton.channels
     if skeleton.stem == "cifar":
-        return (conv(skeleton.input[0], 3 * channels, 3), _bn(3 * channels)), ()
+        width = stem_width(skeleton)
+        return (conv(skeleton.input[0], width, 3), _bn(width)), ()
     half = channels // 2
     first = (conv(skeleton.input[0], half, 3, 2), _bn(half), _relu(half), conv(half, channels, 3, 2), _bn(channels))
     return first, (_relu(channels), conv(channels, channels, 3, 2), _bn(channels))
@@ -223,8 +263,8 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
     for position, name in enumerate(skeleton.cells):
         cell = types[name]
         for op in cell.pre:
-            if op != "conv_1x1":
-                raise UnknownNameError("preprocessing op", op, ["conv_1x1"])
+            if op not in PREPARATIONS:
+                raise UnknownNameError("preprocessing op", op, PREPARATIONS)
         if cell.reduction:
             channels *= 2
         width = channels if cell.width is None else cell.width
@@ -233,7 +273,12 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
         size_out = _after(size_in, (2, 2)) if cell.reduction else size_in
         outputs = width * (len(cell.concat) if cell.combine == "concat" else 1)
         inputs = []
-        for source_channels, source_size in taken:
+        for op, (source_channels, source_size) in zip(cell.pre, taken, strict=True):
+            if op == BARE and source_size != size_in:
+                raise InvalidGenotypeError(
+                    f"cell {position}: an input map of {source_size} cannot be taken as it comes where others have "
+                    f"{size_in}; bring it there ('pre': conv_1x1)"
+                )
             if source_size != size_in and _after(source_size, (2, 2)) != size_in:
                 raise InvalidGenotypeError(
                     f"cell {position}: an input map of {source_size} cannot be brought to {size_in} by stride 2"
@@ -258,46 +303,75 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
 def cell_constant(site: Site, cell: CellType) -> Cost:
     """What a cell costs whatever its edges are: its preprocessing."""
     total = Cost()
-    for (channels, stride), size in zip(site.inputs, site.input_sizes, strict=True):
-        total += count_layers(preprocess(channels, site.channels, stride), size)
+    for op, (channels, stride), size in zip(cell.pre, site.inputs, site.input_sizes, strict=True):
+        if op != BARE:
+            total += count_layers(preprocess(channels, site.channels, stride), size)
     return total
 
 
 def edge_cost(site: Site, cell: CellType, edge: Edge) -> Cost:
     stride, size = site.stride(cell, edge.source), site.size_of(cell, edge.source)
-    return _op_cost(edge.op, edge.width, site.channels, stride, cell.pool_norm, size)
+    inputs = site.width(cell, edge.source)
+    return _op_cost(edge.op, edge.width, inputs, site.channels, stride, cell.pool_norm, size)
 
 
 @lru_cache(maxsize=65536)
-def _op_cost(op: str, width: int | None, channels: int, stride: int, pool_norm: bool, size: Size) -> Cost:
+def _op_cost(op: str, width: int | None, inputs: int, outputs: int, stride: int, pool_norm: bool, size: Size) -> Cost:
     """Few of an op's costs differ over the edges and positions of a deep network."""
-    return count_layers(op_layers(Edge(1, 0, op, width), channels, stride, pool_norm), size)
+    return count_layers(op_layers(Edge(1, 0, op, width), inputs, stride, pool_norm, outputs), size)
+
+
+def stem_cost(skeleton: Skeleton) -> Cost:
+    """Everything before the first cell."""
+    stem0, stem1 = stem_layers(skeleton)
+    return count_layers(stem0 + stem1, skeleton.input[1:])
+
+
+def classifier_cost(skeleton: Skeleton, last: Site) -> Cost:
+    """Global pooling and linear layer behind a stack that ends in ``last``, and what the frame puts before them."""
+    linear = last.outputs * skeleton.classes
+    pooling = last.outputs * last.size_out[0] * last.size_out[1]
+    before = () if skeleton.frame is None else (_bn(last.outputs), _relu(last.outputs))
+    return count_layers(before, last.size_out) + Cost(linear + skeleton.classes, linear, linear + pooling)
 
 
 def skeleton_constant(skeleton: Skeleton, last: Site) -> Cost:
-    """Stem, global pooling and classifier around a stack that ends in ``last``."""
-    stem0, stem1 = stem_layers(skeleton)
-    linear = last.outputs * skeleton.classes
-    pooling = last.outputs * last.size_out[0] * last.size_out[1]
-    stem = count_layers(stem0 + stem1, skeleton.input[1:])
-    return stem + Cost(linear + skeleton.classes, linear, linear + pooling)
+    """Stem and classifier around a stack that ends in ``last``."""
+    return stem_cost(skeleton) + classifier_cost(skeleton, last)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a network's cost is made of."""
+
+    stem: Cost
+    cells: tuple[Cost, ...]
+    """By position, preprocessing included."""
+    classifier: Cost
+
+    @property
+    def total(self) -> Cost:
+        return sum(self.cells, start=self.stem) + self.classifier
+
+
+def parts(architecture: Architecture) -> Parts:
+    """Exact cost of a network, part by part.
+
+    Raises InvalidGenotypeError or UnknownNameError for what cannot be built.
+    """
+    architecture.check()
+    types, skeleton = architecture.genotype.types, architecture.skeleton
+    where = sites(types, skeleton)
+    cells = []
+    for site in where:
+        cell = types[site.type]
+        cells.append(sum((edge_cost(site, cell, edge) for edge in cell.edges), start=cell_constant(site, cell)))
+    return Parts(stem_cost(skeleton), tuple(cells), classifier_cost(skeleton, where[-1]))
 
 
 def count(architecture: Architecture) -> Cost:
     """Exact cost of a network. Raises InvalidGenotypeError or UnknownNameError for what cannot be built."""
-    architecture.check()
-    last = sites(architecture.genotype.types, architecture.skeleton)[-1]
-    return sum(by_cell(architecture), start=skeleton_constant(architecture.skeleton, last))
-
-
-def by_cell(architecture: Architecture) -> list[Cost]:
-    """Cost of each cell, preprocessing included."""
-    types = architecture.genotype.types
-    parts = []
-    for site in sites(types, architecture.skeleton):
-        cell = types[site.type]
-        parts.append(sum((edge_cost(site, cell, edge) for edge in cell.edges), start=cell_constant(site, cell)))
-    return parts
+    return parts(architecture).total
 
 
 @dataclass(frozen=True)
@@ -315,14 +389,22 @@ def cost_table(
     skeleton: Skeleton,
     resource: Resource,
 ) -> CostTable:
-    """The table for cells ``types`` (their edges are ignored) with ``choices`` (edges as (target, source), ops)."""
+    """The table for cells ``types`` with ``choices`` (edges as (target, source), ops).
+
+    A type without choices costs what its own edges do; edges of the others are ignored.
+    """
     where = sites(types, skeleton)
     constant = getattr(skeleton_constant(skeleton, where[-1]), resource)
     entries = {name: np.zeros((len(edges), len(ops)), dtype=np.int64) for name, (edges, ops) in choices.items()}
-    alike: dict[tuple[str, int, Size, Size], list[Site]] = {}  # a deep stack has few kinds of place
+    alike: dict[tuple[Any, ...], list[Site]] = {}  # a deep stack has few kinds of place
     for site in where:
-        constant += getattr(cell_constant(site, types[site.type]), resource)
-        alike.setdefault((site.type, site.channels, site.size_in, site.size_out), []).append(site)
+        cell = types[site.type]
+        constant += getattr(cell_constant(site, cell), resource)
+        if site.type in choices:
+            widths = tuple(site.width(cell, source) for source in range(cell.inputs))
+            alike.setdefault((site.type, widths, site.channels, site.size_in, site.size_out), []).append(site)
+        else:
+            constant += sum(getattr(edge_cost(site, cell, edge), resource) for edge in cell.edges)
     for (name, *_), places in alike.items():
         edges, ops = choices[name]
         for row, (target, source) in enumerate(edges):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture, CellType
 from nas_core.costs import Site, sites
 from nas_core.devices import moved
-from nas_core.ops import Norm, make_op, preprocess
-from nas_core.stem import Classifier, Stem
+from nas_core.ops import Norm, make_op, prepare
+from nas_core.stem import Stem, classifier
 
 NORM = Norm()
 
@@ -30,18 +30,22 @@ def drop_path(x: Tensor, probability: float, generator: torch.Generator | None) 
 class Cell(nn.Module):
     """A discrete cell: nodes are sums of their ops' outputs."""
 
-    def __init__(self, site: Site, cell: CellType) -> None:
+    def __init__(self, site: Site, cell: CellType, norm: Norm = NORM) -> None:
         super().__init__()
         self.inputs = cell.inputs
-        self.pre = nn.ModuleList(preprocess(channels, site.channels, stride, NORM) for channels, stride in site.inputs)
+        self.pre = nn.ModuleList(
+            prepare(op, channels, site.channels, stride, norm)
+            for op, (channels, stride) in zip(cell.pre, site.inputs, strict=True)
+        )
         self.ops = nn.ModuleList(
             make_op(
                 edge.op,
-                site.channels,
+                site.width(cell, edge.source),
                 site.stride(cell, edge.source),
-                NORM,
+                norm,
                 pool_norm=cell.pool_norm,
                 middle=edge.width,
+                outputs=site.channels,
             )
             for edge in cell.edges
         )
@@ -105,7 +109,7 @@ class Network(nn.Module):
         where = sites(types, skeleton)
         self.stem = Stem(skeleton)
         self.cells = nn.ModuleList(Cell(site, types[site.type]) for site in where)
-        self.classifier = Classifier(where[-1].outputs, skeleton.classes)
+        self.classifier = classifier(skeleton, where[-1].outputs)
         self.auxiliary_at = 2 * len(where) // 3
         site = where[self.auxiliary_at]
         self.auxiliary: AuxiliaryHead | None = None

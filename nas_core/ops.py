@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
+from nas_core.costs import BARE, check_channels
 from nas_core.errors import UnknownNameError
 
 
@@ -119,6 +120,14 @@ class FactorizedReduce(nn.Module):
         return out
 
 
+class PoolConv(nn.Sequential):
+    """The mean of stride x stride pixels (at an edge, of those that are there), 1 x 1 convolution; no norm."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+        super().__init__(pool, PointConv(inputs, outputs))
+
+
 class Zero(nn.Module):
     """No connection: zeros of the right shape, never 0 * x, which keeps NaN alive."""
 
@@ -149,30 +158,45 @@ FAMILIES: dict[str, tuple[str, int]] = {
     **{f"dil_conv_{k}x{k}": ("dil", k) for k in (3, 5)},
     **{f"conv_{k}x{k}": ("conv", k) for k in (1, 3)},
     **{f"conv_{k}x1_1x{k}": ("split", k) for k in (3, 7)},
+    "pool_conv_1x1": ("poolconv", 1),
 }
 """Op name -> (family, kernel)."""
 
 
 def make_op(
-    name: str, channels: int, stride: int, norm: Norm, *, pool_norm: bool = False, middle: int | None = None
+    name: str,
+    channels: int,
+    stride: int,
+    norm: Norm,
+    *,
+    pool_norm: bool = False,
+    middle: int | None = None,
+    outputs: int | None = None,
 ) -> nn.Module:
-    """The op between nodes of ``channels``. Raises UnknownNameError."""
+    """The op from a node of ``channels`` to one of ``outputs`` (default: as many).
+
+    Raises UnknownNameError, and InvalidGenotypeError for widths that it cannot join.
+    """
     if name not in FAMILIES:
         raise UnknownNameError("op", name, FAMILIES)
     family, kernel = FAMILIES[name]
+    outputs = channels if outputs is None else outputs
+    check_channels(name, channels, outputs, stride)
     match family:
         case "none":
             return Zero(stride)
         case "skip":
-            return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, norm)
+            return nn.Identity() if stride == 1 else FactorizedReduce(channels, outputs, norm)
         case "sep":
-            return SeparableConv(channels, channels, kernel, stride, norm, middle)
+            return SeparableConv(channels, outputs, kernel, stride, norm, middle)
         case "dil":
-            return DilatedConv(channels, channels, kernel, stride, norm)
+            return DilatedConv(channels, outputs, kernel, stride, norm)
         case "conv":
-            return ReluConvNorm(channels, channels, kernel, stride, norm)
+            return ReluConvNorm(channels, outputs, kernel, stride, norm)
         case "split":
-            return SplitConv(channels, channels, kernel, stride, norm)
+            return SplitConv(channels, outputs, kernel, stride, norm)
+        case "poolconv":
+            return PoolConv(channels, outputs, stride)
         case _:
             return _pool(family, kernel, channels, stride, norm, pool_norm)
 
@@ -180,3 +204,8 @@ def make_op(
 def preprocess(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
     """Brings a cell's input to the cell's channels, and to half of its size at stride 2."""
     return FactorizedReduce(inputs, outputs, norm) if stride == 2 else ReluConvNorm(inputs, outputs, 1, 1, norm)
+
+
+def prepare(op: str, inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
+    """What a cell does to an input first: ``preprocess`` or nothing."""
+    return nn.Identity() if op == BARE else preprocess(inputs, outputs, stride, norm)

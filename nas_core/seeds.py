@@ -8,10 +8,12 @@ from typing import Any
 from nas_core.architecture import Genotype, genotype_from_json
 from nas_core.errors import InvalidGenotypeError
 from nas_core.spaces.darts import from_darts
+from nas_core.spaces.nasbench201 import from_arch
 
 FORMS = (
-    'a genotype {"space": ..., "types": {...}}, an architecture {"genotype": ..., "skeleton": ...} or '
-    'the form of DARTS {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., ...}'
+    'a genotype {"space": ..., "types": {...}}, an architecture {"genotype": ..., "skeleton": ...}, '
+    'the form of DARTS {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., ...} or '
+    'of NAS-Bench-201 {"arch": "|nor_conv_3x3~0|+|...|+|...|"}'
 )
 """In words, for messages."""
 
@@ -30,6 +32,12 @@ def read_genotype(document: Mapping[str, Any]) -> Genotype:
         return genotype_from_json(inner)
     if "normal" in document or "reduce" in document:
         return from_darts(document)
+    if "arch" in document:
+        unknown = sorted(set(document) - {"arch"})
+        if unknown or not isinstance(document["arch"], str):
+            what = f"unknown field '{unknown[0]}'" if unknown else f"its arch is {str(document['arch'])[:80]!r}"
+            raise InvalidGenotypeError(f"{what}; a cell of NAS-Bench-201 is one string, |op~0|+|op~0|op~1|+...")
+        return from_arch(document["arch"])
     if "types" in document:
         return genotype_from_json(document)
     named = ", ".join(sorted(map(str, document))[:8]) or "none"

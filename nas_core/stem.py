@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas_core.architecture import Skeleton
+from nas_core.costs import stem_width
 
 
 class Stem(nn.Module):
@@ -21,7 +22,8 @@ class Stem(nn.Module):
             return nn.BatchNorm2d(width, track_running_stats=track)
 
         if skeleton.stem == "cifar":
-            self.first = nn.Sequential(nn.Conv2d(images, 3 * channels, 3, padding=1, bias=False), norm(3 * channels))
+            width = stem_width(skeleton)
+            self.first = nn.Sequential(nn.Conv2d(images, width, 3, padding=1, bias=False), norm(width))
             self.second: nn.Module = nn.Identity()
         else:
             half = channels // 2
@@ -52,3 +54,21 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
         out: Tensor = self.linear(self.pool(x).flatten(1))
         return out
+
+
+class NormClassifier(Classifier):
+    """Batch norm and ReLU, then as the other one (NAS-Bench-201)."""
+
+    def __init__(self, channels: int, classes: int, track: bool = True) -> None:
+        super().__init__(channels, classes)
+        self.norm = nn.Sequential(nn.BatchNorm2d(channels, track_running_stats=track), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
+        return super().forward(self.norm(x))
+
+
+def classifier(skeleton: Skeleton, channels: int, track: bool = True) -> Classifier:
+    """The one of a skeleton's frame, behind maps of ``channels``."""
+    if skeleton.frame is None:
+        return Classifier(channels, skeleton.classes)
+    return NormClassifier(channels, skeleton.classes, track)

@@ -26,6 +26,12 @@ from store.models import Base
 from tests import s3
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nas-data", type=Path, metavar="FOLDER", help="a folder with nasbench201.csv.gz, for the tests that want it"
+    )
+
+
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets (some 100 bytes)."""

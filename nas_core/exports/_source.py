@@ -19,10 +19,10 @@ from torch import nn
 
 from nas_core import ops
 from nas_core.architecture import CellType, Edge
-from nas_core.costs import Site, sites
+from nas_core.costs import BARE, Site, sites
 from nas_core.errors import ExportError
 from nas_core.exports._model import Model
-from nas_core.stem import Classifier, Stem
+from nas_core.stem import Classifier, NormClassifier, Stem
 
 WIDTH = 120
 """Columns of a line."""
@@ -87,7 +87,7 @@ CELL = '''class {name}(nn.Module):
     def __init__(self, before: list[tuple[int, int]], channels: int) -> None:
         """``before``: channels of each input, and the stride that brings it to the size of this cell's maps."""
         super().__init__()
-        self.pre = nn.ModuleList([preprocess(width, channels, stride, NORM) for width, stride in before])
+        self.pre = nn.ModuleList({pre})
         self.ops = nn.ModuleList(
             [
 {ops}
@@ -111,7 +111,7 @@ NETWORK = '''class Network(nn.Module):
 {cells}
             ]
         )
-        self.classifier = Classifier({outputs}, CLASSES)
+        self.classifier = {classifier}({outputs}, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:  # normalised images (N, C, H, W) -> logits (N, classes)
         states = self.stem(x)
@@ -178,11 +178,11 @@ def source(model: Model) -> str:
             mean=tuple(model.mean),
             std=tuple(model.std),
         ),
-        *_definitions({"preprocess", *called}),
-        inspect.getsource(Classifier),
+        *_definitions(called | ({"preprocess"} if any(_prepares(types[name]) for name in names) else set())),
+        *(inspect.getsource(kind) for kind in _classifiers(network.classifier)),
         _stem(network.stem),
         *(_cell(types[name], name, names[name], calls[name]) for name in names),
-        _network(where, names),
+        _network(where, names, type(network.classifier).__name__),
         TAIL.format(architecture=pformat(model.architecture.to_json(), width=WIDTH), weights=_text(network)),
     ]
     return "\n\n".join(part.strip("\n") + "\n" for part in parts)
@@ -206,13 +206,15 @@ def _class_names(types: Iterator[str]) -> dict[str, str]:
 def _op(edge: Edge, cell: CellType) -> str:
     """The call that makes an edge's op, as nas_core.ops.make_op does."""
     family, kernel = ops.FAMILIES[edge.op]
-    stride = 2 if cell.reduction and edge.source < cell.inputs else 1
-    common = f"channels, channels, {kernel}, {stride}, NORM"
+    from_input = edge.source < cell.inputs
+    stride = 2 if cell.reduction and from_input else 1
+    width = f"before[{edge.source}][0]" if from_input and cell.pre[edge.source] == BARE else "channels"
+    common = f"{width}, channels, {kernel}, {stride}, NORM"
     match family:
         case "none":
             return f"Zero({stride})"
         case "skip":
-            return "nn.Identity()" if stride == 1 else "FactorizedReduce(channels, channels, NORM)"
+            return "nn.Identity()" if stride == 1 else f"FactorizedReduce({width}, channels, NORM)"
         case "sep":
             return f"SeparableConv({common}, {edge.width})"
         case "dil":
@@ -221,12 +223,34 @@ def _op(edge: Edge, cell: CellType) -> str:
             return f"ReluConvNorm({common})"
         case "split":
             return f"SplitConv({common})"
+        case "poolconv":
+            return f"PoolConv({width}, channels, {stride})"
         case "max" | "avg":
             apart = "" if family == "max" else ", count_include_pad=False"
             pool = f"nn.{family.capitalize()}Pool2d({kernel}, {stride}, padding={kernel // 2}{apart})"
             return f"nn.Sequential({pool}, NORM(channels))" if cell.pool_norm else pool
         case _:
             raise ExportError(f"op '{edge.op}' has no Python source yet; add its family to nas_core/exports/_source.py")
+
+
+def _prepares(cell: CellType) -> bool:
+    return any(op != BARE for op in cell.pre)
+
+
+def _pre(cell: CellType) -> str:
+    """The list of what a cell does to its inputs first, as nas_core.ops.prepare does."""
+    if all(op != BARE for op in cell.pre):
+        return "[preprocess(width, channels, stride, NORM) for width, stride in before]"
+    calls = [
+        "nn.Identity()" if op == BARE else f"preprocess(before[{n}][0], channels, before[{n}][1], NORM)"
+        for n, op in enumerate(cell.pre)
+    ]
+    return f"[{', '.join(calls)}]"
+
+
+def _classifiers(module: Classifier) -> list[type[Classifier]]:
+    """The class of a network's classifier, after what it stands on."""
+    return [Classifier, NormClassifier] if isinstance(module, NormClassifier) else [Classifier]
 
 
 def _definitions(names: set[str]) -> list[str]:
@@ -291,6 +315,7 @@ def _cell(cell: CellType, kind: str, name: str, calls: list[str]) -> str:
         last=first + cell.nodes - 1,
         type=ascii(kind),
         inputs=cell.inputs,
+        pre=_pre(cell),
         ops="\n".join(made),
         given=", ".join(f"node{node}" for node in range(first)) if first > 1 else "(node0,)",
         nodes="\n".join(nodes),
@@ -298,9 +323,9 @@ def _cell(cell: CellType, kind: str, name: str, calls: list[str]) -> str:
     )
 
 
-def _network(where: list[Site], names: dict[str, str]) -> str:
+def _network(where: list[Site], names: dict[str, str], classifier: str) -> str:
     cells = [f"{' ' * 16}{names[site.type]}({list(site.inputs)}, {site.channels})," for site in where]
-    return NETWORK.format(cells="\n".join(cells), outputs=where[-1].outputs)
+    return NETWORK.format(cells="\n".join(cells), classifier=classifier, outputs=where[-1].outputs)
 
 
 def _text(network: nn.Module) -> str:

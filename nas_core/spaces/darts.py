@@ -16,7 +16,7 @@ from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json
+from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json, stem_for
 from nas_core.costs import OPS, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.settings import settings
@@ -41,8 +41,6 @@ TYPES = ("normal", "reduce")
 FEWEST_CELLS = 3
 """Below, a stack has reduction cells alone, and genotypes that differ in the normal cell would be one network."""
 MUTATION_TRIES = 100
-IMAGENET_FROM = 64
-"""Pixels from which the stem ``auto`` is the imagenet one."""
 
 
 @spaces.register("darts")
@@ -101,12 +99,9 @@ class DartsCells:
         depth = cells or self.cells
         if depth < FEWEST_CELLS:
             raise InvalidSettingsError(f"cells: a stack of DARTS cells has at least {FEWEST_CELLS}; got {depth}")
-        stem = stem or self.stem
-        if stem == "auto":
-            stem = "imagenet" if min(input[1:]) >= IMAGENET_FROM else "cifar"
         reductions = {depth // 3, 2 * depth // 3}
         stack = tuple("reduce" if position in reductions else "normal" for position in range(depth))
-        return Skeleton(stack, channels or self.channels, "imagenet" if stem == "imagenet" else "cifar", input, classes)
+        return Skeleton(stack, channels or self.channels, stem_for(stem or self.stem, input), input, classes)
 
     def check(self, genotype: Genotype) -> None:
         """Raises InvalidGenotypeError for a genotype outside the space."""

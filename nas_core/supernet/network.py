@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from nas_core.architecture import CellType, Skeleton
 from nas_core.costs import Site, sites
-from nas_core.ops import SEARCH_NORM, make_op, preprocess
-from nas_core.stem import Classifier, Stem
+from nas_core.network import Cell
+from nas_core.ops import SEARCH_NORM, make_op, prepare
+from nas_core.stem import Stem, classifier
 
 Layout = Mapping[str, tuple[CellType, Sequence[tuple[int, int]], Sequence[str]]]
 """By cell type: the cell (its edges are ignored), edges as (target, source), ops."""
@@ -36,6 +37,7 @@ class SupernetCell(nn.Module):
         edges: Sequence[tuple[int, int]],
         ops: Sequence[str],
         share_features: bool,
+        pool_norm: bool,
     ) -> None:
         super().__init__()
         self.cell_type = site.type
@@ -48,15 +50,18 @@ class SupernetCell(nn.Module):
         }
         self.share_features = share_features
         self.pre = nn.ModuleList(
-            preprocess(channels, site.channels, stride, SEARCH_NORM) for channels, stride in site.inputs
+            prepare(op, channels, site.channels, stride, SEARCH_NORM)
+            for op, (channels, stride) in zip(cell.pre, site.inputs, strict=True)
         )
         self.ops = nn.ModuleDict()
         for row, (_, source) in enumerate(self.edges):
             for column, name in enumerate(self.names):
                 key = self._key(row, column)
                 if name != "none" and key not in self.ops:
-                    stride = site.stride(cell, source)
-                    self.ops[key] = make_op(name, site.channels, stride, SEARCH_NORM, pool_norm=True)
+                    width, stride = site.width(cell, source), site.stride(cell, source)
+                    self.ops[key] = make_op(
+                        name, width, stride, SEARCH_NORM, pool_norm=pool_norm, outputs=site.channels
+                    )
         self._empty = (site.channels, *site.size_out)
 
     def _key(self, row: int, column: int) -> str:
@@ -91,29 +96,46 @@ class SupernetCell(nn.Module):
 class Supernet(nn.Module):
     """Cells of all ops on a skeleton. Batch norm always uses batch statistics; cells have no affine parameters."""
 
-    def __init__(self, layout: Layout, skeleton: Skeleton, *, share_features: bool = False) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        skeleton: Skeleton,
+        *,
+        share_features: bool = False,
+        fixed: Mapping[str, CellType] | None = None,
+        pool_norm: bool = True,
+    ) -> None:
+        """``fixed``: cell types of the stack that have nothing to choose. ``pool_norm``: a batch norm behind pools."""
         super().__init__()
+        fixed = fixed or {}
         self.skeleton = skeleton
         self.shapes = {name: (len(edges), len(ops)) for name, (_, edges, ops) in layout.items()}
         """(edges, ops) of each type's gates."""
-        where = sites({name: cell for name, (cell, _, _) in layout.items()}, skeleton)
+        where = sites({name: cell for name, (cell, _, _) in layout.items()} | dict(fixed), skeleton)
         self.stem = Stem(skeleton, track=False)
         self.cells = nn.ModuleList(
-            SupernetCell(site, *layout[site.type], share_features=share_features) for site in where
+            Cell(site, fixed[site.type], SEARCH_NORM)
+            if site.type in fixed
+            else SupernetCell(site, *layout[site.type], share_features=share_features, pool_norm=pool_norm)
+            for site in where
         )
-        self.classifier = Classifier(where[-1].outputs, skeleton.classes)
+        self.classifier = classifier(skeleton, where[-1].outputs, track=False)
 
     def forward(
         self, x: Tensor, gates: Mapping[str, Tensor] | None = None, active: Selection | None = None
     ) -> Tensor:  # (N, C, H, W) -> (N, classes)
         states = self.stem(x)
         for cell in self.cells:
-            assert isinstance(cell, SupernetCell)
-            out = cell(
-                states[-cell.inputs :],
-                None if gates is None else gates[cell.cell_type],
-                None if active is None else active[cell.cell_type],
-            )
+            assert isinstance(cell, SupernetCell | Cell)
+            before = states[-cell.inputs :]
+            if isinstance(cell, Cell):
+                out = cell(before, 0.0, None)
+            else:
+                out = cell(
+                    before,
+                    None if gates is None else gates[cell.cell_type],
+                    None if active is None else active[cell.cell_type],
+                )
             states = [states[-1], out]
         logits: Tensor = self.classifier(states[-1])
         return logits

@@ -213,9 +213,9 @@ class JobSpec(BaseModel):
     algorithm: AlgorithmSpec
     seed_genotypes: Annotated[list[dict[str, Any]], Field(max_length=MOST_SEEDS)] = Field(default_factory=list)
     """Known architectures that the search evaluates besides what it finds: genotypes as in a candidate's
-    `architecture`, whole architectures, of which the genotype is taken, or the form of DARTS, `{"normal":
-    [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}`. They are stored as
-    genotypes; of equal ones the first is kept."""
+    `architecture`, whole architectures, of which the genotype is taken, the form of DARTS, `{"normal":
+    [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}`, or of NAS-Bench-201,
+    `{"arch": "|nor_conv_3x3~0|+..."}`. They are stored as genotypes; of equal ones the first is kept."""
     budget: Budget = Budget()
     verify: VerifySpec = VerifySpec()
     resources: Resources = Resources()

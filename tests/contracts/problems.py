@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -34,10 +36,10 @@ def splits(seed: int = 0, images: int = 160) -> Splits:
     )
 
 
-def genotypes(count: int) -> tuple[Genotype, ...]:
+def genotypes(count: int, space: Any = SPACE) -> tuple[Genotype, ...]:
     """Known ones, always the same."""
     rng = np.random.default_rng(1234)
-    return tuple(distinct(lambda: SPACE.sample(rng), count, ()))
+    return tuple(distinct(lambda: space.sample(rng), count, ()))
 
 
 def problem(
@@ -47,17 +49,18 @@ def problem(
     bounds: dict[str, Bound] | None = None,
     widths: int = 1,
     seeds: int = 0,
-) -> Problem[DartsCells]:
+    space: Any = SPACE,
+) -> Problem[Any]:
     parts = splits()
     return Problem(
-        space=SPACE,
+        space=space,
         axes=Axes({"error": Error(), "params": Params()}, bounds or {}),
-        skeleton=SPACE.skeleton(parts.input, parts.classes),
-        targets=tuple(SPACE.skeleton(parts.input, parts.classes, channels=2 + 2 * n) for n in range(widths)),
+        skeleton=space.skeleton(parts.input, parts.classes),
+        targets=tuple(space.skeleton(parts.input, parts.classes, channels=2 + 2 * n) for n in range(widths)),
         budget=Budget(evaluations, epochs),
         seed=seed,
         rng=np.random.default_rng(seed),
         device=torch.device("cpu"),
         splits=parts,
-        seeds=genotypes(seeds),
+        seeds=genotypes(seeds, space),
     )

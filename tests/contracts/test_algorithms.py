@@ -11,10 +11,12 @@ import pytest
 
 from nas_core import checkpoint, settings
 from nas_core.algorithms import algorithms
+from nas_core.architecture import genotype_from_json
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
 from nas_core.search import Problem, SearchAlgorithm, drive, start
+from nas_core.spaces.nasbench201 import NasBench201
 from tests.contracts.problems import SPACE, problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,6 +150,25 @@ def test_a_space_that_does_not_fit_is_refused(name: str, index: int) -> None:
     object.__setattr__(on, "space", Nothing())
     with pytest.raises(IncompatibleSpaceError, match="needs a space that is"):
         start(made(name, index), on)
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_a_space_with_cells_that_are_not_searched(name: str, index: int, tmp_path: Path) -> None:
+    """NAS-Bench-201: one cell type to search, one fixed, genotypes that are refused although they can be written."""
+    space = NasBench201(cells=5, channels=2)
+    on = problem(evaluations=7, epochs=2, widths=2, seeds=2, space=space)
+    events = run(made(name, index), on, tmp_path)
+    evaluated = [event for event in events if event[0] == "evaluated"]
+    assert evaluated
+    for _, key, (narrow, wide), failure in evaluated:
+        space.check(genotype_from_json(key))
+        assert failure is None
+        assert narrow["params"]["value"] < wide["params"]["value"]
+    place = sorted(int(path.stem) for path in tmp_path.glob("*.pt"))[0]
+    state = checkpoint.load(tmp_path / f"{place}.pt")
+    again = problem(evaluations=7, epochs=2, widths=2, seeds=2, space=space)
+    rest = [shown(event) for event in drive(start(made(name, index), again, state), Evaluator(again))]
+    assert rest == events[place + 1 :]
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)

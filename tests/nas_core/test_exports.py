@@ -27,6 +27,7 @@ from nas_core.exports import Model, export, exports
 from nas_core.exports._source import source
 from nas_core.network import Network
 from nas_core.ops import FAMILIES, PointConv
+from nas_core.spaces.nasbench201 import NasBench201, from_arch
 from tests.runtimes import alone, install
 
 BATCHES = (1, 3, 7)
@@ -67,6 +68,10 @@ ARCHITECTURES = {
     ),
     "imagenet": Architecture(
         Genotype("made up", {"normal": plain()}), Skeleton(("normal", "normal"), 6, "imagenet", (2, 37, 43), 5)
+    ),
+    "residual": Architecture(
+        from_arch("|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"),
+        NasBench201(cells=5, channels=4).skeleton((3, 13, 11), 7),
     ),
     "chain": Architecture(
         Genotype("chains", {"a": chain("dil_conv_3x3", False), "A": chain("skip_connect", True)}),
