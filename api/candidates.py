@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import examples, files, posting, transfer, views
 from api.bodies import DocumentIfAny
 from api.conditional import unchanged
-from api.deps import CandidateId, JobId, Reading, Writing
+from api.deps import CandidateId, JobId, NoQuery, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.keys import CallerDep
 from api.openapi import Responses, answers, document_body, problems
@@ -93,6 +93,7 @@ def read_candidate(candidate_id: CandidateId, session: Reading) -> Candidate:
 
 @router.post(
     "/candidates/{candidate_id}/retry",
+    dependencies=[NoQuery],
     summary="Verify a candidate again whose verification failed",
     responses={
         **answers({**examples.CANDIDATE, "status": "evaluated", "values": {}, "test": None, "artefacts": ["json"]}),
@@ -110,6 +111,7 @@ def retry_candidate(candidate_id: CandidateId, session: Writing) -> Candidate:
 
 @router.post(
     "/candidates/{candidate_id}/verify",
+    dependencies=[NoQuery],
     status_code=HTTPStatus.CREATED,
     summary="Verify a candidate anew: other data, width, depth or budget",
     openapi_extra=document_body(TransferSpec, examples.TRANSFER, required=False),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import examples, registrations
 from api.bodies import Document
 from api.catalog import known
-from api.deps import DatasetName, Reading, Writing
+from api.deps import DatasetName, NoQuery, Reading, Writing
 from api.openapi import answers, document_body, problems
 from skyline.schemas import DatasetPage, DatasetRegistration, RegisteredDataset
 from store import datasets
@@ -33,6 +33,7 @@ class DatasetQuery(BaseModel):
 
 @router.post(
     "",
+    dependencies=[NoQuery],
     status_code=HTTPStatus.CREATED,
     summary="Register a data set under a name of its own",
     openapi_extra=document_body(DatasetRegistration, examples.REGISTRATION),
@@ -99,6 +100,7 @@ def read_dataset(dataset_name: DatasetName, session: Reading) -> RegisteredDatas
 
 @router.delete(
     "/{dataset_name}",
+    dependencies=[NoQuery],
     status_code=HTTPStatus.NO_CONTENT,
     summary="Delete the name of a data set",
     responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Request
 from pydantic import Field
 from sqlalchemy.orm import Session
 
+from api.errors import Fault, pointer, refusal
 from skyline.schemas.datasets import NAME_FORM
 from store.session import reading, unit_of_work
 
@@ -33,5 +34,21 @@ DatasetName = Annotated[
     str, Path(description="Name of a registered data set.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
 ]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
+
+
+def _no_query(request: Request) -> None:
+    """A parameter that is not known is refused: who writes ``dry_run`` must not change anything."""
+    faults = [
+        Fault(
+            "Invalid parameter", f"query parameter '{name}': there is none here", pointer(("query", name)), got, "none"
+        )
+        for name, got in request.query_params.items()
+    ]
+    if faults:
+        raise refusal(faults, "Invalid parameters")
+
+
+NoQuery = Depends(_no_query)
+"""Of routes that change something and take no parameters."""
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """PostgreSQL takes any character but NUL."""

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from api import examples, posting, views
 from api.bodies import Document
 from api.catalog import known
-from api.deps import JobId, Reading, Text, Writing
+from api.deps import JobId, NoQuery, Reading, Text, Writing
 from api.estimates import estimate
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
@@ -154,6 +154,7 @@ def _job(job_id: UUID) -> Job:
 
 @router.post(
     "/{job_id}/cancel",
+    dependencies=[NoQuery],
     summary="Stop a job",
     responses={
         **answers({**examples.JOB, "status": "cancelling", "phase": "cancelling"}),
@@ -170,6 +171,7 @@ def cancel_job(job_id: JobId, session: Writing) -> Job:
 
 @router.post(
     "/{job_id}/retry",
+    dependencies=[NoQuery],
     summary="Go on with a job that failed or was cancelled",
     responses={
         **answers({**examples.JOB, "status": "verifying", "phase": "verifying"}),
@@ -187,6 +189,7 @@ def retry_job(job_id: JobId, session: Writing) -> Job:
 
 @router.delete(
     "/{job_id}",
+    dependencies=[NoQuery],
     status_code=HTTPStatus.NO_CONTENT,
     summary="Delete an ended job",
     responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from store.models import ApiKey
 
 FAILED, USAGE = 1, 2
+MOST = 2**31 - 1
+"""What a column holds."""
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys, where the service's database is.")
 
@@ -42,10 +44,11 @@ def create(
         int | None, typer.Option(min=1, max=36500, help="Days until it expires.", show_default="never")
     ] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=0, help="0: no limit.", show_default="SKYLINE_REQUESTS_PER_MINUTE")
+        int | None,
+        typer.Option(min=0, max=MOST, help="0: no limit.", show_default="SKYLINE_REQUESTS_PER_MINUTE"),
     ] = None,
     open_jobs: Annotated[
-        int | None, typer.Option(min=0, help="Jobs under way; 0: no limit.", show_default="SKYLINE_OPEN_JOBS")
+        int | None, typer.Option(min=0, max=MOST, help="Jobs under way; 0: no limit.", show_default="SKYLINE_OPEN_JOBS")
     ] = None,
     data_dir: DataDir = None,
     json: Json = False,

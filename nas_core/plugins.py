@@ -6,6 +6,7 @@ Whatever one raises stays its own trouble; nothing that it registered before rem
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -166,7 +167,8 @@ def _of_file(path: Path) -> ModuleType:
 
 def _module_name(key: str) -> str:
     """Of the module that a file becomes."""
-    return f"skyline_plugin_{re.sub(r'[^0-9A-Za-z]', '_', key)}"
+    mark = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:12]  # a-b.py is not a_b.py
+    return f"skyline_plugin_{re.sub(r'[^0-9A-Za-z]', '_', key)}_{mark}"
 
 
 def _withdraw(module: str) -> None:

@@ -88,6 +88,10 @@ def _host(url: str) -> str:
     return parsed.host
 
 
+SUFFIXES = {"python": "py"}
+"""Of files whose format is not their suffix."""
+
+
 class Client:
     """A Skyline service at ``url`` (default: SKYLINE_URL, else this machine), with an ``api_key`` if it asks for one
     (default: SKYLINE_API_KEY).
@@ -444,11 +448,11 @@ class Client:
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def pull(self, candidate_id: UUID | str, format: str = "json", path: str | Path | None = None) -> Path:
-        """Writes a candidate's network to ``path`` (default: ``{id}.{format}`` here) and returns where it is.
+        """Writes a candidate's network to ``path`` and returns where it is.
 
-        The file appears whole or not at all.
+        Default: ``{id}.{format}`` here, ``.py`` for python. The file appears whole or not at all.
         """
-        target = Path(path) if path is not None else Path(f"{candidate_id}.{format}")
+        target = Path(path) if path is not None else Path(f"{candidate_id}.{SUFFIXES.get(format, format)}")
         content = self.model(candidate_id, format)
         target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{os.getpid()}.part")

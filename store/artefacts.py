@@ -161,18 +161,28 @@ class Folder:
             return place if place is not None and place.is_file() else None
 
     def delete(self, paths: Sequence[str]) -> None:
-        with _told("written"):
-            for path in paths:
-                place = self._place(path)
-                if place is None:
-                    log.warning("artefact %s lies outside the artefact folder; it stays", path)
-                    continue
-                for name in (place.name, place.name + PARTIAL):
-                    with suppress(FileNotFoundError, NotADirectoryError):
-                        place.with_name(name).unlink()
-                if place.parent != self._root.resolve():
-                    with suppress(OSError):  # there are others in it
-                        place.parent.rmdir()
+        """The others are removed, too, where one cannot be."""
+        failed: OSError | None = None
+        for path in paths:
+            try:
+                self._remove(path)
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            with _told("written"):
+                raise failed
+
+    def _remove(self, path: str) -> None:
+        place = self._place(path)
+        if place is None:
+            log.warning("artefact %s lies outside the artefact folder; it stays", path)
+            return
+        for name in (place.name, place.name + PARTIAL):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                place.with_name(name).unlink()
+        if place.parent != self._root.resolve():
+            with suppress(OSError):  # there are others in it
+                place.parent.rmdir()
 
     def _place(self, path: str) -> Path | None:
         """Where a path leads, links followed; None where that is outside of the folder."""

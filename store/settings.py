@@ -16,6 +16,10 @@ def _below_data_dir(template: str) -> Any:
     return Field(default_factory=lambda data: template.format(data["data_dir"]), validate_default=True)
 
 
+MOST_DAYS = 36_500.0
+"""A hundred years: times beyond that are none to a database."""
+
+
 class Settings(BaseSettings):
     """Where things lie and how patient the store is. What is not set lies in ``data_dir``."""
 
@@ -60,11 +64,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=2**20, ge=1024)
     """A larger request body is refused."""
 
-    keep_exports_days: float = Field(default=30.0, ge=0)
+    keep_exports_days: float = Field(default=30.0, ge=0, le=MOST_DAYS)
     """Days after its last use when an export that can be made again goes; 0: never."""
-    keep_jobs_days: float = Field(default=0.0, ge=0)
+    keep_jobs_days: float = Field(default=0.0, ge=0, le=MOST_DAYS)
     """Days after its end when a job is deleted; 0: never."""
-    artefact_quota_mb: float = Field(default=0.0, ge=0)
+    artefact_quota_mb: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """MB (2^20 bytes) that artefacts may take; 0: no limit."""
 
     @field_validator("data_dir", "data_root", "artefact_dir", "checkpoint_dir", "log_dir", mode="after")

@@ -426,7 +426,8 @@ def _how(attempt: Attempt) -> str:
     """What ended an attempt that died, in words."""
     if not attempt.exit_signal:
         return attempt.end or "unknown"
-    name = signal.Signals(attempt.exit_signal).name
+    known = {each.value: each.name for each in signal.Signals}  # real-time signals have no names
+    name = known.get(attempt.exit_signal, f"signal {attempt.exit_signal}")
     if attempt.exit_signal != signal.SIGKILL:
         return name
     peak = "" if attempt.peak_memory_mb is None else f"; peak memory {attempt.peak_memory_mb:.0f} MB"

@@ -16,16 +16,21 @@ import gc
 import json
 import logging
 import os
+import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
+
+import numpy as np
 
 from worker.control import DONE, die_with, name_process
 from worker.quiet import Room
 
 FORKS = sys.platform == "linux"
+FORK_TRIES, FORK_PAUSE_SECONDS = 40, 0.5
 
 
 def main(supervisor: int) -> int:
@@ -43,7 +48,7 @@ def main(supervisor: int) -> int:
         if not FORKS:
             return attempt(run, order, channel)
         here = os.getpid()
-        pid = os.fork()
+        pid = fork()
         if pid == 0:
             above.close()
             os.setpgid(0, 0)
@@ -54,9 +59,21 @@ def main(supervisor: int) -> int:
         channel.close()
         with suppress(OSError):  # a supervisor that went takes us with it
             tell(above, pid=pid)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # what it leaves behind, while the number is still its own
             _, status, used = os.wait4(pid, 0)
             tell(above, status=status, cpu_seconds=used.ru_utime + used.ru_stime, peak=used.ru_maxrss)
     return DONE
+
+
+def fork() -> int:
+    """As os.fork; waits a little where the system has no room for another process. Raises OSError."""
+    for _ in range(FORK_TRIES):
+        with suppress(BlockingIOError):
+            return os.fork()
+        time.sleep(FORK_PAUSE_SECONDS)
+    return os.fork()
 
 
 def receive(above: socket.socket) -> tuple[dict[str, Any], socket.socket] | None:
@@ -78,15 +95,18 @@ def tell(above: socket.socket, **facts: Any) -> None:
 def attempt(run: Any, order: dict[str, Any], channel: socket.socket) -> int:
     """The order, done in this process."""
     name_process("skyline-child")
+    np.random.seed()  # forks of one template would draw the same
     _settle(order["log"])
     with suppress(OSError):
         channel.sendall(b"\n")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    outcome: int | None = None
     try:
-        return int(run.run(UUID(order["task"]), order["fence"]))
-    finally:
+        outcome = int(run.run(UUID(order["task"]), order["fence"]))
+        return outcome
+    finally:  # an exit code alone could be that of anything a plug-in does
         with suppress(OSError):
-            tell(channel, **run.report())
+            tell(channel, outcome=outcome, **run.report())
 
 
 def _settle(log: str) -> None:

@@ -113,4 +113,5 @@ class _Lines:
 
 
 def _ended(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    known = {each.value: each.name for each in signal.Signals}  # real-time signals have no names
+    return f"was killed by {known.get(-code, f'signal {-code}')}" if code < 0 else f"ended with code {code}"

@@ -6,10 +6,12 @@ workers, it can be killed with all its children, and it dies with us.
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -30,6 +32,12 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.05
 GRACE_SECONDS = 6.0
 """Between asking a child to stop and killing it."""
+FAILED = 1
+"""Exit code of a process that an exception ended, and for all that is not confirmed."""
+LAST_SECONDS = 1.0
+"""Between killing it and killing its template, too."""
+ORDER_SECONDS = 120.0
+"""For a template to import and to make an attempt, on a busy machine."""
 
 
 class Child:
@@ -42,6 +50,7 @@ class Child:
         self.ended: Ended | None = None
         self.gpu = GpuUse(Identity().device_class)
         self._reserve = reserve
+        self._ordered = time.monotonic()
         template, self._waited = reserve.take()
         self.making = template.make(self._order)
 
@@ -52,10 +61,16 @@ class Child:
         """
         if not self._waited or self._stopping or self.making.lines:
             return False
-        log.warning("the template process lost an order; its output is in %s", self.making.template.output)
-        self.making.close()
+        log.warning("the template process lost an order; what it printed is in the attempt's log")
+        self._pass_on_last_words()
         self._reserve.empty()
-        template, self._waited = self._reserve.take()
+        try:
+            template, self._waited = self._reserve.take()
+        except OSError:
+            log.exception("no other template process can be made")
+            return False
+        self._ordered = time.monotonic()
+        self.making.close()
         self.making = template.make(self._order)
         return True
 
@@ -74,11 +89,17 @@ class Child:
                     continue
                 if not self.making.lines:
                     self._pass_on_last_words()
-                self.gpu.ended(self.making.lines[1:])
-                self.ended = ended
+                said = [line for line in self.making.lines[1:] if line]
+                self.gpu.ended(said)
+                confirmed = any(json.loads(line).get("outcome") == ended.code for line in said)
+                # A process that ends without a word has died, whatever its code: a plug-in may exit as it likes.
+                self.ended = ended if confirmed or ended.code < 0 else replace(ended, code=FAILED)
             elif time.monotonic() >= deadline:
                 return None
             else:
+                if time.monotonic() - self._ordered > ORDER_SECONDS and not self.making.lines:
+                    log.warning("an order was not taken within %g s; its template is given up", ORDER_SECONDS)
+                    self.making.template.signal(signal.SIGKILL)
                 time.sleep(LOOK_SECONDS)
         return self.ended
 
@@ -92,8 +113,11 @@ class Child:
         self._stopping = True
         self.making.signal(signal.SIGTERM)
         ended = self.wait(GRACE_SECONDS)
-        self.making.signal(signal.SIGKILL)  # also whatever the child left behind in its group
-        while ended is None:
+        if ended is None:
+            self.making.signal(signal.SIGKILL)
+            ended = self.wait(LAST_SECONDS)
+        while ended is None:  # a template that does not answer has nothing to tell
+            self.making.template.signal(signal.SIGKILL)
             ended = self.wait(GRACE_SECONDS)
         return ended
 
@@ -117,7 +141,14 @@ def supervise(task_id: UUID, identity: Identity, reserve: Reserve) -> None:
     if claim is None:
         return
     shipper = Shipper(task_id, claim.fence)
-    child = Child(task_id, claim.fence, reserve)
+    try:
+        child = Child(task_id, claim.fence, reserve)
+    except OSError as error:  # no room for a process, a folder that is not ours: the next attempt may find it mended
+        log.exception("no process could be made for task %s", task_id)
+        said = f"worker {identity.name} could not start it: {error}"
+        with unit_of_work(have.outage_seconds) as session:
+            tasks.end(session, task_id, claim.fence, status="queued", end="died", detail=said)
+        return
     asked: str | None = None
     ended = None
     held = time.monotonic()
@@ -157,8 +188,8 @@ def _record(claim: tasks.Claim, child: Child, ended: Ended, asked: str | None) -
     """Closes the attempt; the store decides what becomes of the task and the job."""
     used: dict[str, Any] = {
         "exit_signal": -ended.code if ended.code < 0 else None,
-        "cpu_seconds": round(ended.cpu_seconds, 3),
-        "peak_memory_mb": round(ended.peak_memory_mb, 1),
+        "cpu_seconds": None if ended.cpu_seconds is None else round(ended.cpu_seconds, 3),
+        "peak_memory_mb": None if ended.peak_memory_mb is None else round(ended.peak_memory_mb, 1),
         **child.gpu.facts(),
     }
     if asked == "lost" or ended.code == LEASE_LOST:

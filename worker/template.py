@@ -35,6 +35,8 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(64 * 2**20),
 }
 """glibc keeps freed activations instead of asking the kernel for fresh pages at every step (docs/decisions/0010)."""
+DEATH_SECONDS = 5.0
+"""How long somebody waits for a process that was killed."""
 KIBIBYTES = 1024 if sys.platform == "linux" else 1024 * 1024
 """In a MiB, as the system counts peak memory."""
 
@@ -50,9 +52,9 @@ class Ended:
 
     code: int
     """Exit code, or minus the signal."""
-    cpu_seconds: float
-    """Without the imports, where its template had them done."""
-    peak_memory_mb: float
+    cpu_seconds: float | None
+    """Without the imports, where its template had them done; None where nobody was left to tell."""
+    peak_memory_mb: float | None
 
     @classmethod
     def of(cls, status: int, cpu_seconds: float, peak: int) -> Ended:
@@ -69,10 +71,17 @@ class Line:
 
     @property
     def lines(self) -> list[bytes]:
+        """All that have come."""
         with suppress(OSError):
             while chunk := self.end.recv(4096):
                 self._said += chunk
         return self._said.split(b"\n")[:-1]
+
+    def take(self) -> list[bytes]:
+        """Those that have come since they were taken last."""
+        new = self.lines
+        self._said = self._said.rpartition(b"\n")[2]
+        return new
 
 
 class Template:
@@ -92,7 +101,6 @@ class Template:
                 env=self.env,
             )
         self._line = Line(ours)
-        self._heard = 0
         self.ended: Ended | None = None
         """Its own end."""
 
@@ -122,9 +130,7 @@ class Template:
 
     def hear(self) -> list[dict[str, Any]]:
         """What it has told since it was heard last."""
-        said = self._line.lines
-        new, self._heard = said[self._heard :], len(said)
-        return [json.loads(line) for line in new]
+        return [json.loads(line) for line in self._line.take()]
 
     def signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
@@ -134,7 +140,8 @@ class Template:
         """Ends it, and what it has made."""
         if self.poll() is None:
             self.signal(signal.SIGKILL)
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that the kernel holds on to dies later
+                self.process.wait(DEATH_SECONDS)
         self._line.end.close()
 
 
@@ -160,11 +167,16 @@ class Making:
                 self.pid = told["pid"]
             else:
                 self._ended = Ended.of(**told)
-        return self._ended or gone
+        if self._ended is None and gone is not None:
+            if self.pid is None or self.pid == self.template.process.pid:
+                self._ended = gone
+            else:  # it died with its template, whose account holds all the attempts before
+                self._ended = Ended(gone.code, None, None)
+                self.signal(signal.SIGKILL)  # and what it had started
+        return self._ended
 
     def signal(self, number: signal.Signals) -> None:
         """To it and all that it has started; before it is there, to the template, which then makes none."""
-        self.poll()
         if self.pid is None:
             self.template.signal(number)
             return
@@ -195,7 +207,8 @@ class Reserve:
     def _new(self) -> Template:
         """One that has to die before it has an attempt leaves what it printed here."""
         output = settings().log_dir / f"{Identity().name}.spare.log"
-        output.unlink(missing_ok=True)
+        with suppress(OSError):
+            output.unlink(missing_ok=True)
         return Template(environment(), output)
 
     def take(self) -> tuple[Template, bool]:

@@ -63,6 +63,22 @@ def test_an_unknown_parameter_is_refused_where_there_are_others(shared: httpx.Cl
     assert [error.path for error in found.errors] == ["/query/fromat"]
 
 
+CHANGING = [
+    (method, path)
+    for method, path, operation in OPERATIONS
+    if method in ("post", "delete") and not any(p["in"] == "query" for p in operation.get("parameters", ()))
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CHANGING)
+def test_what_changes_something_takes_no_parameter_that_it_does_not_know(
+    shared: httpx.Client, method: str, path: str
+) -> None:
+    place = path.format(job_id=uuid4(), candidate_id=uuid4(), dataset_name="leaves")
+    found = problem(shared.request(method, place, params={"dry_run": "true"}), 422)
+    assert [error.path for error in found.errors] == ["/query/dry_run"]
+
+
 def test_there_are_such_routes() -> None:
     assert len(ASKING) == 10
 

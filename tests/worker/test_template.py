@@ -158,6 +158,64 @@ def test_an_attempt_has_a_group_of_its_own_and_dies_with_its_template(reserve: R
     child.close()
 
 
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+def test_a_template_that_does_not_answer_is_killed_with_its_attempt(reserve: Reserve) -> None:
+    child = Child(uuid4(), 1, reserve)
+    until(lambda: child.making.poll() is not None or child.making.pid is not None, "the attempt")
+    assert child.making.pid is not None
+    psutil.Process(child.making.pid).suspend()
+    child.making.template.process.send_signal(signal.SIGSTOP)
+    ended = child.stop()
+    assert (ended.code, ended.cpu_seconds) == (-signal.SIGKILL, None), "its account is not the template's"
+    child.close()
+
+
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+def test_an_order_that_is_not_taken_goes_to_another_template(reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = template(reserve).process
+    until(lambda: psutil.Process(stopped.pid).name() == "skyline-spare", "its name")
+    stopped.send_signal(signal.SIGSTOP)
+    child = Child(uuid4(), 1, reserve)
+    monkeypatch.setattr("worker.supervise.ORDER_SECONDS", 0.2)
+    until(lambda: child.wait(0.1) is not None or child.making.template.process.pid != stopped.pid, "another")
+    monkeypatch.setattr("worker.supervise.ORDER_SECONDS", SECONDS)
+    end_of(child)
+    assert child.making.template.process.pid != stopped.pid
+
+
+def at_fork(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs ``what`` in every attempt, a moment after its beginning."""
+    text = "import os, subprocess, sys, threading\nif 'worker.child' in sys.orig_argv:\n    "
+    text += f"os.register_at_fork(after_in_child=lambda: threading.Timer(0.02, lambda: {what}).start())\n"
+    (folder / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parents[2])]))
+
+
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+def test_what_an_attempt_leaves_behind_ends_with_it(
+    reserve: Reserve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    note = tmp_path / "pid"
+    at_fork(tmp_path, f"open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))", monkeypatch)
+    end_of(Child(uuid4(), 1, reserve))
+    left = psutil.Process(int(note.read_text())) if note.read_text() else None
+    until(lambda: left is None or name_of(left) == "" or left.status() == psutil.STATUS_ZOMBIE, "its death")
+    assert left is not None
+
+
+@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
+@pytest.mark.parametrize("code", [0, 70, 75, 76])
+def test_an_exit_that_the_attempt_did_not_tell_is_a_death(
+    reserve: Reserve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    """Whatever a plug-in makes of its process."""
+    at_fork(tmp_path, f"os._exit({code})", monkeypatch)
+    child = Child(uuid4(), 1, reserve)
+    ended = child.wait(SECONDS)
+    child.close()
+    assert ended is not None and ended.code == 1
+
+
 def test_other_settings_or_old_age_discard_it(reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
     first = template(reserve).process
     monkeypatch.setenv("SKYLINE_WORKER_THREADS", "2")
