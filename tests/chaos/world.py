@@ -35,6 +35,7 @@ from store.session import reading
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
+ATTEMPT = "skyline-child"
 HASTY = {
     "SKYLINE_LEASE_SECONDS": "8",
     "SKYLINE_HEARTBEAT_SECONDS": "0.5",
@@ -155,9 +156,9 @@ class World:
             return sorted(session.scalars(query))
 
     def at_work(self, job_id: Any) -> list[psutil.Process]:
-        """The children of the workers that run a task of the job."""
+        """The attempts of the workers that run a task of the job; their templates stay when they end."""
         family = [process for worker in self.busy(job_id) for process in self._family(worker)]
-        return [process for process in family if "worker.child" in _words(process)]
+        return [process for process in family if _name(process) == ATTEMPT]
 
     # --- faults -----------------------------------------------------------------------------------------------
 
@@ -336,6 +337,12 @@ def _in_background(call: Callable[[], Any]) -> Iterator[None]:
 def _words(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return " ".join(process.cmdline())
+    return ""
+
+
+def _name(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return process.name()
     return ""
 
 

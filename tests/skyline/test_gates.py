@@ -73,13 +73,13 @@ def test_several_stand_with_commas_between_or_in_a_list() -> None:
 
 
 def test_a_key_of_ones_own_is_an_objective_whatever_is_in_it() -> None:
-    objectives = [{**OBJECTIVES[0], "key": "test.error"}, {**OBJECTIVES[2], "key": "lat, 1@edge"}]
+    objectives = [{**OBJECTIVES[0], "key": "test.error"}, {**OBJECTIVES[2], "key": "lat-1@edge"}]
     named = spec(
-        objectives=[{"name": "error", "key": "test.error"}, {"name": "latency_ms", "key": "lat, 1@edge"}],
+        objectives=[{"name": "error", "key": "test.error"}, {"name": "latency_ms", "key": "lat-1@edge"}],
     )
     on = made(objectives=objectives)
-    found = gates.parse(["test.error<=5%", "lat, 1@edge < 2"], on, named)
-    assert [(each.key, each.bound) for each in found] == [("test.error", 0.05), ("lat, 1@edge", 2.0)]
+    found = gates.parse(["test.error<=5%", "lat-1@edge < 2"], on, named)
+    assert [(each.key, each.bound) for each in found] == [("test.error", 0.05), ("lat-1@edge", 2.0)]
 
 
 @pytest.mark.parametrize(
