@@ -16,8 +16,6 @@ Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_
 
 QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
-KEY = r"^[A-Za-z_][A-Za-z0-9_.@-]*$"
-"""Of an objective within a job: it is written in commands, parameters and tables."""
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
 """Objective names that are accepted and echoed under their full name."""
 
@@ -88,9 +86,8 @@ class TargetSpec(BaseModel):
 class ObjectiveSpec(Named):
     """An objective, such as ``{name: latency_ms, device: this-worker, batch: 1, key: lat}``."""
 
-    key: Annotated[str, Field(pattern=KEY, max_length=100)] | None = None
-    """Its name within this job: letters, digits, `_`, `.`, `-` and `@`. Default: the objective's name, with ``@device``
-    where a device is given."""
+    key: Name | None = None
+    """Its name within this job; default: the objective's name, with ``@device`` where a device is given."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ SPEC: dict[str, Any] = {
     "objectives": ["error", "params"],
     "algorithm": {"name": "nsga2", "population": 4, "evaluate": {"epochs": 1, "batch": 16, "subset": 256}},
     "budget": {"evaluations": 16},
-    "verify": {"top": 4, "epochs": 3, "batch": 16, "lr": 0.1},
+    "verify": {"top": 4, "epochs": 8, "batch": 16, "lr": 0.1},
 }
 SPARE: dict[str, Any] = {
     **SPEC,
