@@ -30,6 +30,8 @@ from nas_core.ops import FAMILIES, PointConv
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
 from tests.runtimes import alone, install
 
+pytestmark = pytest.mark.slow
+
 BATCHES = (1, 3, 7)
 GRAPHS = range(4)
 """Seeds of drawn networks that are written in every format."""

@@ -215,6 +215,7 @@ def algorithm(name: str, **chosen: Any) -> Any:
     return settings.parse(algorithms[name], chosen, name)
 
 
+@pytest.mark.slow
 def test_candidates_trained_in_pieces_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     with gpu(monkeypatch, holds=8):
