@@ -20,10 +20,6 @@ from fastapi import Depends, Request
 
 from api.errors import Fault, ProblemError, pointer, refusal
 
-MAX_BYTES = 2**20
-"""Room for a thousand seeds in the form of DARTS."""
-DRAINED_BYTES = 4 * MAX_BYTES
-"""Beyond this the connection is closed on the client."""
 MAX_YAML_BYTES = 32_768
 """YAML is read by a slow parser on purpose: the fast one can be made to overflow its stack."""
 MAX_VALUES = 10_000
@@ -37,24 +33,8 @@ YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yam
 
 
 async def body(request: Request) -> bytes:
-    """The body as it arrives.
-
-    One that is somewhat too large is read to its end, but not kept: a connection closed on a client that still sends
-    would lose the answer that says why.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and (len(declared) > 18 or int(declared) > DRAINED_BYTES):
-        raise _too_large(MAX_BYTES, close=True)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > DRAINED_BYTES:
-            raise _too_large(MAX_BYTES, close=True)
-        if size <= MAX_BYTES:
-            chunks.append(chunk)
-    if size > MAX_BYTES:
-        raise _too_large(MAX_BYTES)
-    return b"".join(chunks)
+    """The body as it arrives; how large one may be is looked after by api.guards."""
+    return await request.body()
 
 
 def document(request: Request, content: Annotated[bytes, Depends(body)]) -> dict[str, Any]:
@@ -87,10 +67,9 @@ Document = Annotated[dict[str, Any], Depends(document)]
 DocumentIfAny = Annotated[dict[str, Any], Depends(document_if_any)]
 
 
-def _too_large(limit: int, how: str = "", close: bool = False) -> ProblemError:
-    detail = f"the body is larger than {limit} bytes, the most that is taken {how}".strip()
-    headers = {"Connection": "close"} if close else {}
-    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Body too large", detail, headers=headers)
+def _too_large(limit: int, how: str) -> ProblemError:
+    detail = f"the body is larger than {limit} bytes, the most that is taken {how}"
+    return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Body too large", detail)
 
 
 def _malformed(path: str, got: Any, expected: str, detail: str) -> ProblemError:

@@ -204,10 +204,11 @@ def read_model(
     file = stored.get(format)
     answer = files.answer(request, file, exporter.media_type) if file is not None else None
     if file is None or answer is None:
-        if artefacts.files().size(stored[WEIGHTS].path) is None:
-            gone = (
-                f"the {WEIGHTS} file of candidate {candidate_id} is not where the artefacts of this server lie any more"
-            )
+        size, expected = artefacts.files().size(stored[WEIGHTS].path), stored[WEIGHTS].bytes
+        if size != expected:
+            found = "is not" if size is None else f"is damaged ({size} of {expected} bytes), or not"
+            found += " where the artefacts of this server lie any more"
+            gone = f"the {WEIGHTS} file of candidate {candidate_id} {found}"
             raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", gone)
         return _ordered(candidate_id, format)
     files.note_use(file)

@@ -45,9 +45,10 @@ def serve(
 ) -> None:
     """Run the whole service here: broker, database, workers, API. Ctrl-C ends all of it."""
     from api.embedded import Embedded
-    from store.settings import Settings
+    from store.settings import checked
 
-    folder = data_dir or Settings().data_dir
+    default = checked().data_dir
+    folder = data_dir or default
     service = Embedded(folder, port, host, workers, threads, options.plugins(plugins))
     typer.echo(f"starting in {service.data_dir} ...", err=True)
     with running(service):
@@ -72,6 +73,9 @@ def demo(
     """Search on real digits here, from nothing to a table of trained networks, in a few minutes."""
     from api.demo import run
     from api.embedded import Embedded, cores
+    from store.settings import checked
+
+    checked()
 
     # networks this small gain nothing from a second thread: a second worker verifies beside the first
     service = Embedded(data_dir, port, workers=min(2, cores()))

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def answer(request: Request, file: Artefact, media_type: str) -> Response | None:
-    """The file, or the part that ``Range`` asks for; None when it is not there any more.
+    """The file, or the part that ``Range`` asks for; None when it is not there any more, or not whole.
 
     Raises ProblemError (416) for a part that lies outside, ArtefactsAwayError.
     """
@@ -30,6 +30,8 @@ def answer(request: Request, file: Artefact, media_type: str) -> Response | None
     if unchanged(request, headers["ETag"]):
         return Response()  # whose content nobody will see
     place = artefacts.files()
+    if place.size(file.path) != file.bytes:
+        return None
     local = place.locate(file.path)
     settle_range(request, headers["ETag"], file.bytes)
     if local is not None:

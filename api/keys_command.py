@@ -125,10 +125,11 @@ def _database(data_dir: Path | None) -> Iterator[None]:
 
     from store.errors import SchemaMismatchError, StoreError
     from store.session import check_schema, dispose, migrate
-    from store.settings import settings
+    from store.settings import checked, settings
 
     if data_dir is not None:
         os.environ["SKYLINE_DATA_DIR"] = str(data_dir.expanduser().absolute())
+    checked()
     try:
         if settings().database_url.startswith("sqlite"):
             settings().data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -138,6 +139,7 @@ def _database(data_dir: Path | None) -> Iterator[None]:
             if error.found is not None or not settings().database_url.startswith("sqlite"):
                 raise
             migrate()  # a folder that nothing has served yet: the first key comes before the first start
+            typer.echo(f"note: a new database was made in {settings().data_dir}; no service has used it yet", err=True)
         yield
     except StoreError as error:
         typer.echo(f"error: {error}", err=True)

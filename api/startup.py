@@ -1,4 +1,4 @@
-"""The API does not start on tables that are not those of this version, nor with an address for artefacts that is none.
+"""The API does not start on tables that are not those of this version, nor with settings that are none.
 
 A database or an artefact store that is away is no reason: it may come back.
 """
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from store import artefacts
 from store.errors import ArtefactUrlError, SchemaMismatchError
 from store.session import check_schema
+from store.settings import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ class SchemaGuard:
 
 
 def mismatch() -> str | None:
-    """What is wrong with the tables or the artefacts' address; None where they are right or cannot be looked at."""
+    """What is wrong with the settings or the tables; None where they are right or cannot be looked at."""
     try:
         artefacts.files()
         check_schema()
-    except (ArtefactUrlError, SchemaMismatchError) as error:
+    except (ArtefactUrlError, SchemaMismatchError, SettingsError) as error:
         return str(error)
     except SQLAlchemyError as error:  # its text may hold the address with its password
         log.warning("the database does not answer yet: %s", type(error).__name__)

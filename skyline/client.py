@@ -11,6 +11,7 @@ best = client.front(job.id, max={"latency_ms": 5}).members
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -439,12 +440,13 @@ class Client:
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
         """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python.
 
-        Waits for a file that is being made. Raises ApiError (409) where the candidate was not verified.
+        Waits for a file that is being made. Raises ApiError (409) where the candidate was not verified,
+        ClientError where a file is not the one whose SHA-256 the service has on record.
         """
         while True:
             response = self._send("GET", f"/v1/candidates/{candidate_id}/model", query={"format": format})
             if response.status_code != httpx.codes.ACCEPTED:
-                return response.content
+                return response.content if format == "json" else self._whole(response, f"{format} of {candidate_id}")
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def pull(self, candidate_id: UUID | str, format: str = "json", path: str | Path | None = None) -> Path:
@@ -548,6 +550,17 @@ class Client:
 
     def _read(self, model: type[Model], response: httpx.Response) -> Model:
         return self._model(model, response.text, str(response.request.url.path))
+
+    def _whole(self, response: httpx.Response, what: str) -> bytes:
+        """The contents of a file. Raises ClientError where they are not those of its ETag, which is their SHA-256."""
+        tag = response.headers.get("etag", "").removeprefix("W/").strip('"')
+        found = hashlib.sha256(response.content).hexdigest()
+        if tag and tag != found:
+            raise ClientError(
+                f"the {what} came damaged: its SHA-256 is {found} and should be {tag}; fetch it again, and where "
+                "that does not help, the file is damaged in the artefact store of the service"
+            )
+        return response.content
 
     def _model(self, model: type[Model], text: str, path: str) -> Model:
         try:

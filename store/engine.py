@@ -19,6 +19,8 @@ from store.settings import settings
 
 CONNECT_SECONDS = 10
 """How long a host that does not answer is waited for, unless the address says otherwise."""
+SILENT_SECONDS = 60
+"""How long PostgreSQL keeps a transaction, and its locks, for a client that says nothing: a host may be hung."""
 BUSY_SECONDS = 10
 """How long a SQLite writer waits for the others."""
 
@@ -57,7 +59,14 @@ def build(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine:
     serializer = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
     if url.get_backend_name() != "sqlite":
         reachable = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
-        return create_engine(url, connect_args=reachable, pool_pre_ping=True, json_serializer=serializer, **options)
+        built = create_engine(url, connect_args=reachable, pool_pre_ping=True, json_serializer=serializer, **options)
+
+        @event.listens_for(built, "connect")
+        def _bound(connection: Any, entry: ConnectionPoolEntry) -> None:
+            connection.execute(f"SET idle_in_transaction_session_timeout = '{SILENT_SECONDS}s'")
+            connection.commit()
+
+        return built
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     built = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, json_serializer=serializer, **options)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -77,8 +78,28 @@ class Settings(BaseSettings):
         return path.expanduser().absolute()
 
 
+class SettingsError(ValueError):
+    """Variables that cannot be what they are; the message names each, what it is and what would do."""
+
+    def __init__(self, error: ValidationError) -> None:
+        wrong = (
+            f"SKYLINE_{'_'.join(map(str, fault['loc'])).upper()} is {fault['input']!r}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        )
+        super().__init__("; ".join(wrong))
+
+
+def checked() -> Settings:
+    """The settings, for a command: it ends with a message and code 2 where they cannot be."""
+    try:
+        return settings()
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def settings() -> Settings:
-    """The settings as the environment has them now; built anew only when it has changed."""
+    """The settings as the environment has them now; built anew only when it has changed. Raises SettingsError."""
     names = tuple(item for item in os.environ.items() if item[0].startswith("SKYLINE_") or item[0] == "HOME")
     relative = any(name.endswith(("_DIR", "_ROOT")) and not value.startswith(("/", "~")) for name, value in names)
     return _settings(names, os.getcwd() if relative else None)
@@ -86,4 +107,7 @@ def settings() -> Settings:
 
 @lru_cache(maxsize=8)
 def _settings(environment: tuple[tuple[str, str], ...], folder: str | None) -> Settings:
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(error) from None

@@ -310,11 +310,16 @@ def exhausted(session: Session, task: Task, detail: str | None = None) -> None:
 
 
 def why_failed(session: Session, task: Task) -> str:
-    """Of a failed task that is none of its job's course: how its last attempt ended, and the end of its log."""
+    """Of a failed task that is none of its job's course: how its last attempt ended, and the last line of its log,
+    which is the error itself; the rest is in the job's log.
+    """
     last = _last_attempt(session, task)
-    how = _reason(task, last) if last is None or last.end != "failed" else f"the {task.kind} failed"
-    said = "" if last is None else logs.tail(session, task.id, last.number)
-    return "\n".join(filter(None, (how, said)))
+    if last is None:
+        return _reason(task, last)
+    lines = logs.tail(session, task.id, last.number).splitlines()
+    how = f"the {task.kind} failed" if last.end == "failed" else _reason(task, last)
+    said = f"{how}: {lines[-1].strip()}" if lines else how
+    return f"{said} (all of it: the log of job {task.job_id})"
 
 
 def _last_attempt(session: Session, task: Task) -> Attempt | None:
@@ -336,6 +341,7 @@ def reap(session: Session) -> int:
         expired = session.scalars(
             select(Task)
             .where(Task.job_id == job_id, Task.status == "running", Task.lease_expires < at)
+            .with_for_update(skip_locked=True)  # a heartbeat takes no lock of the job's
             .execution_options(populate_existing=True)
         ).all()
         dealt += len(expired)

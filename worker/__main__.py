@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from nas_core.devices import cuda_number, pinned
 from nas_core.errors import DeviceError
+from store.settings import checked
 from worker import threads
 from worker.identity import Identity, default_name
 from worker.inspection import inspect_host
@@ -40,6 +41,7 @@ def prepare(arguments: Sequence[str] | None = None) -> None:
     """Puts the options into the environment, where every process under this one reads them; looks for the device, the
     database and the broker. Ends the program with a message when something is missing.
     """
+    checked()
     parser = _parser(Identity())
     given = parser.parse_args(arguments)
     try:

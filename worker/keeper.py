@@ -87,6 +87,8 @@ class Keeper:
         self._draining = False
         self._tidy_at = 0.0
         self._tidying: threading.Thread | None = None
+        self._looked_at: float | None = None
+        self._spare_until = 0.0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -130,13 +132,26 @@ class Keeper:
         with unit_of_work() as session:
             if not catalog.seen(session, Identity().name):
                 self._data_root.forget()  # the next round publishes again
-            tasks.reap(session)
+            if self._may_reap():
+                tasks.reap(session)
         queue.relay()
         if time.monotonic() >= self._tidy_at and (self._tidying is None or not self._tidying.is_alive()):
             # Beside: a store that is away or a large job must not make this worker look dead.
             self._tidying = threading.Thread(target=tidy, name="tidy", daemon=True)
             self._tidying.start()
             self._tidy_at = time.monotonic() + TIDY_SECONDS
+
+    def _may_reap(self) -> bool:
+        """Not at once after a time in which nobody could renew a lease: the database was away, this host asleep, or a
+        clock was set. Those who live get a lease's length to say so.
+        """
+        at, lease = time.time(), settings().lease_seconds
+        passed = 0.0 if self._looked_at is None else at - self._looked_at
+        if not 0 <= passed <= 0.75 * lease:
+            log.warning("%.0f s passed since the last look at leases; none is taken away for %g s", passed, lease)
+            self._spare_until = time.monotonic() + lease
+        self._looked_at = at
+        return time.monotonic() >= self._spare_until
 
     def _look_and_publish(self) -> None:
         if self._draining:

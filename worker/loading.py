@@ -53,13 +53,22 @@ def lacking(spec: JobSpec, kind: str) -> list[Part]:
 def load(spec: JobSpec, kind: str) -> list[str]:
     """Loads plug-ins until nothing is missing, first those that the catalog names; why some cannot be used.
 
-    One that hangs is asked last: who says that this worker has a name has loaded its plug-in before.
+    One that was of no use when the worker looked, in a process that could be killed, is not run here: it may hang.
     """
+    sources = plugins.sources(wanted())
     with reading(settings().outage_seconds) as session:
         entries = catalog.published(session, Identity().name, lacking(spec, kind))
+        reports = catalog.published(session, Identity().name, [("plugin", source.name) for source in sources])
     named = {entry["facts"].get("plugin") for entry in entries}
+    useless = {
+        entry["name"]: part["error"] for entry in reports for part in entry["workers"].values() if not part["adds"]
+    }
     errors = []
-    for source in sorted(plugins.sources(wanted()), key=lambda source: source.name not in named):
+    for source in sorted(sources, key=lambda source: source.name not in named):
+        if source.name in useless and source.name not in named:
+            if useless[source.name] is not None:
+                errors.append(f"plug-in '{source.name}' cannot be used: {useless[source.name]}")
+            continue
         plugin = plugins.load(source)
         if plugin.error is not None:
             errors.append(f"plug-in '{plugin.name}' cannot be used: {plugin.error}")

@@ -1,4 +1,5 @@
-"""Before a worker starts: database, broker and artefact store answer, and the tables are those of this version.
+"""Before a worker starts: database, broker and artefact store answer, the tables are those of this version, and it can
+write its logs and checkpoints.
 
 Celery would try a dead broker for ever and say so in its own words; a keeper without tables would fail every round.
 """
@@ -6,7 +7,9 @@ Celery would try a dead broker for ever and say so in its own words; a keeper wi
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -14,6 +17,7 @@ from store import artefacts, queue
 from store.engine import shown_url
 from store.errors import ArtefactUrlError, SchemaMismatchError
 from store.session import check_schema
+from store.settings import settings
 
 PATIENCE_SECONDS = 30.0
 """Database, broker and worker may be started in any order."""
@@ -26,6 +30,14 @@ class NotReadyError(Exception):
 
 def wait_until_ready(patience: float = PATIENCE_SECONDS) -> None:
     """Returns when all is there; waits for what does not answer yet. Raises NotReadyError."""
+    for folder, variable in (
+        (settings().log_dir, "SKYLINE_LOG_DIR"),
+        (settings().checkpoint_dir, "SKYLINE_CHECKPOINT_DIR"),
+    ):
+        if cause := _unwritable(folder):
+            raise NotReadyError(
+                f"nothing can be written in {folder}: {cause}\nnext: let this worker, or set {variable}"
+            )
     deadline, told = time.monotonic() + patience, False
     while missing := database_trouble() or broker_trouble() or artefact_trouble():
         if time.monotonic() >= deadline:
@@ -34,6 +46,16 @@ def wait_until_ready(patience: float = PATIENCE_SECONDS) -> None:
             print(f"waiting at most {patience:g} s: {missing}", file=sys.stderr, flush=True)
             told = True
         time.sleep(LOOK_SECONDS)
+
+
+def _unwritable(folder: Path) -> str | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def database_trouble() -> str | None:

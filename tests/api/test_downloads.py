@@ -147,6 +147,9 @@ def test_a_missing_file_is_made_again_and_missing_weights_are_told(stored: Store
     assert stored.get("onnx").content == b"onnx"
     artefacts.files().delete([onnx])
     assert stored.get("onnx").status_code == 202
+    (stored.folder / "local").write_bytes(CONTENT[:-1])
+    artefacts.files().put(stored.path, stored.folder / "local")
+    assert f"is damaged ({len(CONTENT) - 1} of {len(CONTENT)} bytes)" in problem(stored.get(), 404).detail
     artefacts.files().delete([stored.path])
     found = problem(stored.get(), 404)
     assert "is not where the artefacts of this server lie any more" in found.detail

@@ -18,8 +18,10 @@ from sqlalchemy.exc import OperationalError
 import store
 from api import bodies, errors
 from api.app import app
+from api.guards import DRAIN_FACTOR
 from store import jobs
 from store.errors import StoreError
+from store.settings import settings
 from tests.api import results
 from tests.api.problems import problem
 
@@ -160,10 +162,10 @@ def test_other_media_types_are_not_taken(shared: httpx.Client, media: str) -> No
 
 
 def test_a_large_body_is_refused(shared: httpx.Client) -> None:
-    large = b'{"a": "' + b"x" * bodies.MAX_BYTES + b'"}'
+    large = b'{"a": "' + b"x" * settings().max_body_bytes + b'"}'
     for content in (large, iter([large])):  # announced, and chunk by chunk
         response = shared.post("/v1/jobs", content=content, headers=JSON)
-        assert str(bodies.MAX_BYTES) in problem(response, 413).detail
+        assert str(settings().max_body_bytes) in problem(response, 413).detail
     yaml = b"a: " + b"x" * bodies.MAX_YAML_BYTES
     assert "YAML" in problem(shared.post("/v1/jobs", content=yaml, headers=YAML), 413).detail
 
@@ -182,10 +184,10 @@ def answer_to(shared: httpx.Client, *parts: bytes) -> bytes:
 
 
 def test_a_very_large_body_is_not_read_to_its_end(shared: httpx.Client) -> None:
-    announced = answer_to(shared, f"Content-Length: {bodies.DRAINED_BYTES + 1}\r\n\r\n".encode())
+    announced = answer_to(shared, f"Content-Length: {DRAIN_FACTOR * settings().max_body_bytes + 1}\r\n\r\n".encode())
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     head = b"Transfer-Encoding: chunked\r\n\r\n"
-    endless = answer_to(shared, head, *[chunk] * (bodies.DRAINED_BYTES // 0x10000), b"1\r\nx\r\n")
+    endless = answer_to(shared, head, *[chunk] * (DRAIN_FACTOR * settings().max_body_bytes // 0x10000), b"1\r\nx\r\n")
     for answer in (announced, endless):
         assert answer.startswith(b"http/1.1 413")
         assert b"application/problem+json" in answer

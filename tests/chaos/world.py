@@ -249,17 +249,42 @@ class World:
 
     @contextmanager
     def suspended(self, worker: str) -> Iterator[None]:
-        """The worker and all its processes sleep, as on a host that hangs; another worker takes what it held."""
+        """The worker and all its processes sleep, as on a host that hangs; another worker takes what it held.
+
+        Not in the midst of writing: SQLite's file would stay locked, for all, until they wake.
+        """
         child = self._workers[worker]
         assert child is not None
-        sleepers = [psutil.Process(child.process.pid), *self._family(worker)]
-        for process in sleepers:
-            process.suspend()
+        sleepers: list[psutil.Process] = []
+
+        def asleep() -> bool:
+            sleepers[:] = [psutil.Process(child.process.pid), *self._family(worker)]
+            for process in sleepers:
+                process.suspend()
+            if self._can_write():
+                return True
+            for process in sleepers:
+                process.resume()
+            return False
+
+        until("sleep without a lock", asleep)
         try:
             yield
         finally:
             for process in sleepers:
                 process.resume()
+
+    def _can_write(self) -> bool:
+        if self.database != "sqlite":
+            return True  # a server ends the transaction of a client that says nothing
+        with contextlib.closing(sqlite3.connect(self.folder / "skyline.db", timeout=3)) as connection:
+            connection.isolation_level = None
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            connection.execute("ROLLBACK")
+            return True
 
     @contextmanager
     def _broker_stopped(self) -> Iterator[None]:

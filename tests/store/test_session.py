@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, event, func, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 
 from store import jobs
 from store import session as store_session
@@ -182,3 +182,20 @@ def test_a_database_that_is_away_is_waited_for_and_then_given_up(job_id: UUID, m
         jobs.create(session, SPEC, "", {})
     back.join()
     assert count_jobs() == 2
+
+
+def test_a_client_that_says_nothing_keeps_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine().dialect.name == "sqlite":
+        pytest.skip("a file is locked by whoever locked it")
+    monkeypatch.setattr("store.engine.SILENT_SECONDS", 1)
+    store_session.dispose()
+    with unit_of_work() as session:
+        job = jobs.create(session, SPEC, "", {})
+    hung = engine().connect()  # as of a host that sleeps in the midst of a transaction
+    hung.execute(select(Job.id).where(Job.id == job.id).with_for_update())
+    with unit_of_work() as session:
+        assert jobs.lock(session, job.id)
+    with pytest.raises(DBAPIError, match="idle-in-transaction") as raised:
+        hung.execute(text("SELECT 1"))
+    assert raised.value.connection_invalidated, "as of a database that went away"
+    hung.close()

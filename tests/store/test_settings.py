@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from store.engine import shown_url
-from store.settings import settings
+from store.settings import SettingsError, checked, settings
 
 
 @pytest.fixture(autouse=True)
@@ -56,10 +56,15 @@ def test_each_can_be_set_and_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) ->
         ("ARTEFACT_QUOTA_MB", "all"),
     ],
 )
-def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_nonsense_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
     monkeypatch.setenv(f"SKYLINE_{name}", value)
-    with pytest.raises(ValidationError, match=name.lower()):
+    with pytest.raises(SettingsError, match=f"SKYLINE_{name} is '{re.escape(value)}': "):
         settings()
+    with pytest.raises(SystemExit, match="2"):
+        checked()
+    assert f"error: SKYLINE_{name} is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,21 @@ def test_what_the_catalog_does_not_know_yet_is_looked_for(
     assert loading.provide(attempt, "search") and "good" in objectives
 
 
+def test_what_was_of_no_use_to_the_catalog_is_not_run_here(
+    attempt: Attempt, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want(monkeypatch, folder, hangs="import threading; threading.Event().wait()", mine="1 / 0")
+    reports = [plugin_entry("hangs.py", error="did not end within 60 s"), plugin_entry("mine.py", "objective 'good'")]
+    good = {"kind": "objective", "name": "good", "facts": {"plugin": "mine.py"}, "workers": {}}
+    with unit_of_work() as session:
+        entries = [*reports, {"summary": "", "settings": {}, **good}]
+        catalog.publish(session, {"name": "w", "host": "here", "queues": ["search.cpu"]}, publication(*entries))
+    assert not loading.provide(attempt, "search")
+    (said,) = warnings(attempt.job_id)
+    assert "plug-in 'mine.py' cannot be used: ZeroDivisionError" in said
+    assert "plug-in 'hangs.py' cannot be used: did not end within 60 s" in said
+
+
 def test_where_it_cannot_be_loaded_the_task_is_left_to_others(
     attempt: Attempt, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

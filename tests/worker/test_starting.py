@@ -119,3 +119,13 @@ def test_health_without_a_database_is_bad(
     assert health.main(["--name", "one"]) == 1
     said = capsys.readouterr().err
     assert "does not answer" in said and "secret" not in said
+
+
+@pytest.mark.parametrize("variable", ["SKYLINE_LOG_DIR", "SKYLINE_CHECKPOINT_DIR"])
+def test_a_folder_that_cannot_be_written_is_named(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (environment / "file").write_text("in the way")
+    monkeypatch.setenv(variable, f"{environment}/file/below")
+    with pytest.raises(preflight.NotReadyError, match=rf"file/below: Not a directory\nnext: .*{variable}"):
+        preflight.wait_until_ready(patience=3600)
