@@ -90,9 +90,9 @@ def faults(
 ) -> Iterator[Fault]:
     """Bounds that no network can meet, and reference points that none can beat.
 
-    ``entries``: the catalog's entry by key; ``columns``: what is looked up, by key. ``space`` is None where only workers
-    know it: then nothing is counted.
-    A bound that every network meets is fine: a team's usual limits may be wider than one job.
+    ``entries``: the catalog's entry by key; ``columns``: what is looked up, by key. ``space`` is None where only
+    workers know it: then nothing is counted. A bound that every network meets is fine: a team's usual limits may be
+    wider than one job.
     """
     for objective in spec.objectives:
         key = objective.effective_key

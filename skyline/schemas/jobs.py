@@ -19,6 +19,8 @@ QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
 TABULAR = "tabular"
 """The objective that is a column of a table as it stands; a quality may be taken from one, too."""
+NEEDED = "needed"
+"""Type of the error of a field that only some jobs may leave out."""
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
 """Objective names that are accepted and echoed under their full name."""
 
@@ -268,7 +270,8 @@ class JobSpec(BaseModel):
             text = "objectives need 'error' or 'accuracy', the quality that costs are weighed against"
             raise _rule(text, "objectives")
         if self.dataset is None and not self.looked_up:
-            raise _rule("a value: it is required, unless error or accuracy come from a table", "dataset")
+            text = "a value: it is required, unless error or accuracy come from a table"
+            raise PydanticCustomError(NEEDED, "{text}", {"text": text, "path": ("dataset",)})
         return self
 
     @property

@@ -7,14 +7,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from nas_core.architecture import genotype_to_json
 from nas_core.settings import form
 from nas_core.spaces import spaces
+from nas_core.spaces.nasbench201 import from_arch
 from skyline.schemas import Estimate, RegisteredTable
-from store import jobs, tables
+from store import candidates, tables
 from store.session import reading, unit_of_work
 from tests.api.conftest import publish
 from tests.api.problems import paths, problem
@@ -320,18 +323,16 @@ def test_without_a_table_the_message_says_so(client: httpx.Client) -> None:
 
 
 def test_a_found_network_is_trained_on_images_of_its_shape(there: httpx.Client) -> None:
-    from store import candidates
-
-    made = post(there).json()["id"]
+    made = UUID(post(there).json()["id"])
     architecture = {
-        "genotype": job_genotype(),
+        "genotype": genotype_to_json(from_arch(ARCHS[0])),
         "skeleton": there.get("/v1/tables/made").json()["skeleton"],
     }
     with unit_of_work() as session:
         new = candidates.NewCandidate(
             "h" * 64, architecture, 0, {"error": {"value": 0.5, "unit": "", "kind": "tabular"}}
         )
-        ((candidate, _),) = candidates.record(session, jobs.get(session, made).id, "search", [new])
+        ((candidate, _),) = candidates.record(session, made, "search", [new])
     assert (
         "nothing was trained"
         in problem(there.get(f"/v1/candidates/{candidate}/model", params={"format": "safetensors"}), 409).detail
@@ -343,10 +344,3 @@ def test_a_found_network_is_trained_on_images_of_its_shape(there: httpx.Client) 
     assert spec["dataset"]["name"] == "npz" and spec["verify"]["top"] == 1
     found = problem(there.post(path, json={"dataset": DIGITS_LIKE}), 422)
     assert "this job's have" in found.detail, "what it costs is in the table for other images alone"
-
-
-def job_genotype() -> dict[str, Any]:
-    from nas_core.architecture import genotype_to_json
-    from nas_core.spaces.nasbench201 import from_arch
-
-    return genotype_to_json(from_arch(ARCHS[0]))

@@ -61,7 +61,8 @@ def found(client: Client, ended: Job) -> dict[str, tuple[float, float]]:
 
 
 def test_a_job_from_the_table_to_the_front(client: Client) -> None:
-    ended = run(client, budget={"evaluations": len(ARCHS)})
+    seeds = [{"arch": name} for name in ARCHS]
+    ended = run(client, algorithm={"name": "given"}, seed_genotypes=seeds, budget={"evaluations": len(ARCHS)})
     every = found(client, ended)
     assert sorted(every) == sorted(ARCHS), "the whole space"
     best = non_dominated([[100 - values(name)["acc"], values(name)["ms"]] for name in ARCHS])

@@ -131,9 +131,7 @@ def test_of_the_whole_benchmark_what_the_space_has_not_is_left_out() -> None:
         (lambda rows: rows[3].__setitem__(0, "0" * 64), ["line 5, column 'arch': got '000"]),
         (
             lambda rows: rows.pop(7),
-            [
-                f"the table: got {len(CELLS) - 1} of {len(CELLS)} architectures; without a row: {CELLS[7]}; exp"
-            ],
+            [f"the table: got {len(CELLS) - 1} of {len(CELLS)} architectures; without a row: {CELLS[7]}; exp"],
         ),
     ],
 )
