@@ -85,6 +85,7 @@ def by_pymoo(table: Table, measure: Tight, evaluations: int, population: int, se
     """pymoo's NSGA-II over six choices; uniform crossover and a random choice as mutation suit them best."""
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.problem import Problem
+    from pymoo.core.variable import Choice
     from pymoo.operators.crossover.ux import UniformCrossover
     from pymoo.operators.mutation.rm import ChoiceRandomMutation
     from pymoo.operators.sampling.rnd import IntegerRandomSampling
@@ -99,8 +100,9 @@ def by_pymoo(table: Table, measure: Tight, evaluations: int, population: int, se
         crossover=UniformCrossover(prob=0.9),
         mutation=ChoiceRandomMutation(prob_var=1 / len(EDGES)),
     )
-    choices = {name: bound for name, bound in (("xl", 0), ("xu", len(BENCHMARK_OPS) - 1))}
-    algorithm.setup(Problem(n_var=len(EDGES), n_obj=2, vtype=int, **choices), seed=seed)
+    last = len(BENCHMARK_OPS) - 1
+    choices = {str(edge): Choice(options=list(range(last + 1))) for edge in range(len(EDGES))}
+    algorithm.setup(Problem(n_var=len(EDGES), n_obj=2, vars=choices, xl=0, xu=last), seed=seed)
     began = time.perf_counter()
     for _ in range(GENERATIONS):
         children = algorithm.ask()
