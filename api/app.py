@@ -22,7 +22,7 @@ from api import (
     tables,
 )
 from api import version as about
-from api.guards import BodyLimit, SecurityHeaders
+from api.guards import BodyLimit, HeadAsGet, SecurityHeaders
 from api.keys import KeyGuard
 from api.metrics import RequestMetrics
 from api.startup import SchemaGuard
@@ -41,7 +41,7 @@ def create_app() -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     # The last one added is the outermost.
-    for middleware in (BodyLimit, KeyGuard, RequestMetrics, SecurityHeaders, SchemaGuard):
+    for middleware in (HeadAsGet, BodyLimit, KeyGuard, RequestMetrics, SecurityHeaders, SchemaGuard):
         app.add_middleware(middleware)
     errors.install(app)
     openapi.install(app)
