@@ -109,11 +109,17 @@ def test_a_wrong_option_is_named(service: Embedded, client: Client, file: Path, 
 
 
 def test_a_file_that_cannot_be_read(service: Embedded, client: Client, tmp_path: Path) -> None:
-    for name, content in (("no.csv.gz", b"not packed"), ("cut.csv.gz", gzip.compress(b"x" * 99)[:-9]), ("no.csv", b"\xff")):
+    for name, content in (
+        ("no.csv.gz", b"not packed"),
+        ("cut.csv.gz", gzip.compress(b"x" * 99)[:-9]),
+        ("no.csv", b"\xff"),
+    ):
         (tmp_path / name).write_bytes(content)
     for name in ("no.csv.gz", "cut.csv.gz", "no.csv", "absent.csv"):
         with pytest.raises(InvalidSpecError, match=f"{name} is no valid table: "):
-            client.add_table("made", tmp_path / name, space="nasbench201", input=INPUT, classes=CLASSES, columns=COLUMNS)
+            client.add_table(
+                "made", tmp_path / name, space="nasbench201", input=INPUT, classes=CLASSES, columns=COLUMNS
+            )
         done = run(service, "add", "made", tmp_path / name, *ADD)
         assert done.exit_code == 2 and "is no valid table" in done.stderr
 
