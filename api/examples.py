@@ -45,6 +45,7 @@ JOB: dict[str, Any] = {
         }
     ],
     "front": {"search": 12, "final": 3},
+    "infeasible": None,
     "labels": {"team": "vision"},
 }
 JOBS: dict[str, Any] = {"items": [JOB], "next": None}

@@ -144,6 +144,14 @@ class Axes:
         """Sum of relative violations of the bounds; 0 when all hold. A value that is not known yet violates none."""
         return sum(bound.violation(values[key]) for key, bound in self.bounds.items() if key in values)
 
+    def rules_out(self, values: Mapping[str, float]) -> bool:
+        """Whether values of a search break a bound that verification will not make good.
+
+        It trains anew, so only what follows from the error becomes another: exact values stay, and what was measured
+        is measured in the same way once more.
+        """
+        return self.violation({key: values[key] for key in values if self.objectives[key].source != "data"}) > 0
+
 
 @dataclass(frozen=True)
 class Problem(Generic[S]):

@@ -320,12 +320,14 @@ class Client:
     ) -> Front:
         """A job's front with all its members; ``max`` and ``min`` bound objectives in their units.
 
-        ``kind``: ``search`` or ``final``; None: the final one as soon as it has members, before that the search front.
+        ``kind``: ``search`` or ``final``; None: the final one as soon as it has members or bounds have left it empty,
+        before that the search front.
         Asking again costs next to nothing while nothing has changed (ETag).
         """
         if kind is None:
-            counts = self.job(job_id).front
-            kind = "final" if counts.final or not counts.search else "search"
+            job = self.job(job_id)
+            over = job.front.final or not job.front.search or job.infeasible is not None
+            kind = "final" if over else "search"
         query: dict[str, Any] = {"kind": kind}
         query |= {f"max.{key}": bound for key, bound in (max or {}).items()}
         query |= {f"min.{key}": bound for key, bound in (min or {}).items()}
@@ -359,7 +361,7 @@ class Client:
             raise NotSucceededError(job)
         others = []
         if not front.members and front.infeasible is not None:
-            others = [self.candidate(identifier) for identifier in front.infeasible["nearest"]]
+            others = [self.candidate(near.id) for near in front.infeasible.nearest]
         if kind == "search":
             others = [other.model_copy(update={"values": other.search_values}) for other in others]
         return gates.decide(front, requirements, others, gates.own_bounds(job.spec))

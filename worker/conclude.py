@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import torch
 from safetensors.torch import load_file
+from sqlalchemy.orm import Session
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NasCoreError
@@ -15,7 +17,7 @@ from nas_core.evaluation import side_by_side
 from nas_core.network import Network
 from nas_core.search import Axes
 from nas_core.training import misclassified
-from store import candidates, jobs, tasks
+from store import candidates, events, jobs, nearest, tasks
 from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
@@ -28,7 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def run(attempt: Attempt) -> None:
-    """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked."""
+    """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked.
+
+    Where no network holds the job's bounds, a warning says what comes nearest.
+    """
     axes = axes_of(attempt.spec)
     with reading(settings().outage_seconds) as session:
         every = candidates.all_values(session, attempt.job_id, "final")
@@ -42,7 +47,29 @@ def run(attempt: Attempt) -> None:
         keeper = write_final_front(session, attempt.job_id, axes, attempt.reference_point)
     test(attempt, [point.id for point in keeper.members])
     with attempt.recording() as session:
+        if not keeper.members:
+            tell_nearest(session, attempt.job_id, "final" if ordered else "search")
         jobs.finish(session, attempt.job_id, "succeeded", by=attempt.task_id)
+
+
+def tell_nearest(session: Session, job_id: UUID, stage: nearest.Stage) -> None:
+    """Warns that the bounds leave the final front empty, and says what comes nearest to them."""
+    told = nearest.infeasible(session, jobs.get(session, job_id), stage)
+    if told is not None:
+        text = words(told)
+        log.warning("%s", text)
+        events.append(session, job_id, [("warning", {"text": text, "infeasible": told})])
+
+
+def words(told: Mapping[str, Any]) -> str:
+    """What comes nearest to a job's bounds, as a sentence."""
+    whose = "verified" if told["stage"] == "final" else "found by the search"
+    moves = "; ".join(
+        f"{key} {move['nearest']:.6g} for {move['side']} {move[move['side']]:.6g}, {move['by']:.3g} off"
+        + ("" if move["share"] is None else f" ({100 * move['share']:.3g} %)")
+        for key, move in told["violations"].items()
+    )
+    return f"no network {whose} holds all bounds; the nearest, {told['nearest'][0]['id'][:8]}, has {moves}"
 
 
 def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> None:

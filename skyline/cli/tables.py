@@ -9,41 +9,19 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from skyline.cli.find import SHORT
+from skyline.cli.nearest import infeasible_lines
+from skyline.cli.values import NO_SHARES, SHARE_UNITS, number, of_bound, percent, short
 from skyline.schemas.answers import Value
 from skyline.schemas.jobs import QUALITIES
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from skyline.gates import Gate
-    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult
+    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job
     from skyline.schemas.catalog import Catalog
     from skyline.schemas.datasets import DatasetOnWorker, RegisteredDataset
 
-SHARE_UNITS = ("", "fraction")
-"""Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
-NO_SHARES = ("exact", "measured", "predicted")
-"""Kinds of values that follow from no error on images, whatever their unit."""
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
 KNEE = "*"
-
-
-def short(identifier: UUID) -> str:
-    return str(identifier)[:SHORT]
-
-
-def number(value: Value) -> str:
-    """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
-    if value.unit in SHARE_UNITS and value.kind not in NO_SHARES:
-        return f"{100 * value.value:.2f} %"
-    text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
-    iqr = (value.model_extra or {}).get("iqr")
-    return f"{text} ±{iqr / 2:.2g}" if isinstance(iqr, int | float) else text
-
-
-def percent(test: TestResult | None) -> str:
-    return f"{100 * test.error:.2f} ±{100 * test.sd:.2f} %" if test else ""
 
 
 def is_quality(objective: FrontObjective) -> bool:
@@ -87,10 +65,7 @@ def front_notes(front: Front, bounded: bool = False) -> list[str]:
     if not front.members and front.infeasible is None:
         notes.append("no network meets these bounds" if bounded and front.version else "no network yet")
     if front.infeasible is not None:
-        notes.append("no network meets the bounds")
-        for key, found in front.infeasible.get("violations", {}).items():
-            sides = [f"{side} {found[side]:g}" for side in ("min", "max") if found.get(side) is not None]
-            notes.append(f"  {key}: {' and '.join(sides)} asked for, {found['nearest']:g} is the nearest")
+        notes += infeasible_lines(front.infeasible)
     if front.hypervolume is not None:
         reference = ", ".join(f"{key} {value:g}" for key, value in front.reference_point.items())
         notes.append(f"hypervolume {front.hypervolume:.6g} up to {reference}")
@@ -113,7 +88,8 @@ def gate_lines(gate: Gate) -> list[str]:
             lines.append(f"  {miss.requirement.text}: it has no value")
             continue
         by = number(Value(value=miss.by, unit=value.unit, kind=value.kind))
-        how = f"which misses by {by}" if miss.by else "and the bound itself does not count"
+        share = "" if miss.share is None else f", {of_bound(miss.share)} of the bound"
+        how = f"which misses by {by}{share}" if miss.by else "and the bound itself does not count"
         lines.append(f"  {miss.requirement.text}: it has {number(value)}, {how}")
     return lines
 
@@ -145,7 +121,8 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
     table.add_column("note", overflow="fold")
     for job in jobs:
         counts = f"{job.front.final}" if job.front.final else f"{job.front.search} search" if job.front.search else ""
-        note = Text(first_line(job.reason or job.waiting_for))
+        unmet = "no network holds the bounds" if job.infeasible is not None else ""
+        note = Text(first_line(job.reason or job.waiting_for) or unmet)
         table.add_row(
             short(job.id), Text(job.name), status(job), f"{100 * job.progress:.0f} %", counts, ago(job.created_at), note
         )
@@ -168,6 +145,7 @@ def job_lines(job: Job) -> list[Text]:
         ("took", _took(job)),
     ]
     lines = [Text.assemble((f"{name:<12}", "dim"), value) for name, value in pairs if value]
+    lines += [Text(line) for line in infeasible_lines(job.infeasible)] if job.infeasible is not None else []
     for attempt in job.attempts:
         end = attempt.end or "running"
         signal = f", signal {attempt.exit_signal}" if attempt.exit_signal else ""
