@@ -302,7 +302,6 @@ NEAREST = """no verified network holds the bounds; the nearest:
 for aaaaaaaa would have to move:
   params: max 500 to 900, by 400 (80 % of it)
 alone would do:
-  params: max 500 to 900, by 400 (80 % of it), for aaaaaaaa
   error: max 10.00 % to 20.00 %, by 10.00 % (100 % of it), for bbbbbbbb
 """
 
