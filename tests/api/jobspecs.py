@@ -158,8 +158,9 @@ def _key(objective: Json) -> str:
 
 
 def _bound(name: str) -> SearchStrategy[Json]:
-    if name in ("error", "accuracy"):
-        return st.floats(0, 1).map(lambda limit: {"max": limit}) | st.just({"min": 0, "max": 1})
+    if name in ("error", "accuracy"):  # on the better side: an error and an accuracy must not contradict each other
+        better = "max" if name == "error" else "min"
+        return st.floats(0, 1).map(lambda limit: {better: limit}) | st.just({"min": 0, "max": 1})
     return st.floats(MOST, 1e300).map(lambda limit: {"max": limit}) | st.just({"min": 1})
 
 
