@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Subquery, case, func, or_, select
+from sqlalchemy import CTE, ColumnElement, case, func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from store import candidates
@@ -20,6 +20,8 @@ Stage = Literal["search", "final"]
 
 NEAREST = 3
 """Candidates that are named."""
+ALL = -1
+"""In place of a bound's number: the sum over all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,11 @@ def infeasible(session: Session, job: Job, stage: Stage) -> dict[str, Any] | Non
     bounds = {key: Limits(**bound) for key, bound in (job.spec.get("constraints") or {}).items()}
     if not bounds:
         return None
-    broken = _broken(job.id, stage, bounds)
-    query = select(broken.c.candidate_id, broken.c.total).order_by(broken.c.total, broken.c.number).limit(NEAREST)
-    near = [(candidate_id, total) for candidate_id, total in session.execute(query)]
+    near, alone = _found(session, job.id, stage, bounds)
     if not near and stage == "final" and job.status == "succeeded":
         return infeasible(session, job, "search")
     if not near or near[0][1] <= 0:
         return None
-    alone = {key: one for key in bounds if (one := _nearest_by(session, broken, key, bounds)) is not None}
     values = candidates.values(session, [*{id for id, _ in near}, *alone.values()], stage)
     first = near[0][0]
     return {
@@ -61,27 +60,55 @@ def infeasible(session: Session, job: Job, stage: Stage) -> dict[str, Any] | Non
     }
 
 
-def _broken(job_id: UUID, stage: Stage, bounds: Mapping[str, Limits]) -> Subquery:
+def _found(
+    session: Session, job_id: UUID, stage: Stage, bounds: Mapping[str, Limits]
+) -> tuple[list[tuple[UUID, float]], dict[str, UUID]]:
+    """The nearest with the sum of what they break, and by bound the candidate that holds all others and breaks this one
+    least. All in one pass over the values, of which there may be a million.
+    """
+    broken = _broken(job_id, stage, bounds)
+    of = {key: broken.c[f"by{place}"] for place, key in enumerate(bounds)}
+    ordered = [select(literal(ALL).label("place"), broken.c.candidate_id, broken.c.total).order_by(broken.c.total)]
+    for place, key in enumerate(bounds):
+        others = [column == 0 for name, column in of.items() if name != key]
+        query = select(literal(place).label("place"), broken.c.candidate_id, of[key].label("total"))
+        ordered.append(query.where(of[key] > 0, *others).order_by(of[key]))
+    best = [
+        select(query.order_by(broken.c.candidate_id).limit(NEAREST if place == 0 else 1).subquery())
+        for place, query in enumerate(ordered)
+    ]
+    near: list[tuple[float, UUID]] = []
+    alone: dict[str, UUID] = {}
+    keys = list(bounds)
+    for place, candidate_id, excess in session.execute(union_all(*best)):
+        if place == ALL:
+            near.append((excess, candidate_id))
+        else:
+            alone[keys[place]] = candidate_id
+    return [(candidate_id, excess) for excess, candidate_id in sorted(near)], alone
+
+
+def _broken(job_id: UUID, stage: Stage, bounds: Mapping[str, Limits]) -> CTE:
     """By candidate that has not failed: by how much it breaks each bound (``by0``, ``by1``, ...), as a share of the
     bound, and their sum (``total``).
 
     Of final values all bounded ones must be there: measured ones come last. A search leaves out the same ones of all.
     """
+    failed = select(Candidate.id).where(Candidate.job_id == job_id, Candidate.status == "failed")
     of_each = [
         func.sum(case((Evaluation.key == key, _share(limits)), else_=0.0)).label(f"by{place}")
         for place, (key, limits) in enumerate(bounds.items())
     ]
     total = func.sum(case(*((Evaluation.key == key, _share(limits)) for key, limits in bounds.items()), else_=0.0))
     query = (
-        select(Evaluation.candidate_id, Candidate.number, total.label("total"), *of_each)
-        .join(Candidate, Candidate.id == Evaluation.candidate_id)
-        .where(Evaluation.job_id == job_id, Evaluation.stage == stage, Candidate.status != "failed")
-        .where(or_(*(Evaluation.key == key for key in bounds)))
-        .group_by(Evaluation.candidate_id, Candidate.number)
+        select(Evaluation.candidate_id, total.label("total"), *of_each)
+        .where(Evaluation.job_id == job_id, Evaluation.stage == stage, Evaluation.key.in_(list(bounds)))
+        .where(Evaluation.candidate_id.not_in(failed))
+        .group_by(Evaluation.candidate_id)
     )
     if stage == "final":
         query = query.having(func.count() == len(bounds))
-    return query.subquery()
+    return query.cte("broken")
 
 
 def _share(limits: Limits) -> ColumnElement[float]:
@@ -92,14 +119,6 @@ def _share(limits: Limits) -> ColumnElement[float]:
     if limits.min is not None:
         pairs.append((Evaluation.value < limits.min, (limits.min - Evaluation.value) / (abs(limits.min) or 1.0)))
     return case(*pairs, else_=0.0)
-
-
-def _nearest_by(session: Session, broken: Subquery, key: str, bounds: Mapping[str, Limits]) -> UUID | None:
-    """Of those that hold all bounds but this one, the candidate that breaks it least."""
-    of = {name: broken.c[f"by{place}"] for place, name in enumerate(bounds)}
-    others = [column == 0 for name, column in of.items() if name != key]
-    query = select(broken.c.candidate_id).where(of[key] > 0, *others).order_by(of[key], broken.c.number)
-    return session.execute(query.limit(1)).scalar()
 
 
 def _move(candidate_id: UUID, values: Documents, key: str, limits: Limits) -> dict[str, Any] | None:

@@ -64,12 +64,12 @@ def tell_nearest(session: Session, job_id: UUID, stage: nearest.Stage) -> None:
 def words(told: Mapping[str, Any]) -> str:
     """What comes nearest to a job's bounds, as a sentence."""
     whose = "verified" if told["stage"] == "final" else "found by the search"
-    moves = "; ".join(
-        f"{key} {move['nearest']:.6g} for {move['side']} {move[move['side']]:.6g}, {move['by']:.3g} off"
-        + ("" if move["share"] is None else f" ({100 * move['share']:.3g} %)")
-        for key, move in told["violations"].items()
-    )
-    return f"no network {whose} holds all bounds; the nearest, {told['nearest'][0]['id'][:8]}, has {moves}"
+    moves = []
+    for key, move in told["violations"].items():
+        share = "" if move["share"] is None else f", {100 * move['share']:.3g} %"
+        bound = f"{move['side']} {move[move['side']]:.10g}"
+        moves.append(f"{key} {move['nearest']:.10g} for {bound} (by {move['by']:.6g}{share})")
+    return f"no network {whose} holds all bounds; the nearest, {told['nearest'][0]['id'][:8]}, has {'; '.join(moves)}"
 
 
 def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> None:

@@ -163,7 +163,7 @@ def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, floa
     Those that lack a value come first, in order, since nothing says which of them is better: whoever left them unscored
     meant to have them all verified. Raises NasCoreError where they are more than ``top``.
     """
-    usable = [item for item in scored if not axes.rules_out(item.values)]
+    usable = [item for item in scored if axes.lasting_violation(item.values) <= 0]
     chosen = [item for item in usable if not set(axes.keys) <= set(item.values)]
     if len(chosen) > top:
         raise NasCoreError(

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from skyline.cli.values import number, of_bound, short
 from skyline.schemas.answers import FrontKind, Infeasible, Move, Near, Value
 
+ESTIMATES = ("supernet", "trained")
+"""Kinds of a search's values that verification makes anew."""
 WHOSE: Mapping[FrontKind, str] = {"final": "no verified network holds", "search": "nothing that the search found holds"}
 
 
@@ -16,14 +18,23 @@ def infeasible_lines(found: Infeasible) -> list[str]:
     lines = [f"{WHOSE[found.stage]} the bounds; the nearest:"]
     lines += [f"  {short(near.id)}  {_values(near)}" for near in found.nearest]
     lines.append(f"for {short(first.id)} would have to move:")
-    lines += [f"  {_move(key, move, first.values.get(key))}" for key, move in found.violations.items()]
+    lines += [
+        f"  {_move(key, move, first.values.get(key))}{_doubt(key, found)}" for key, move in found.violations.items()
+    ]
     others = {key: move for key, move in found.alone.items() if found.violations != {key: move}}
     if others:
         lines.append("alone would do:")
         lines += [
-            f"  {_move(key, move, first.values.get(key))}, for {short(move.candidate)}" for key, move in others.items()
+            f"  {_move(key, move, first.values.get(key))}{_doubt(key, found)}, for {short(move.candidate)}"
+            for key, move in others.items()
         ]
     return lines
+
+
+def _doubt(key: str, found: Infeasible) -> str:
+    """Errors of a search are higher than those after verification."""
+    value = found.nearest[0].values.get(key)
+    return ", an estimate" if found.stage == "search" and value is not None and value.kind in ESTIMATES else ""
 
 
 def _values(near: Near) -> str:

@@ -322,6 +322,12 @@ def test_a_front_that_meets_no_bound_names_the_nearest_and_how_far_which_bound_w
     printed = run(jobs, "front", "last").stdout
     assert printed.startswith("nothing that the search found holds the bounds; the nearest:\n")
     assert "alone would do" not in printed, "that is said already"
+    other = infeasible("search")
+    other["violations"] = {"error": {**other["alone"]["error"], "candidate": CANDIDATE_ID}}
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=other, hypervolume=None)))
+    printed = run(jobs, "front", "last").stdout
+    assert "  error: max 10.00 % to 20.00 %, by 10.00 % (100 % of it), an estimate\n" in printed
+    assert "  params: max 500 to 900, by 400 (80 % of it), for aaaaaaaa\n" in printed
 
 
 def test_a_job_without_a_network_says_what_came_nearest(jobs: Script) -> None:

@@ -95,8 +95,8 @@ def test_the_nearest_in_words() -> None:
     least = {"side": "min", "max": None, "min": 0.0, "nearest": -0.5, "by": 0.5, "share": None}
     found = {"stage": "final", "nearest": [{"id": "aaaaaaaa-bbbb"}], "violations": {"params": move, "gain": least}}
     assert words(found) == (
-        "no network verified holds all bounds; the nearest, aaaaaaaa, has params 995 for max 990, 5 off (0.505 %); "
-        "gain -0.5 for min 0, 0.5 off"
+        "no network verified holds all bounds; the nearest, aaaaaaaa, has params 995 for max 990 (by 5, 0.505 %); "
+        "gain -0.5 for min 0 (by 0.5)"
     )
     assert words({**found, "stage": "search"}).startswith("no network found by the search holds all bounds")
 
