@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from api import candidates, catalog, datasets, errors, events, fronts, health, jobs, logs, metrics, openapi, table
 from api import version as about
-from api.guards import BodyLimit, SecurityHeaders
+from api.guards import BodyLimit, HeadAsGet, SecurityHeaders
 from api.keys import KeyGuard
 from api.metrics import RequestMetrics
 from api.startup import SchemaGuard
@@ -27,7 +27,7 @@ def create_app() -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     # The last one added is the outermost.
-    for middleware in (BodyLimit, KeyGuard, RequestMetrics, SecurityHeaders, SchemaGuard):
+    for middleware in (HeadAsGet, BodyLimit, KeyGuard, RequestMetrics, SecurityHeaders, SchemaGuard):
         app.add_middleware(middleware)
     errors.install(app)
     openapi.install(app)

@@ -156,7 +156,7 @@ def _allowed(request: Request) -> str:
     """Every method that something at this path takes: the framework names those of the first route alone."""
 
     def taken(method: str) -> bool:
-        scope = {**request.scope, "method": method}
+        scope = {**request.scope, "method": "GET" if method == "HEAD" else method}
         return any(route.matches(scope)[0] == Match.FULL for route in request.app.routes)
 
     return ", ".join(method for method in METHODS if taken(method))

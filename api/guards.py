@@ -118,6 +118,31 @@ def _refusal(limit: int, close: bool) -> tuple[Problem, Mapping[str, str]]:
     return error.problem, {"Connection": "close"} if close else {}
 
 
+class HeadAsGet:
+    """HEAD is answered as GET is, without the content (RFC 9110, section 9.3.2); a stream ends with its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        told = False
+
+        async def heard() -> Message:
+            return {"type": "http.disconnect"} if told else await receive()
+
+        async def head_alone(message: Message) -> None:
+            nonlocal told
+            if not told and message["type"] == "http.response.start":
+                told = True
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app({**scope, "method": "GET"}, heard, head_alone)
+
+
 class SecurityHeaders:
     """Adds to every answer what it does not say itself."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from store.forks import ForkSafePool
 from store.settings import settings
 
 CONNECT_SECONDS = 10
@@ -69,6 +70,7 @@ def build(url: URL, *, foreign_keys: bool = True, **options: Any) -> Engine:
         return built
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    options = {"poolclass": ForkSafePool, **options}
     built = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, json_serializer=serializer, **options)
 
     @event.listens_for(built, "connect")

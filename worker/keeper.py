@@ -88,7 +88,7 @@ class Keeper:
         self._tidy_at = 0.0
         self._tidying: threading.Thread | None = None
         self._looked_at: float | None = None
-        self._spare_until = 0.0
+        self._spare_until: float | None = None
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -143,15 +143,18 @@ class Keeper:
 
     def _may_reap(self) -> bool:
         """Not at once after a time in which nobody could renew a lease: the database was away, this host asleep, or a
-        clock was set. Those who live get a lease's length to say so.
+        clock was set. Those who live get one lease to say so; where every round is slow, that is no reason any more.
         """
         at, lease = time.time(), settings().lease_seconds
         passed = 0.0 if self._looked_at is None else at - self._looked_at
-        if not 0 <= passed <= 0.75 * lease:
+        self._looked_at = at
+        if 0 <= passed <= 0.75 * lease:
+            if self._spare_until is not None and time.monotonic() >= self._spare_until:
+                self._spare_until = None
+        elif self._spare_until is None:
             log.warning("%.0f s passed since the last look at leases; none is taken away for %g s", passed, lease)
             self._spare_until = time.monotonic() + lease
-        self._looked_at = at
-        return time.monotonic() >= self._spare_until
+        return self._spare_until is None or time.monotonic() >= self._spare_until
 
     def _look_and_publish(self) -> None:
         if self._draining:

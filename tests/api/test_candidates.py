@@ -178,10 +178,10 @@ def test_a_file_is_made_when_it_is_first_asked_for(shared: httpx.Client, weights
     with unit_of_work() as session:
         assert tasks.heartbeat(session, state.task, claimed.fence, 60) == "ok", "its job has ended long ago"
         job_id = candidates.get(session, candidate_id).job_id
-        logs.append(session, state.task, claimed.fence, 0, 24, "ExportError: no such op\n")
+        logs.append(session, state.task, claimed.fence, 0, 49, "Traceback: its secrets\nExportError: no such op\n")
         assert tasks.end(session, state.task, claimed.fence, status="failed", end="failed")
     found = problem(shared.get(path, params=query), 409)
-    assert "the export.onnx failed\nExportError: no such op" in found.detail
+    assert f"the export.onnx failed: ExportError: no such op (all of it: the log of job {job_id})" in found.detail
     assert "asked again in a minute" in found.detail
     with unit_of_work() as session:
         session.execute(

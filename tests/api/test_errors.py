@@ -45,9 +45,19 @@ def test_unknown_routes_and_wrong_methods(shared: httpx.Client) -> None:
     problem(shared.get("/v1/jobs/"), 404)
     response = shared.put("/v1/jobs", json={})
     assert "PUT" in problem(response, 405).detail
-    assert response.headers["allow"] == "GET, POST", "all of them"
+    assert response.headers["allow"] == "GET, HEAD, POST", "all of them"
     assert shared.get(f"/v1/jobs/{uuid4()}/cancel").headers["allow"] == "POST"
-    assert shared.post(f"/v1/jobs/{uuid4()}").headers["allow"] == "GET, DELETE"
+    assert shared.post(f"/v1/jobs/{uuid4()}").headers["allow"] == "GET, HEAD, DELETE"
+
+
+def test_head_is_get_without_the_content(shared: httpx.Client) -> None:
+    for path in ("/v1/jobs", "/v1/catalog", "/healthz", "/openapi.json", f"/v1/jobs/{uuid4()}"):
+        looked, read = shared.head(path), shared.get(path)
+        assert (looked.status_code, looked.content) == (read.status_code, b"")
+        for name in ("content-type", "content-length", "etag", "x-content-type-options"):
+            assert looked.headers.get(name) == read.headers.get(name), f"{name} of {path}"
+    refused = shared.head(f"/v1/jobs/{uuid4()}/cancel")
+    assert (refused.status_code, refused.headers["allow"], refused.content) == (405, "POST", b"")
 
 
 OPERATIONS = [

@@ -105,6 +105,12 @@ def test_events_come_as_they_happen(shared: httpx.Client) -> None:
     assert [event.type for event in coming] == ["phase"]
 
 
+def test_a_look_at_a_stream_ends_with_its_headers(shared: httpx.Client) -> None:
+    looked = shared.head(f"/v1/jobs/{results.job()}/events", headers=STREAM)  # of a job that never ends
+    assert (looked.status_code, looked.content) == (200, b"")
+    assert looked.headers["content-type"].startswith("text/event-stream")
+
+
 def test_a_quiet_stream_says_that_it_lives(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "KEEP_ALIVE_SECONDS", 0.0)
     job_id = results.job()

@@ -100,6 +100,43 @@ def test_a_fork_makes_its_own_engine() -> None:
     assert done.stdout.split() == ["apart", "True", "True"], done.stderr
 
 
+FORK_BESIDE_A_WRITER = """
+import os, sys, threading
+from sqlalchemy import text
+from store.session import reading, unit_of_work
+writing, go = threading.Event(), threading.Event()
+def write():
+    with unit_of_work() as session:
+        session.execute(text("DELETE FROM outbox"))
+        writing.set()
+        assert go.wait(60)
+thread = threading.Thread(target=write)
+thread.start()
+assert writing.wait(60)
+threading.Timer(0.5, go.set).start()
+child = os.fork()
+if child == 0:
+    for _ in range(3):
+        with unit_of_work() as session:
+            session.execute(text("DELETE FROM outbox"))
+    print("the child writes", flush=True)
+    os._exit(0)
+with unit_of_work() as session:
+    session.execute(text("DELETE FROM outbox"))
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+thread.join()
+with reading() as session:
+    session.execute(text("SELECT 1"))
+print("the parent goes on", code)
+"""
+
+
+def test_a_fork_beside_a_writer_can_write() -> None:
+    script = [sys.executable, "-W", "error", "-c", FORK_BESIDE_A_WRITER]
+    done = subprocess.run(script, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines() == ["the child writes", "the parent goes on 0"], done.stderr
+
+
 def test_threads_share_one_engine() -> None:
     found: list[object] = []
     threads = [threading.Thread(target=lambda: found.append(engine())) for _ in range(4)]

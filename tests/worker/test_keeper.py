@@ -53,3 +53,12 @@ def test_after_a_time_without_rounds_those_who_live_may_say_so(
     assert not keeping._may_reap()
     clock.go(16)
     assert keeping._may_reap()
+
+
+def test_where_every_round_is_slow_leases_are_taken_all_the_same(clock: Clock) -> None:
+    keeping = keeper.Keeper()
+    taken = []
+    for _ in range(6):
+        taken.append(keeping._may_reap())
+        clock.go(29)
+    assert taken == [True, False, False, True, True, True]
