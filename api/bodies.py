@@ -186,9 +186,17 @@ def check(parsed: Any) -> None:
 
 def _check_text(text: str, path: tuple[object, ...]) -> None:
     # A lone surrogate is valid in JSON's escapes but in no encoding.
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+    if "\0" in text or not _encodes(text):
         expected = "text of Unicode characters other than NUL"
         raise _malformed(pointer(path), text, expected, f"{pointer(path) or 'a field'} holds NUL or half a character")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _name(value: Any) -> str:

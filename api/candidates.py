@@ -181,8 +181,8 @@ def read_model(
     query: Annotated[ModelQuery, Query()],
 ) -> Response:
     """`json` is the architecture of any candidate. The others are files of a verified one (else 409): `safetensors` is
-    there from its verification, the rest is made when it is first asked for, loaded again and compared with the network
-    before it is offered. Until then the answer is 202.
+    there from its verification, unless that was looked up in a table; the rest is made when it is first asked for,
+    loaded again and compared with the network before it is offered. Until then the answer is 202.
 
     `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
     tried once more. 507 where a file would have to be made, and artefacts take all the room that they may take.
@@ -198,6 +198,13 @@ def read_model(
         content = json.dumps(candidate.architecture).encode()
         return _conditional(request, f'"{candidate.hash}"', Response(content, media_type=exporter.media_type), name)
     stored = {file.format: file for file in candidates.artefacts_of(session, [candidate_id])[candidate_id]}
+    spec = JobSpec.model_validate(jobs.get(session, candidate.job_id).spec) if WEIGHTS not in stored else None
+    if spec is not None and spec.looked_up:
+        detail = (
+            f"the values of candidate {candidate_id} are looked up in a table and nothing was trained, so there are no "
+            f"weights; it can be had as json, and POST /v1/candidates/{candidate_id}/verify trains it on a data set"
+        )
+        raise ProblemError(HTTPStatus.CONFLICT, "Not trained", detail)
     if WEIGHTS not in stored:
         detail = f"candidate {candidate_id} is {candidate.status}; only verified candidates have weights, others: json"
         raise ProblemError(HTTPStatus.CONFLICT, "Not verified", detail)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from api import examples, registrations, views
+from api import examples, lookups, registrations, views
 from api.deps import Reading
 from api.errors import unavailable
 from api.openapi import answers, problems
 from api.validation import Known
 from skyline.schemas import Catalog, CatalogEntry
 from skyline.schemas.catalog import CatalogKind
-from store import catalog, datasets
+from store import catalog, datasets, tables
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 
@@ -53,4 +53,5 @@ def known(session: Session) -> Known:
     """What a job can ask for now."""
     entries = [CatalogEntry.model_validate(entry) for entry in catalog.entries(session)]
     live = frozenset(row.name for row, alive in catalog.workers(session) if alive)
-    return Known(entries, live, {row.name: row.dataset for row in datasets.listed(session)})
+    own = {row.name: row.dataset for row in datasets.listed(session)}
+    return Known(entries, live, own, {row.name: lookups.about(row) for row in tables.listed(session)})

@@ -99,6 +99,9 @@ def _left(possible: Range, bound: Bound | None) -> Span | None:
 
 
 def _images(spec: JobSpec, images: Images) -> ImageCounts:
+    if spec.dataset is None:
+        reason = "the job names no data set: its error comes from a table"
+        return ImageCounts(train=None, validation=None, select=None, test=None, reason=reason)
     if images.train is None:
         reason = f"data set '{spec.dataset.name}' does not publish how many images it has"
         return ImageCounts(train=None, validation=None, select=None, test=images.test, reason=reason)
@@ -120,6 +123,8 @@ def _search(spec: JobSpec, algorithm: CatalogEntry) -> SearchEstimate:
 
 def _trained(spec: JobSpec, algorithm: CatalogEntry, evaluations: int) -> tuple[int | None, int | None, str | None]:
     """(trainings, epochs of all of them, why they are not known). Targets share a genotype's training."""
+    if spec.looked_up and algorithm.facts.get("needs") != "Relaxable":
+        return 0, 0, None
     settings = spec.algorithm.settings
     match settings.get("evaluate"):
         case {"supernet_epochs": int(epochs)}:
@@ -135,5 +140,5 @@ def _trained(spec: JobSpec, algorithm: CatalogEntry, evaluations: int) -> tuple[
 
 def _verification(spec: JobSpec, candidates: int) -> VerificationEstimate:
     verified = min(spec.verify.top, candidates)
-    trainings = verified * spec.verify.seeds
+    trainings = 0 if spec.looked_up else verified * spec.verify.seeds
     return VerificationEstimate(candidates=verified, trainings=trainings, epochs=trainings * spec.verify.epochs)

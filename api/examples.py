@@ -194,6 +194,44 @@ DATASET: dict[str, Any] = {
     ],
 }
 DATASETS: dict[str, Any] = {"items": [DATASET], "next": None}
+TABULATION: dict[str, Any] = {
+    "name": "nb201",
+    "space": {"name": "nasbench201"},
+    "input": [3, 32, 32],
+    "classes": 10,
+    "columns": {
+        "c10_valid_acc": {"unit": "%", "direction": "maximize"},
+        "hw_raspi4_lat_ms": {"unit": "ms", "direction": "minimize"},
+    },
+    "csv": "arch,c10_valid_acc,hw_raspi4_lat_ms\n"
+    "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|,81.98,10.48\n",
+    "partial": True,
+}
+TABULATED: dict[str, Any] = {
+    "name": "nb201",
+    "sha256": "9d3e0f8d9a41a6ea4e0e4ed9a2f4ad1e4b3b3c1f4c5d6e7f8091a2b3c4d5e6f7",
+    "space": {"name": "nasbench201", "cells": 17, "channels": 16, "stem": "auto", "normal_ops": ["none", "conv_3x3"]},
+    "skeleton": {
+        "cells": ["normal", "reduce", "normal", "reduce", "normal"],
+        "channels": 16,
+        "stem": "cifar",
+        "input": [3, 32, 32],
+        "classes": 10,
+        "frame": "residual",
+    },
+    "key": "arch",
+    "columns": [
+        {"name": "c10_valid_acc", "unit": "%", "direction": "maximize", "low": 40.4, "high": 91.6},
+        {"name": "hw_raspi4_lat_ms", "unit": "ms", "direction": "minimize", "low": 3.2, "high": 98.0},
+    ],
+    "rows": 15284,
+    "left_out": 341,
+    "missing": 0,
+    "partial": False,
+    "description": "",
+    "created_at": AT,
+}
+TABLES: dict[str, Any] = {"items": [TABULATED], "next": None}
 STREAM = 'id: 2\nevent: progress\ndata: {"seq":2,"at":"2026-01-31T12:00:00Z","type":"progress","data":{"epoch":1}}\n\n'
 CATALOG: dict[str, Any] = {
     "spaces": [],

@@ -176,7 +176,9 @@ def _objectives(
 
 
 def _described(session: Session, objective: ObjectiveSpec) -> tuple[str, Any]:
-    """(unit, direction): our own are known here, those of plug-ins by the catalog."""
+    """(unit, direction): our own are known here, those of plug-ins by the catalog, of tables as they were noted."""
+    if objective.from_table:
+        return objective.settings["unit"], objective.settings["direction"]
     known = objectives.get(objective.name)
     if known is not None:
         return known.unit, known.direction

@@ -41,6 +41,17 @@ def path_of(scope: Scope) -> str:
     return path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
 
 
+TABLES = "/v1/tables"
+"""What is posted there holds a table, and may be larger."""
+
+
+def most_bytes(scope: Scope) -> int:
+    """How large the body of a request may be."""
+    have = settings()
+    whole_table = scope["method"] == "POST" and path_of(scope) == TABLES
+    return max(have.max_table_bytes, have.max_body_bytes) if whole_table else have.max_body_bytes
+
+
 def announced_size(scope: Scope) -> int:
     """Bytes that ``Content-Length`` promises; 0 where there is none."""
     value = Headers(scope=scope).get("content-length", "")
@@ -73,7 +84,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = settings().max_body_bytes
+        limit = most_bytes(scope)
         most = DRAIN_FACTOR * limit
         request = Request(scope)
         if announced_size(scope) > limit:

@@ -14,6 +14,7 @@ from nas_core.architecture import Architecture, Skeleton
 from nas_core.costs import Resource, count
 from nas_core.errors import NasCoreError
 from nas_core.search import SearchSpace
+from nas_core.tables import Column
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
 from skyline.schemas.jobs import QUALITIES
 
@@ -95,19 +96,28 @@ def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Ske
 
 
 def faults(
-    spec: JobSpec, entries: Mapping[str, CatalogEntry], space: SearchSpace | None, skeletons: Sequence[Skeleton]
+    spec: JobSpec,
+    entries: Mapping[str, CatalogEntry],
+    space: SearchSpace | None,
+    skeletons: Sequence[Skeleton],
+    columns: Mapping[str, Column],
 ) -> Iterator[Fault]:
     """Bounds that no network can meet, each by itself or all together, and reference points that none can beat.
 
-    ``entries``: the catalog's entry by key. ``space`` is None where only workers know it: then nothing is counted.
-    A bound that every network meets is fine: a team's usual limits may be wider than one job.
+    ``entries``: the catalog's entry by key; ``columns``: what is looked up, by key. ``space`` is None where only
+    workers know it: then nothing is counted. A bound that every network meets is fine: a team's usual limits may be
+    wider than one job.
     """
-    single = list(_single(spec, entries, space, skeletons))
+    single = list(_single(spec, entries, space, skeletons, columns))
     yield from single or _together(spec, entries, space, skeletons)
 
 
 def _single(
-    spec: JobSpec, entries: Mapping[str, CatalogEntry], space: SearchSpace | None, skeletons: Sequence[Skeleton]
+    spec: JobSpec,
+    entries: Mapping[str, CatalogEntry],
+    space: SearchSpace | None,
+    skeletons: Sequence[Skeleton],
+    columns: Mapping[str, Column],
 ) -> Iterator[Fault]:
     """One objective after another."""
     for objective in spec.objectives:
@@ -117,6 +127,8 @@ def _single(
         if bound is None and reference is None:
             continue
         match entry.facts.get("source"):
+            case "tabular":
+                yield from _listed(key, columns[key], bound, reference)
             case "data" | "measured" if "plugin" in entry.facts:
                 continue  # any number may be a value of a user's own
             case "data":
@@ -172,7 +184,8 @@ def _error_and_accuracy(spec: JobSpec, entries: Mapping[str, CatalogEntry]) -> I
     for objective in spec.objectives:
         key = objective.effective_key
         bound = spec.constraints.get(key)
-        if bound is None or objective.name not in QUALITIES or "plugin" in entries[key].facts:
+        facts = entries[key].facts
+        if bound is None or objective.name not in QUALITIES or "plugin" in facts or facts.get("source") != "data":
             continue
         named.append(key)
         least, most = (0.0 if bound.min is None else bound.min), (1.0 if bound.max is None else bound.max)
@@ -266,6 +279,22 @@ def _counted(
             yield Fault("Bound out of range", detail, pointer(("constraints", key)), got, possible)
     if reference is not None and reference <= floor:
         yield _reference(key, reference, f"is not above {floor}, the least any network has", f"above {floor}")
+
+
+def _listed(key: str, column: Column, bound: Bound | None, reference: float | None) -> Iterator[Fault]:
+    """Of a table: what lies outside of all its values."""
+    low, high = f"{column.low:.8g}", f"{column.high:.8g}"
+    possible = f"{low} to {high}, as in the table"
+    if bound is not None and bound.max is not None and bound.max < column.low:
+        yield _bound(key, "max", bound.max, f"lies below {low}, the least of the table", possible)
+    if bound is not None and bound.min is not None and bound.min > column.high:
+        yield _bound(key, "min", bound.min, f"lies above {high}, the most of the table", possible)
+    if reference is None:
+        return
+    if column.direction == "minimize" and reference <= column.low:
+        yield _reference(key, reference, f"is not above {low}, the least of the table", f"above {low}")
+    if column.direction == "maximize" and reference >= column.high:
+        yield _reference(key, reference, f"is not below {high}, the most of the table", f"below {high}")
 
 
 def _positive(key: str, bound: Bound | None, reference: float | None) -> Iterator[Fault]:

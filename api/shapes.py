@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from api.errors import Fault, echo, expectation, pointer, refusal
+from skyline.schemas.jobs import NEEDED
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,7 +26,7 @@ def _faults(
 ) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
         location = item.get("ctx", {}).get("path", item["loc"])  # rules over several fields name their place
-        path, got = _place(location, document, missing=item["type"] == "missing")
+        path, got = _place(location, document, missing=item["type"] in ("missing", NEEDED))
         expected = expectation(item)
         if item["type"] == "extra_forbidden":
             expected = f"one of {', '.join(_fields(model, item['loc'][:-1]))}"
@@ -47,7 +48,7 @@ def _place(location: Sequence[int | str], document: Any, missing: bool) -> tuple
         if inside or (isinstance(document, list) and isinstance(part, int) and part < len(document)):
             document = document[part]
             path.append(part)
-    if missing:
+    if missing and len(path) < len(location):
         return [*path, location[-1]], None
     return path, document
 

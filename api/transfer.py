@@ -21,6 +21,7 @@ from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.settings import parse
 from nas_core.spaces import spaces
 from skyline.schemas import JobSpec, Problem, TransferSpec
+from skyline.schemas.jobs import QUALITIES
 from store import candidates, jobs
 
 LABEL = "verifies"
@@ -44,7 +45,7 @@ def accepted(
     """The new job as it is stored. Raises ProblemError, with places in ``document``."""
     wanted = shaped(TransferSpec, document, "Invalid verification", "the body")
     job = _composed(document, wanted, architecture, own)
-    if names.stale(job["dataset"], catalog.registered):
+    if job["dataset"] is not None and names.stale(job["dataset"], catalog.registered):
         del job["dataset"]["registered"]
     if wanted.labels is None and (LABEL in own.labels or len(own.labels) < MOST_LABELS):
         job["labels"] = {**own.labels, LABEL: str(candidate_id)}
@@ -63,8 +64,11 @@ def _composed(
     here = architecture.skeleton
     target = {"cells": len(here.cells), "channels": here.channels, "stem": here.stem, **given.get("target", {})}
     dataset = given.get("dataset", {})
-    if dataset.get("name", own.dataset.name) == own.dataset.name:
+    if own.dataset is None:
+        dataset = dataset or None
+    elif dataset.get("name", own.dataset.name) == own.dataset.name:
         dataset = {**before["dataset"], **dataset}
+    before["objectives"] = [_to_be_learnt(objective) for objective in before["objectives"]]
     constraints = before["constraints"]
     if wanted.objectives is not None:
         keys = {objective.effective_key for objective in wanted.objectives}
@@ -84,6 +88,11 @@ def _composed(
         "verify": {**before["verify"], "top": top, **given.get("verify", {})},
         "resources": {**before["resources"], **given.get("resources", {})},
     }
+
+
+def _to_be_learnt(objective: dict[str, Any]) -> dict[str, Any]:
+    """An error or accuracy that was looked up is now trained for; any other objective as it is."""
+    return {"name": objective["name"], "key": objective["key"]} if objective["name"] in QUALITIES else objective
 
 
 def _check_depth(architecture: Architecture, own: JobSpec, target: Mapping[str, Any]) -> None:

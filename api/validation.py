@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, names, ranges, seeds
+from api import forms, imagesets, lookups, names, ranges, seeds
 from api.errors import Fault, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.shapes import shaped
@@ -21,6 +21,7 @@ from nas_core.settings import parse
 from nas_core.spaces import spaces
 from skyline.schemas import CatalogEntry, JobSpec
 from skyline.schemas.catalog import CatalogKind
+from skyline.schemas.jobs import TABULAR
 
 TITLE = "Invalid job"
 
@@ -34,6 +35,7 @@ class Known:
     """Names of the workers that were seen lately."""
     registered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Data sets by names of their own: ``name`` in the catalog, and settings."""
+    tables: Mapping[str, lookups.About] = field(default_factory=dict)
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
@@ -47,6 +49,8 @@ class _Part:
     name: str
     settings: Mapping[str, Any]
     path: tuple[object, ...]
+    form: str | None = None
+    """Of which plug-in the settings are, where it is another: an error that is looked up has those of ``tabular``."""
 
     @property
     def what(self) -> str:
@@ -83,12 +87,12 @@ def accept(document: Mapping[str, Any], known: Known) -> Accepted:
     spec = shaped(JobSpec, document, TITLE, "the job")
     require_workers(known)
     asked = spec.dataset
-    meant = names.meant(asked, known.registered, known.of("dataset"))
+    meant = None if asked is None else names.meant(asked, known.registered, known.of("dataset"))
     if isinstance(meant, list):
         raise refusal(meant, TITLE)
     checked = _checked(spec.model_copy(update={"dataset": meant}), known)
     if isinstance(checked, list):
-        raise refusal(checked if meant is asked else names.as_asked(checked, asked.name), TITLE)
+        raise refusal(checked if meant is asked or asked is None else names.as_asked(checked, asked.name), TITLE)
     return checked
 
 
@@ -104,21 +108,25 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     faults = list(_unknown(parts, known))
     if faults:
         return faults
-    entries = {part.path: known.of(part.kind)[part.name] for part in parts}
+    entries = {part.path: known.of(part.kind)[part.form or part.name] for part in parts}
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
     faults += _fit(spec, entries["algorithm",])
+    faults += lookups.untrained(spec, entries)
     given, unread = seeds.read(spec)
     faults += unread or seeds.fit(spec, given, entries["algorithm",])
     if faults:
         return faults
-    ground = _ground(spec, known, entries, given)
-    if isinstance(ground, list):
-        return ground
-    faults = list(_unmet(spec, entries, ground, given))
+    looked, faults = lookups.find(spec, known.tables)
     if faults:
         return faults
-    stored = {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
+    ground = _ground(spec, known, entries, given, looked)
+    if isinstance(ground, list):
+        return ground
+    faults = list(_unmet(spec, entries, ground, given, looked))
+    if faults:
+        return faults
+    stored = {**_normalised(spec, parts, entries, looked), "seed_genotypes": [seed.document for seed in given]}
     return Accepted(stored, entries, ground)
 
 
@@ -128,9 +136,11 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
 def _parts(spec: JobSpec) -> Iterator[_Part]:
     yield _Part("space", spec.space.name, spec.space.settings, ("space",))
     yield _Part("algorithm", spec.algorithm.name, spec.algorithm.settings, ("algorithm",))
-    yield _Part("dataset", spec.dataset.name, spec.dataset.settings, ("dataset",))
+    if spec.dataset is not None:
+        yield _Part("dataset", spec.dataset.name, spec.dataset.settings, ("dataset",))
     for index, objective in enumerate(spec.objectives):
-        yield _Part("objective", objective.name, objective.settings, ("objectives", index))
+        form = TABULAR if objective.from_table else None
+        yield _Part("objective", objective.name, objective.settings, ("objectives", index), form)
 
 
 def _called(kind: CatalogKind) -> str:
@@ -140,11 +150,12 @@ def _called(kind: CatalogKind) -> str:
 def _unknown(parts: Sequence[_Part], known: Known) -> Iterator[Fault]:
     for part in parts:
         known_names = sorted([*known.of(part.kind), *(known.registered if part.kind == "dataset" else ())])
-        if part.name not in known.of(part.kind):
+        lacking = [name for name in (part.name, part.form) if name is not None and name not in known.of(part.kind)]
+        if lacking:
             listed = ", ".join(known_names) or "none"
             title = f"Unknown {_called(part.kind)}"
-            detail = f"unknown {_called(part.kind)} '{part.name}'; known: {listed}"
-            yield Fault(title, detail, pointer((*part.path, "name")), part.name, f"one of {listed}")
+            detail = f"unknown {_called(part.kind)} '{lacking[0]}'; known: {listed}"
+            yield Fault(title, detail, pointer((*part.path, "name")), lacking[0], f"one of {listed}")
 
 
 def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
@@ -158,12 +169,17 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
 # --- what can be built and met ----------------------------------------------------------------------------------------
 
 
-def _ground(spec: JobSpec, known: Known, entries: Entries, given: Sequence[seeds.Seed]) -> Ground | list[Fault]:
+def _ground(
+    spec: JobSpec, known: Known, entries: Entries, given: Sequence[seeds.Seed], looked: lookups.Lookups
+) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
         detail = f"target.channels: got {widths}; each width makes candidates of its own and stands once"
         return [Fault("Invalid field", detail, "/target/channels", widths, "widths that differ")]
-    images = imagesets.find(entries["dataset",], spec.dataset.settings, known.live)
+    if spec.dataset is None:
+        images: Images | Fault = lookups.images(looked)
+    else:
+        images = imagesets.find(entries["dataset",], spec.dataset.settings, known.live)
     if isinstance(images, Fault):
         return [images]
     if spec.space.name not in spaces:  # a plug-in of a worker's own is counted there
@@ -174,14 +190,18 @@ def _ground(spec: JobSpec, known: Known, entries: Entries, given: Sequence[seeds
         got = dict(spec.space.settings)
         return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
     skeletons, faults = ranges.targets(spec, space, images)
+    faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
 
 
-def _unmet(spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seeds.Seed]) -> Iterator[Fault]:
+def _unmet(
+    spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seeds.Seed], looked: lookups.Lookups
+) -> Iterator[Fault]:
     """Bounds that no network holds: none of the space, or none of those given where there will be no others."""
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
-    faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons))
+    columns = {lookup.key: lookup.column for lookup in looked.values()}
+    faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons, columns))
     yield from faults
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
         yield from ranges.unmet(
@@ -189,11 +209,15 @@ def _unmet(spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seed
         )
 
 
-def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries) -> dict[str, Any]:
+def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries, looked: lookups.Lookups) -> dict[str, Any]:
     stored = spec.model_dump(mode="json")
     complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
     for name in ("space", "algorithm", "dataset"):
-        stored[name] |= complete[name,]
+        if (name,) in complete:
+            stored[name] |= complete[name,]
+    noted = lookups.noted(looked, spec, entries)
     for index, objective in enumerate(spec.objectives):
-        stored["objectives"][index] |= {**complete["objectives", index], "key": objective.effective_key}
+        own = noted["objectives"].get(index, {})
+        stored["objectives"][index] |= {**complete["objectives", index], **own, "key": objective.effective_key}
+    stored["verify"] |= noted["verify"]
     return stored

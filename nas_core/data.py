@@ -235,6 +235,14 @@ def cut_splits(
     )
 
 
+def without_images(input: tuple[int, int, int], classes: int) -> Splits:
+    """Parts without an image, for a problem where nothing is trained; ``input`` is (C, H, W)."""
+    channels, height, width = input
+    nothing = TensorSplit(torch.empty(0, height, width, channels), torch.empty(0), (0.0,) * channels, (1.0,) * channels)
+    whole = (nothing,) * 5
+    return Splits(*whole, input, classes, Augmentation(), (0.0,) * channels, (1.0,) * channels)
+
+
 def channel_statistics(images: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation by channel of (N, H, W, C); a constant channel gets the deviation 1."""
     # in pieces: float64 copies of large arrays would not fit

@@ -52,6 +52,14 @@ class ObjectiveError(NasCoreError):
     """An objective that raised something, or gave what is no value of it."""
 
 
+class TableError(NasCoreError):
+    """A table of values that is malformed, or has not what is asked of it."""
+
+
+class MissingRowError(TableError):
+    """A table without a row for an architecture."""
+
+
 class DivergedError(NasCoreError):
     """Training produced a loss that is not finite."""
 

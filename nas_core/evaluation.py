@@ -1,4 +1,4 @@
-"""Answers what an algorithm proposes: exact costs, short trainings, measurements; a failure is a value."""
+"""Answers what an algorithm proposes: exact costs, tables, short trainings, measurements; a failure is a value."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from nas_core.architecture import Architecture, Genotype
 from nas_core.data import first_drawn
-from nas_core.errors import DivergedError, NasCoreError, NoRoomError
+from nas_core.errors import DivergedError, MissingRowError, NasCoreError, NoRoomError
 from nas_core.events import Evaluation, Propose
 from nas_core.recipe import ShortTraining
 from nas_core.search import Objective, Problem
 from nas_core.training import Training, misclassified, seed_of
 from nas_core.values import Value
-from nas_core.valuing import data_value, exact_value, measured_values
+from nas_core.valuing import data_value, measured_values, settled_value
 
 Journal = Mapping[str, Mapping[str, Value]]
 """What is known already: values by objective key, by architecture hash."""
@@ -57,7 +57,7 @@ class Evaluator:
         for genotype, given in zip(proposal.genotypes, known, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured)
-            except (DivergedError, NoRoomError) as error:
+            except (DivergedError, NoRoomError, MissingRowError) as error:
                 yield Evaluation(genotype, (), str(error))
             except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
                 yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
@@ -78,12 +78,13 @@ class Evaluator:
         for architecture in self._architectures(genotype):
             found: dict[str, Value] = {}
             for key, objective in self.problem.axes.objectives.items():
-                if proposal.unscored and objective.source != "exact":
+                settled = settled_value(key, objective, architecture)
+                if settled is not None:
+                    found[key] = settled
+                elif proposal.unscored:
                     continue
-                if objective.source == "data":
+                elif objective.source == "data":
                     found[key] = data[key]
-                elif objective.source == "exact":
-                    found[key] = exact_value(key, objective, architecture)
                 else:
                     taken = measured[architecture.hash, key]
                     if isinstance(taken, str):

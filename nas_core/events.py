@@ -29,7 +29,8 @@ class Propose:
 
     ``known`` holds what the algorithm found out itself (errors scored on its supernet); ``train`` says how an unknown
     error is to be had. With ``revise`` the values replace those of an earlier proposal of the same genotype. With
-    ``unscored`` exact costs alone are asked for: nothing is trained or measured before the verification.
+    ``unscored`` exact costs and those of tables alone are asked for: nothing is trained or measured before the
+    verification.
     """
 
     genotypes: tuple[Genotype, ...]

@@ -1,4 +1,6 @@
-"""How population methods learn a candidate's error: by a short training each, or on one shared supernet."""
+"""How population methods learn a candidate's error: by a short training each, on one shared supernet, or not at all
+where a table has it.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,13 @@ class Scorer(Protocol):
 
 
 def scorer(estimation: Estimation | None, problem: Problem[Any]) -> Scorer:
-    """For None, one that leaves errors to the verification.
+    """For None, one that leaves errors to the verification; where no objective has to be learnt, ``estimation`` says
+    nothing.
 
     Raises IncompatibleSpaceError when a supernet is wanted of a space that has none.
     """
+    if not problem.axes.learnt:
+        return LookedUp()
     if estimation is None:
         return Unscored()
     if isinstance(estimation, ShortTraining):
@@ -60,6 +65,13 @@ class Unscored:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         pass
+
+
+class LookedUp(Unscored):
+    """Asks for values that need no training: of tables, exact, measured."""
+
+    def propose(self, genotypes: Sequence[Genotype]) -> Propose:
+        return Propose(tuple(genotypes))
 
 
 class ByTraining:

@@ -68,12 +68,23 @@ class Relaxable(SearchSpace, Protocol):
     def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable: ...
 
 
+@runtime_checkable
+class Enumerable(SearchSpace, Protocol):
+    """A space that can be counted through."""
+
+    def size(self) -> int: ...
+    def every(self) -> Iterator[Genotype]: ...
+
+
 class Objective(Protocol):
     """What is minimised or maximised. ``source`` says where a value comes from."""
 
-    unit: ClassVar[str]
-    direction: ClassVar[Literal["minimize", "maximize"]]
-    source: ClassVar[Literal["data", "exact", "measured"]]
+    @property
+    def unit(self) -> str: ...
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]: ...
+    @property
+    def source(self) -> Literal["data", "exact", "measured", "tabular"]: ...
 
 
 class DataObjective(Objective, Protocol):
@@ -95,6 +106,12 @@ class MeasuredObjective(Objective, Protocol):
     """Taken on a device, several networks interleaved."""
 
     def measure(self, architectures: Sequence[Architecture], device: torch.device) -> list[Value]: ...
+
+
+class TabularObjective(Objective, Protocol):
+    """Looked up by architecture (``nas_core.tables.Tabulated``)."""
+
+    def value(self, architecture: Architecture) -> Value: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +156,11 @@ class Axes:
 
     def costs_of(self, values: Mapping[str, float]) -> list[float]:
         return [self.cost(key, values[key]) for key in self.objectives]
+
+    @property
+    def learnt(self) -> bool:
+        """Whether any objective follows from an error on images, so that something has to be trained."""
+        return any(objective.source == "data" for objective in self.objectives.values())
 
     def violation(self, values: Mapping[str, float]) -> float:
         """Sum of relative violations of the bounds; 0 when all hold. A value that is not known yet violates none."""
@@ -268,6 +290,7 @@ __all__ = [
     "Budget",
     "Checkpoint",
     "DataObjective",
+    "Enumerable",
     "Evaluated",
     "Evaluation",
     "Evaluator",
@@ -283,6 +306,7 @@ __all__ = [
     "Search",
     "SearchAlgorithm",
     "SearchSpace",
+    "TabularObjective",
     "drive",
     "start",
 ]

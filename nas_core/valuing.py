@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NasCoreError, ObjectiveError
-from nas_core.search import DataObjective, ExactObjective, MeasuredObjective, Objective
+from nas_core.search import DataObjective, ExactObjective, MeasuredObjective, Objective, TabularObjective
 from nas_core.training.room import is_out_of_memory
 from nas_core.values import KINDS, Kind, Value
 
@@ -32,6 +32,23 @@ def exact_value(key: str, objective: Objective, architecture: Architecture) -> V
     """What follows from the architecture. Raises ObjectiveError, or UnknownNameError for an op without a known cost."""
     with _asking(key):
         return _checked(key, objective, cast(ExactObjective, objective).value(architecture))
+
+
+def tabular_value(key: str, objective: Objective, architecture: Architecture) -> Value:
+    """What a table has for the architecture. Raises MissingRowError where it has nothing."""
+    with _asking(key):
+        return _checked(key, objective, cast(TabularObjective, objective).value(architecture))
+
+
+def settled_value(key: str, objective: Objective, architecture: Architecture) -> Value | None:
+    """What is known without training or measuring: exact and tabular values; None of the others."""
+    match objective.source:
+        case "exact":
+            return exact_value(key, objective, architecture)
+        case "tabular":
+            return tabular_value(key, objective, architecture)
+        case _:
+            return None
 
 
 def measured_values(

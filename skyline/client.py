@@ -11,11 +11,13 @@ best = client.front(job.id, max={"latency_ms": 5}).members
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -56,6 +58,7 @@ from skyline.schemas.datasets import DatasetPage, RegisteredDataset
 from skyline.schemas.estimates import Estimate
 from skyline.schemas.jobs import JobSpec
 from skyline.schemas.problems import Problem
+from skyline.schemas.tables import RegisteredTable, TablePage
 from skyline.specs import load
 from skyline.streams import parse
 
@@ -497,6 +500,62 @@ class Client:
         """Deletes a registered name; images and jobs stay as they are. Raises ApiError (404) where there is none."""
         self._send("DELETE", f"/v1/datasets/{quote(name, safe='')}")
 
+    # --- tables -----------------------------------------------------------------------------------------------
+
+    def add_table(
+        self,
+        name: str,
+        csv: str | Path,
+        *,
+        space: str | Mapping[str, Any],
+        input: Sequence[int],
+        classes: int,
+        columns: Mapping[str, Mapping[str, str]],
+        key: str = "arch",
+        partial: bool = False,
+        description: str = "",
+    ) -> RegisteredTable:
+        """Registers values by architecture under a name: jobs then say ``{name: error, table: NAME, column: COLUMN}``.
+
+        ``csv``: the text, or the path of a file of it (``.gz`` too); ``columns``: ``{"unit": "ms", "direction":
+        "minimize"}`` by name; ``key``: the column that names architectures; ``input``: (channels, height, width). The
+        same again changes nothing.
+
+        Raises InvalidSpecError for a file that cannot be read, ApiError: 422 with lines and columns at fault, 409 where
+        the name is in use.
+        """
+        body = {
+            "name": name,
+            "space": {"name": space} if isinstance(space, str) else dict(space),
+            "input": list(input),
+            "classes": classes,
+            "columns": {column: dict(about) for column, about in columns.items()},
+            "key": key,
+            "partial": partial,
+            "description": description,
+            "csv": _table_text(csv) if isinstance(csv, Path) else csv,
+        }
+        text = _as_json(body, f"'{name}'", "table")
+        return self._read(RegisteredTable, self._send("POST", "/v1/tables", content=text, headers=JSON))
+
+    def tables(self, limit: int = 50) -> Iterator[RegisteredTable]:
+        """All registered tables by name, fetched in pages of ``limit`` as they are asked for."""
+        cursor: str | None = None
+        while True:
+            page = self._get(TablePage, "/v1/tables", {"limit": limit, "cursor": cursor})
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def table(self, name: str) -> RegisteredTable:
+        """A registered table: its columns and how far they reach."""
+        return self._get(RegisteredTable, f"/v1/tables/{quote(name, safe='')}")
+
+    def delete_table(self, name: str) -> None:
+        """Deletes a registered table. Raises ApiError: 404 where there is none, 409 while jobs under way use it."""
+        self._send("DELETE", f"/v1/tables/{quote(name, safe='')}")
+
     # --- service ----------------------------------------------------------------------------------------------
 
     def catalog(self) -> Catalog:
@@ -591,6 +650,17 @@ def _as_json(body: Any, source: str, what: str) -> str:
         return json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
     except TypeError as error:
         raise InvalidSpecError(source, f"it does not fit into JSON: {error}", what) from error
+
+
+def _table_text(path: Path) -> str:
+    """Raises InvalidSpecError."""
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidSpecError(str(path), str(error), "table") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSpecError(str(path), f"byte {error.start} is not UTF-8", "table") from error
 
 
 def _all_ended(job: Job) -> bool:

@@ -147,7 +147,7 @@ def restore(session: Session, candidate_id: UUID) -> None:
     _update(session, candidate_id, status=status, failure=None)
 
 
-def set_test(session: Session, candidate_id: UUID, result: Mapping[str, float]) -> None:
+def set_test(session: Session, candidate_id: UUID, result: Mapping[str, float | None]) -> None:
     """Stores ``{"error", "sd", "n"}`` on the test split; nothing sorts, filters or chooses by it."""
     _lock(session, candidate_id)
     _update(session, candidate_id, test=dict(result))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 
@@ -89,6 +90,46 @@ class TooManyDatasetsError(StoreError):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         super().__init__(f"data sets registered: {limit}, the most there may be; delete one that is not used any more")
+
+
+class TableExistsError(StoreError):
+    """A name under which another table is registered."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"a table '{name}' is registered with another text or other settings; choose another name, or delete it "
+            "first"
+        )
+
+
+class TooManyTablesError(StoreError):
+    """As many tables are registered as there may be."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"tables registered: {limit}, the most there may be; delete one that is not used any more")
+
+
+class TableInUseError(StoreError):
+    """A table that was to be deleted while jobs under way look values up in it."""
+
+    def __init__(self, name: str, jobs: Sequence[UUID], more: int) -> None:
+        self.name = name
+        listed = ", ".join(map(str, jobs)) + (f" and {more} more" if more else "")
+        super().__init__(f"table '{name}' is used by jobs under way: {listed}; wait for them to end, or cancel them")
+
+
+class TableGoneError(StoreError):
+    """The table that a job names is not there any more, or has another text."""
+
+    def __init__(self, name: str, wanted: str, found: str | None) -> None:
+        self.name = name
+        now = "it was deleted" if found is None else f"another one is registered under this name, with SHA-256 {found}"
+        super().__init__(
+            f"table '{name}' with SHA-256 {wanted} is not there any more: {now}; register it again under this name, "
+            "or post a new job"
+        )
 
 
 class InvalidKeyError(StoreError):

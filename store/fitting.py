@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from store import catalog
+from store import catalog, tables
 from store.catalog import Part
 from store.models import Worker
 
@@ -18,6 +18,8 @@ COURSE = ("search", "verify", "conclude")
 """Kinds of tasks that make up a job's course. Any other is done beside it, also after its end, and changes nothing of
 it: an export.
 """
+TABULAR = "tabular"
+"""The objective that looks values up; an ``error`` of a table needs it, too."""
 LISTED = 5
 """How many workers a sentence names."""
 
@@ -36,7 +38,9 @@ def needed(spec: Mapping[str, Any], kind: str) -> list[Part]:
         return []
     parts = [("space", spec.get("space")), ("algorithm", spec.get("algorithm"))] if kind == "search" else []
     parts += [("dataset", spec.get("dataset")), *(("objective", each) for each in spec.get("objectives") or [])]
-    return list(dict.fromkeys((what, named["name"]) for what, named in parts if named))
+    named = [(what, part["name"]) for what, part in parts if part]
+    named += [("objective", TABULAR) for _ in tables.wanted(spec)]
+    return list(dict.fromkeys(named))
 
 
 def words(parts: Iterable[Part]) -> str:

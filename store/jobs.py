@@ -13,7 +13,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import catalog, cursors, events, fitting, keys, loose, queue, quota
+from store import catalog, cursors, events, fitting, keys, loose, queue, quota, tables
 from store.clock import now
 from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
 from store.fitting import COURSE as COURSE
@@ -33,7 +33,7 @@ from store.models import (
     Utc,
 )
 
-ENDED = frozenset({"succeeded", "failed", "cancelled"})
+ENDED = tables.ENDED
 OPEN_TASKS = ("queued", "running")
 CANCELLED_REASON = "cancelled on request"
 _LOCK = select(Job.status).where(Job.id == bindparam("job_id")).with_for_update(key_share=True)
@@ -70,9 +70,10 @@ def create(
 ) -> Job:
     """Stores a job, its search task, the message that wakes a worker and the first event: all or nothing.
 
-    ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them, and
-    QuotaExceededError where its artefacts would find no room.
+    ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them,
+    QuotaExceededError where its artefacts would find no room, and TableGoneError for a table that is not there.
     """
+    tables.hold(session, spec)
     quota.admit(session)
     keys.admit_job(session, owner_key)
     at = now(session)
@@ -377,9 +378,12 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
 def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: float) -> None:
     """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks.
 
-    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with.
+    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with; and
+    TableGoneError for a table that went in the meantime.
     """
-    keys.admit_job(session, get(session, job_id).owner_key)
+    job = get(session, job_id)
+    tables.hold(session, job.spec)
+    keys.admit_job(session, job.owner_key)
     values: dict[str, Any] = {"status": status, "phase": status, "reason": None, "ended_at": None}
     values |= {"cancel_requested_at": None, "progress": progress}
     session.execute(update(Job).where(Job.id == job_id).values(values).execution_options(**NO_SYNC))

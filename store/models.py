@@ -42,7 +42,13 @@ class Utc(TypeDecorator[datetime]):
 
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {str: Text(), datetime: Utc(), dict[str, Any]: JSON(), list[str]: JSON()}
+    type_annotation_map = {
+        str: Text(),
+        datetime: Utc(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+        list[dict[str, Any]]: JSON(),
+    }
 
 
 class Job(Base):
@@ -306,6 +312,36 @@ class RegisteredDataset(Base):
     """``name`` in the catalog, and every setting."""
     description: Mapped[str] = mapped_column(default="")
     created_at: Mapped[datetime]
+
+
+class RegisteredTable(Base):
+    """Values by architecture under a name. Jobs that name it hold its SHA-256, and read the rows here."""
+
+    __tablename__ = "tables"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str]
+    """Of the text that was registered."""
+    space: Mapped[dict[str, Any]]
+    """``name`` in the catalog, and every setting."""
+    skeleton: Mapped[dict[str, Any]]
+    """Of the networks that the values are of."""
+    key: Mapped[str]
+    """The column of the text that names architectures."""
+    columns: Mapped[list[dict[str, Any]]]
+    """In order: name, unit, direction."""
+    ends: Mapped[dict[str, Any]]
+    """By column: the least and the largest number."""
+    rows: Mapped[int]
+    left_out: Mapped[int]
+    missing: Mapped[int | None]
+    partial: Mapped[bool]
+    description: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime]
+    hashes: Mapped[bytes] = mapped_column(deferred=True)
+    """32 bytes for each row: the architecture's hash."""
+    numbers: Mapped[bytes] = mapped_column(deferred=True)
+    """(rows, columns), float64, little-endian."""
 
 
 class ApiKey(Base):

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """How many jobs of each API key may be under way, unless its own row says otherwise; 0: no limit."""
     max_body_bytes: int = Field(default=2**20, ge=1024)
     """A larger request body is refused."""
+    max_table_bytes: int = Field(default=2**25, ge=1024)
+    """The same, of one that brings a table of values."""
 
     keep_exports_days: float = Field(default=30.0, ge=0, le=MOST_DAYS)
     """Days after its last use when an export that can be made again goes; 0: never."""

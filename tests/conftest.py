@@ -32,6 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture
+def nasbench201(request: pytest.FixtureRequest) -> Path:
+    """The benchmark's table, which is not part of the repository."""
+    folder = request.config.getoption("--nas-data")
+    if folder is None:
+        pytest.skip("NAS-Bench-201's table is not here; give its folder: pytest --nas-data FOLDER")
+    path: Path = folder / "nasbench201.csv.gz"
+    if not path.is_file():
+        pytest.fail(f"there is no {path.name} in {folder}; give the folder that holds it, or leave --nas-data out")
+    return path
+
+
 @pytest.fixture(scope="session")
 def short_folder() -> Iterator[Path]:
     """A folder whose path is short enough for unix sockets (some 100 bytes)."""

@@ -16,9 +16,9 @@ from nas_core import settings as forms
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.costs import Resource
-from nas_core.data import Splits
+from nas_core.data import Splits, without_images
 from nas_core.datasets import datasets
-from nas_core.errors import InvalidGenotypeError, ObjectiveError
+from nas_core.errors import InvalidGenotypeError, ObjectiveError, TableError
 from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
 from nas_core.recipe import Recipe
@@ -34,26 +34,44 @@ from nas_core.search import (
 )
 from nas_core.seeds import read_genotype
 from nas_core.spaces import spaces
+from nas_core.tables import Table, Tabulated
 from nas_core.valuing import data_value, exact_value, measured_values
-from skyline.schemas import JobSpec
+from skyline.schemas import JobSpec, ObjectiveSpec
+from skyline.schemas.jobs import QUALITIES, TABULAR
 
+NO_TABLES: Mapping[str, Table] = {}
 HEADROOM = 1.1
 """A measured objective's default reference is the ceiling network's value, worse by this factor."""
 
 
-def axes_of(spec: JobSpec) -> Axes:
-    """Objectives by key with their bounds. Raises UnknownNameError or InvalidSettingsError."""
-    made = {
-        objective.effective_key: forms.parse(
-            objectives[objective.name], objective.settings, f"objective '{objective.name}'"
-        )
-        for objective in spec.objectives
-    }
+def axes_of(spec: JobSpec, tables: Mapping[str, Table] = NO_TABLES) -> Axes:
+    """Objectives by key with their bounds; ``tables``: those that they are looked up in.
+
+    Raises UnknownNameError, InvalidSettingsError or TableError.
+    """
+    made = {objective.effective_key: _objective(objective, tables) for objective in spec.objectives}
     return Axes(made, {key: Bound(bound.min, bound.max) for key, bound in spec.constraints.items()})
 
 
-def splits_of(spec: JobSpec, root: Path) -> Splits:
-    """Raises DatasetMissingError or DatasetError."""
+def _objective(objective: ObjectiveSpec, tables: Mapping[str, Table]) -> Objective:
+    what = f"objective '{objective.name}'"
+    if not objective.from_table:
+        made: Objective = forms.parse(objectives[objective.name], objective.settings, what)
+        return made
+    wanted: Any = forms.parse(objectives[TABULAR], objective.settings, what)
+    if wanted.table not in tables:
+        raise TableError(f"{what}: there is no table '{wanted.table}' here; known: {', '.join(tables) or 'none'}")
+    return Tabulated(tables[wanted.table], wanted.column, objective.name if objective.name in QUALITIES else None)
+
+
+def splits_of(spec: JobSpec, root: Path, tables: Mapping[str, Table] = NO_TABLES) -> Splits:
+    """Of a job without a data set parts without images, of the shape that its first table has values for.
+
+    Raises DatasetMissingError or DatasetError.
+    """
+    if spec.dataset is None:
+        skeleton = next(iter(tables.values())).skeleton
+        return without_images(skeleton.input, skeleton.classes)
     dataset = forms.parse(datasets[spec.dataset.name], spec.dataset.settings, f"data set '{spec.dataset.name}'")
     splits: Splits = dataset.splits(root, spec.seed, spec.dataset.fraction)
     return splits
@@ -93,17 +111,18 @@ def plan_of(
     time_is_up: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = lambda text: None,
     pieces: int = 1,
+    tables: Mapping[str, Table] = NO_TABLES,
 ) -> Plan:
     """Raises a NasCoreError that says what is wrong with the job."""
     space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
     algorithm: SearchAlgorithm = forms.parse(
         algorithms[spec.algorithm.name], spec.algorithm.settings, f"algorithm '{spec.algorithm.name}'"
     )
-    splits = splits_of(spec, root)
+    splits = splits_of(spec, root, tables)
     targets = targets_of(spec, space, splits)
     problem = Problem(
         space=space,
-        axes=axes_of(spec),
+        axes=axes_of(spec, tables),
         skeleton=space.skeleton(splits.input, splits.classes),
         targets=targets,
         budget=Budget(spec.budget.evaluations, spec.budget.epochs),
@@ -152,8 +171,8 @@ def targets_of(spec: JobSpec, space: SearchSpace, splits: Splits) -> tuple[Skele
 
 def reference_point(problem: Problem[Any], given: Mapping[str, float]) -> dict[str, float]:
     """Complete, by objective key and in its unit. What is not given: chance, an error of 1 - 1/classes; exact costs the
-    ceiling at the target; measured ones a tenth worse than the ceiling network, measured now. What is maximised may be
-    worst at the floor instead, so there both are looked at.
+    ceiling at the target; of a table the worst value of the column; measured ones a tenth worse than the ceiling
+    network, measured now. What is maximised may be worst at the floor instead, so there both are looked at.
 
     Raises ObjectiveError where an objective has no value of these networks.
     """
@@ -171,6 +190,8 @@ def _worst(problem: Problem[Any], key: str, objective: Objective) -> float:
     elif objective.source == "exact":
         networks = _extremes(problem, cast(ExactObjective, objective).resource, objective)
         found = worst(exact_value(key, objective, network).value for network in networks)
+    elif objective.source == "tabular":
+        found = _worst_of_table(problem, cast(Tabulated, objective))
     else:
         with problem.quietly():
             values = measured_values(key, objective, _extremes(problem, "macs", objective), problem.device)
@@ -181,6 +202,14 @@ def _worst(problem: Problem[Any], key: str, objective: Objective) -> float:
             f"objective '{key}' gave {found} for an extreme network; reference_point.{key} may be given"
         )
     return found
+
+
+def _worst_of_table(problem: Problem[Any], objective: Tabulated) -> float:
+    """Chance, of an error or accuracy; else the worst value of the column."""
+    if objective.quality is not None:
+        chance = 1.0 - 1.0 / problem.splits.classes
+        return chance if objective.quality == "error" else 1.0 - chance
+    return objective.range.high if objective.direction == "minimize" else objective.range.low
 
 
 def _extremes(problem: Problem[Any], resource: Resource, objective: Objective) -> list[Architecture]:

@@ -24,6 +24,7 @@ from store.settings import settings
 from worker.assembly import axes_of, splits_of
 from worker.attempt import Attempt
 from worker.files import fetch
+from worker.lookup import Tables, tables_of, test_of
 from worker.verify import write_final_front
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def run(attempt: Attempt) -> None:
 
     Where no network holds the job's bounds, a warning says what comes nearest.
     """
-    axes = axes_of(attempt.spec)
+    held = tables_of(attempt.spec)
+    axes = axes_of(attempt.spec, held)
     with reading(settings().outage_seconds) as session:
         every = candidates.all_values(session, attempt.job_id, "final")
         ordered = tasks.counts(session, attempt.job_id, "verify")
@@ -45,7 +47,11 @@ def run(attempt: Attempt) -> None:
     measure(attempt, axes, rows)
     with attempt.recording() as session:
         keeper = write_final_front(session, attempt.job_id, axes, attempt.reference_point)
-    test(attempt, [point.id for point in keeper.members])
+    members = [point.id for point in keeper.members]
+    if axes.learnt:
+        test(attempt, members)
+    else:
+        show_tests(attempt, held, members)
     with attempt.recording() as session:
         if not keeper.members:
             tell_nearest(session, attempt.job_id, "final" if ordered else "search")
@@ -94,6 +100,15 @@ def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> Non
                     candidates.fail(session, row.candidate_id, f"{key} could not be measured: {value}")
                 else:
                     candidates.set_final(session, row.candidate_id, {key: value.to_json()})
+
+
+def show_tests(attempt: Attempt, held: Tables, members: Sequence[UUID]) -> None:
+    """Test errors of the members as a table has them, shown and no more."""
+    with attempt.recording() as session:
+        for candidate in candidates.many(session, members):
+            found = test_of(attempt.spec, held, Architecture.from_json(candidate.architecture))
+            if found is not None and candidate.test is None:
+                candidates.set_test(session, candidate.id, found)
 
 
 def test(attempt: Attempt, members: Sequence[UUID]) -> None:

@@ -21,6 +21,7 @@ from store.settings import settings
 from worker.assembly import Plan, plan_of, reference_point
 from worker.attempt import Attempt
 from worker.control import Stopped
+from worker.lookup import front_of, settle, tables_of
 from worker.recorder import SEARCH_SHARE, SearchRecorder, numbers
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict
         lambda: limit is not None and attempt.seconds() > limit,
         attempt.warn,
         int(kept.get("pieces", 1)) if kept else 1,
+        tables_of(attempt.spec),
     )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
@@ -124,18 +126,26 @@ def search_until_done(
 
 def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]) -> None:
     """Chooses the best of the search front, and all that a search left unscored; a repeated call chooses and orders the
-    same.
+    same. Where nothing has to be trained, the front's members get their final values at once.
     """
     with attempt.recording() as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
         worked = [row for row in rows if row.failure is None]
-        found = [Scored(row.hash, row.target, numbers(row.values), row.candidate_id) for row in worked]
+        found = [Scored(row.hash, row.target, numbers(row.values), row) for row in worked]
         if not found:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
             raise NasCoreError(f"no candidate could be evaluated; the first failed with: {why}")
-        chosen = choose(found, axes, reference, attempt.spec.verify.top)
-        for item in chosen:
-            tasks.add(session, attempt.job_id, "verify", item.what, attempt.spec.resources.device)
+        top = attempt.spec.verify.top
+        if axes.learnt:
+            chosen = choose(found, axes, reference, top)
+            for item in chosen:
+                tasks.add(session, attempt.job_id, "verify", item.what.candidate_id, attempt.spec.resources.device)
+        else:
+            members = {row.candidate_id for row in front_of(worked, axes)}
+            chosen = [item for item in found if item.what.candidate_id in members]
+            if len(chosen) > top:
+                chosen = choose(chosen, axes, reference, top)
+            settle(session, attempt.job_id, axes, [item.what for item in chosen])
         jobs.set_phase(
             session, attempt.job_id, status="verifying", phase=f"verifying {len(chosen)}", progress=SEARCH_SHARE
         )

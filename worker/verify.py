@@ -18,7 +18,7 @@ from nas_core.recipe import Recipe
 from nas_core.search import Axes
 from nas_core.training import Training, misclassified, seed_of
 from nas_core.values import Value
-from nas_core.valuing import data_value, exact_value
+from nas_core.valuing import data_value, settled_value
 from store import candidates, events, jobs, tasks
 from store.artefacts import WEIGHTS
 from store.session import reading
@@ -26,6 +26,7 @@ from store.settings import settings
 from worker.assembly import axes_of, recipe_of, splits_of
 from worker.attempt import Attempt
 from worker.files import stored
+from worker.lookup import tables_of
 from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
 
 SUFFIX = ".safetensors"
@@ -41,7 +42,7 @@ def run(attempt: Attempt) -> None:
         if candidates.values(session, [candidate.id], "final").get(candidate.id):
             return  # recorded by an attempt that died before it could say so
     architecture = Architecture.from_json(candidate.architecture)
-    axes, recipe = axes_of(attempt.spec), recipe_of(attempt.spec)
+    axes, recipe = axes_of(attempt.spec, tables_of(attempt.spec)), recipe_of(attempt.spec)
     splits = splits_of(attempt.spec, settings().data_root)
     log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
     errors, network, micro_batch = train(attempt, architecture, recipe, splits)
@@ -145,8 +146,8 @@ def final_values(
     for key, objective in axes.objectives.items():
         if objective.source == "data":
             values[key] = data_value(key, objective, mean, "trained", detail)
-        elif objective.source == "exact":
-            values[key] = exact_value(key, objective, architecture)
+        elif (value := settled_value(key, objective, architecture)) is not None:
+            values[key] = value
     return values
 
 

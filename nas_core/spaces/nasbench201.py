@@ -12,7 +12,8 @@ output; they can be named and counted, but lie outside the space: they are refus
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -186,6 +187,17 @@ class NasBench201:
                 f"the cell {to_arch(genotype)} does not connect its input with its output, so that its network would "
                 "see nothing of an image; give one way from node 0 to node 3 ops other than 'none'"
             )
+
+    def size(self) -> int:
+        """How many cells the space holds, disconnected ones not counted."""
+        return sum(1 for _ in self._every_ops())
+
+    def every(self) -> Iterator[Genotype]:
+        """All cells of the space, in the order of their ops on EDGES."""
+        return map(genotype_of, self._every_ops())
+
+    def _every_ops(self) -> Iterator[tuple[str, ...]]:
+        return filter(is_connected, product(self.normal_ops, repeat=len(EDGES)))
 
     # --- chance -----------------------------------------------------------------------------------------------
 

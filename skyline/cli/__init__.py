@@ -28,6 +28,7 @@ from skyline.cli.log import log
 from skyline.cli.pull import pull
 from skyline.cli.retry import retry
 from skyline.cli.submit import submit
+from skyline.cli.value_tables import tables as tables_of_values
 from skyline.cli.verify import verify
 from skyline.cli.watch import watch
 from skyline.errors import ApiError, ClientError, ConnectionFailed, NotSucceededError
@@ -97,7 +98,8 @@ def build() -> typer.Typer:
             app.command(entry.name, rich_help_panel="On this machine")(command)
     for command in COMMANDS:
         app.command(command.__name__, rich_help_panel="With a service")(command)
-    app.add_typer(datasets, name="datasets", rich_help_panel="With a service")
+    for name, group in (("datasets", datasets), ("tables", tables_of_values)):
+        app.add_typer(group, name=name, rich_help_panel="With a service")
     return app
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from skyline.schemas.answers import Candidate, Front, FrontObjective, Job
     from skyline.schemas.catalog import Catalog
     from skyline.schemas.datasets import DatasetOnWorker, RegisteredDataset
+    from skyline.schemas.jobs import JobSpec
+    from skyline.schemas.tables import RegisteredTable, TableColumn
 
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
 KNEE = "*"
@@ -138,7 +140,7 @@ def job_lines(job: Job) -> list[Text]:
         ("status", f"{job.status} ({100 * job.progress:.0f} %, {job.phase})"),
         ("reason", job.reason or ""),
         ("waiting for", job.waiting_for or ""),
-        ("searches", f"{spec.space.name} on {spec.dataset.called} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
+        ("searches", f"{spec.space.name} on {_ground(spec)} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
         ("front", f"{job.front.search} found by the search, {job.front.final} verified"),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("created", ago(job.created_at)),
@@ -158,6 +160,13 @@ def job_lines(job: Job) -> list[Text]:
             )
         )
     return lines
+
+
+def _ground(spec: JobSpec) -> str:
+    """Where errors come from."""
+    if spec.dataset is not None:
+        return spec.dataset.called
+    return f"table {next(one.settings['table'] for one in spec.objectives if one.from_table)}"
 
 
 def _took(job: Job) -> str:
@@ -206,6 +215,29 @@ def on_worker(part: DatasetOnWorker) -> str:
     """``worker-1: present``, or why it is not there."""
     state = "present" if part.present else "fetched at its first use" if part.downloadable else f"absent. {part.note}"
     return f"{part.worker}: {state}"
+
+
+def registered_tables(tables: Iterable[RegisteredTable]) -> Table:
+    """Tables of values by architecture."""
+    table = Table()
+    for name in ("name", "space", "rows", "columns", "SHA-256"):
+        table.add_column(name, justify="right" if name == "rows" else "left", overflow="fold")
+    for one in tables:
+        listed = "\n".join(column_line(column) for column in one.columns)
+        cells = (one.name, str(one.space["name"]), rows_line(one), listed, one.sha256[:12])
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def rows_line(table: RegisteredTable) -> str:
+    """``15,284``, and how many the space has besides."""
+    return f"{table.rows:,}" + (f", {table.missing:,} missing" if table.missing else "")
+
+
+def column_line(column: TableColumn) -> str:
+    """``raspi4_ms: ms, 3.2 to 98, the less the better``."""
+    better = "less" if column.direction == "minimize" else "more"
+    return f"{column.name}: {column.unit}, {column.low:.6g} to {column.high:.6g}, the {better} the better"
 
 
 def catalog_tables(catalog: Catalog) -> list[Table]:

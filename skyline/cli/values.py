@@ -31,7 +31,10 @@ def number(value: Value) -> str:
 
 
 def percent(test: TestResult | None) -> str:
-    return f"{100 * test.error:.2f} ±{100 * test.sd:.2f} %" if test else ""
+    if test is None:
+        return ""
+    spread = "" if test.sd is None else f" ±{100 * test.sd:.2f}"
+    return f"{100 * test.error:.2f}{spread} %"
 
 
 def of_bound(share: float) -> str:

@@ -55,6 +55,7 @@ from skyline.schemas.jobs import (
     VerifySpec,
 )
 from skyline.schemas.problems import FieldError, Problem
+from skyline.schemas.tables import ColumnSpec, RegisteredTable, TableColumn, TablePage, TableRegistration
 
 __all__ = [
     "AlgorithmSpec",
@@ -65,6 +66,7 @@ __all__ = [
     "CandidatePage",
     "Catalog",
     "CatalogEntry",
+    "ColumnSpec",
     "CostRange",
     "DatasetChoice",
     "DatasetOnWorker",
@@ -96,10 +98,14 @@ __all__ = [
     "Publication",
     "Readiness",
     "RegisteredDataset",
+    "RegisteredTable",
     "Resources",
     "SearchEstimate",
     "SpaceSpec",
     "Span",
+    "TableColumn",
+    "TablePage",
+    "TableRegistration",
     "TargetEstimate",
     "TargetSpec",
     "TestResult",

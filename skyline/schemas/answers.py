@@ -134,9 +134,10 @@ class TestResult(Answer):
     __test__ = False  # not a pytest class
 
     error: float
-    sd: float
-    """Binomial standard deviation of the error."""
-    n: int
+    sd: float | None
+    """Binomial standard deviation of the error; null where the error is from a table, which says nothing of it."""
+    n: int | None
+    """Images; null where the error is from a table."""
 
 
 class Candidate(Answer):

@@ -67,7 +67,7 @@ class VerificationEstimate(Answer):
     """At most: of candidates that hold all bounds."""
 
     candidates: int
-    """Trained from scratch."""
+    """Trained from scratch; of what is looked up in a table, shown."""
     trainings: int
     """Each candidate with each of its seeds."""
     epochs: int

@@ -9,13 +9,18 @@ from pydantic_core import PydanticCustomError
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, use_attribute_docstrings=True)
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+MOST_LETTERS = 100
+Name = Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
 JobName = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)]
 
 QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
+TABULAR = "tabular"
+"""The objective that is a column of a table as it stands; a quality may be taken from one, too."""
+NEEDED = "needed"
+"""Type of the error of a field that only some jobs may leave out."""
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
 """Objective names that are accepted and echoed under their full name."""
 
@@ -84,19 +89,31 @@ class TargetSpec(BaseModel):
 
 
 class ObjectiveSpec(Named):
-    """An objective, such as ``{name: latency_ms, device: this-worker, batch: 1, key: lat}``."""
+    """An objective, such as ``{name: latency_ms, device: this-worker, batch: 1, key: lat}``; its values may be those
+    of a registered table: ``{name: error, table: nb201, column: c10_valid_acc}``, and of whatever the table holds,
+    ``{name: tabular, table: nb201, column: raspi4_ms}``.
+    """
 
     key: Name | None = None
-    """Its name within this job; default: the objective's name, with ``@device`` where a device is given."""
+    """Its name within this job; default: the objective's name, with ``@device`` where a device is given; of `tabular`
+    the column's."""
 
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
     @property
+    def from_table(self) -> bool:
+        """Whether its values are looked up."""
+        return self.name == TABULAR or (self.name in QUALITIES and self.settings.get("table") is not None)
+
+    @property
     def effective_key(self) -> str:
         if self.key is not None:
             return self.key
+        column = self.settings.get("column")
+        if self.name == TABULAR and isinstance(column, str) and 0 < len(column) <= MOST_LETTERS:
+            return column
         device = self.settings.get("device")
         return f"{self.name}@{device}" if isinstance(device, str) and device != "this-worker" else self.name
 
@@ -204,7 +221,8 @@ class JobSpec(BaseModel):
     name: JobName = ""
     space: SpaceSpec
     target: TargetSpec = TargetSpec()
-    dataset: DatasetSpec
+    dataset: DatasetSpec | None = None
+    """Not needed where the error or accuracy comes from a table and nothing is trained."""
     objectives: Objectives
     constraints: dict[Name, Bound] = Field(default_factory=dict)
     """By objective key."""
@@ -251,7 +269,15 @@ class JobSpec(BaseModel):
         if not any(objective.name in QUALITIES for objective in self.objectives):
             text = "objectives need 'error' or 'accuracy', the quality that costs are weighed against"
             raise _rule(text, "objectives")
+        if self.dataset is None and not self.looked_up:
+            text = "a value: it is required, unless error or accuracy come from a table"
+            raise PydanticCustomError(NEEDED, "{text}", {"text": text, "path": ("dataset",)})
         return self
+
+    @property
+    def looked_up(self) -> bool:
+        """Whether the quality of networks comes from a table, so that none is trained for it."""
+        return all(objective.from_table for objective in self.objectives if objective.name in QUALITIES)
 
     @property
     def keys(self) -> list[str]:

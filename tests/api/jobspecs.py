@@ -136,7 +136,8 @@ def _dataset_settings(dataset: Mapping[str, Any]) -> SearchStrategy[dict[str, Js
 @st.composite
 def _objectives(draw: DrawFn, entries: list[dict[str, Any]]) -> list[Json]:
     quality = draw(st.sampled_from([entry for entry in entries if entry["name"] in ("error", "accuracy")]))
-    others = draw(st.lists(st.sampled_from(entries), max_size=3, unique_by=lambda entry: entry["name"]))
+    rest = [entry for entry in entries if entry["facts"]["source"] != "tabular"]  # no table is registered
+    others = draw(st.lists(st.sampled_from(rest), max_size=3, unique_by=lambda entry: entry["name"]))
     chosen = [quality, *(entry for entry in others if entry["name"] != quality["name"])]
     made: list[Json] = []
     for number, entry in enumerate(draw(st.permutations(chosen))):

@@ -39,6 +39,8 @@ CHOOSY = {
     "read_table": "so has it here",
     "list_datasets": "a cursor has to be one that was handed out",
     "register_dataset": "names and settings have to fit the catalog, and the images have to be there",
+    "list_tables": "a cursor has to be one that was handed out",
+    "register_table": "the space has to be known, and the text has to be a table of it",
     "verify_candidate": "what comes has to fit the candidate's job and the catalog",
     "read_front": "so has a bound",
     "read_model": "the formats are those that are installed",

@@ -758,6 +758,7 @@ def test_every_command_has_json_and_says_what_it_does() -> None:
         shown = CliRunner().invoke(build(), [command.__name__, "--help"], env={"COLUMNS": "120"})
         assert shown.exit_code == 0
         assert "--json" in shown.stdout and (command.__doc__ or "").split(";")[0][:30] in shown.stdout
-    for command in (["datasets"], ["datasets", "add"], ["datasets", "remove"]):
+    tables = [["tables", *subcommand] for subcommand in ([], ["add"], ["list"], ["show"], ["delete"])]
+    for command in (["datasets"], ["datasets", "add"], ["datasets", "remove"], *tables):
         shown = CliRunner().invoke(build(), [*command, "--help"], env={"COLUMNS": "120"})
         assert shown.exit_code == 0 and "--json" in shown.stdout
