@@ -1,11 +1,11 @@
 """How good a set of NAS-Bench-201 cells is: tight hypervolume, and regret under cost bounds.
 
 The hypervolume on the full range says little: cells chosen by counting multiply-adds, without any training, reach
-0.987 of it. Tight means that only what is near the true front counts. With the error e = 100 - accuracy in percent and a
-cost c, over connected cells: e_min is the least error of the table, c_min and c_max are the smallest and the largest
+0.987 of it. Tight means that only what is near the true front counts. With the error e = 100 - accuracy in percent and
+a cost c, over connected cells: e_min is the least error of the table, c_min and c_max are the smallest and the largest
 cost on the true front among cells with e of at most 12. f1 = (e - e_min) / (12 - e_min) and
-f2 = (c - c_min) / (1.1 (c_max - c_min)), no less than 0; points with f1 or f2 of 1 or more do not count. The hypervolume
-up to (1, 1) is divided by that of the whole table.
+f2 = (c - c_min) / (1.1 (c_max - c_min)), no less than 0; points with f1 or f2 of 1 or more do not count. The
+hypervolume up to (1, 1) is divided by that of the whole table.
 
 NAS-Bench-201: Dong and Yang, ICLR 2020. The table is one file of the data folder, ``nasbench201.csv.gz``.
 """
