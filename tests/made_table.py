@@ -11,7 +11,8 @@ from nas_core.spaces.nasbench201 import NasBench201, to_arch
 
 SETTINGS: dict[str, Any] = {"cells": 5, "channels": 2, "normal_ops": ["none", "conv_1x1", "conv_3x3"]}
 SPACE: dict[str, Any] = {"name": "nasbench201", **SETTINGS}
-INPUT, CLASSES = [3, 8, 8], 10
+INPUT, CLASSES = [1, 8, 8], 10
+"""Those of the data set digits."""
 MADE = NasBench201(cells=5, channels=2, normal_ops=("none", "conv_1x1", "conv_3x3"))
 ARCHS = [to_arch(genotype) for genotype in MADE.every()]
 COLUMNS = {

@@ -87,7 +87,7 @@ def test_from_registration_to_deletion(service: httpx.Client) -> None:
     assert (found.name, found.key, found.description, found.partial) == ("made", "arch", "made up", False)
     assert found.sha256 == hashlib.sha256(text().encode()).hexdigest()
     assert found.space == {**SPACE, "stem": "auto"}
-    assert (found.skeleton["channels"], found.skeleton["input"], found.skeleton["classes"]) == (2, [3, 8, 8], 10)
+    assert (found.skeleton["channels"], found.skeleton["input"], found.skeleton["classes"]) == (2, [1, 8, 8], 10)
     assert (found.rows, found.left_out, found.missing) == (len(ARCHS), 0, 0)
     costs = [values(arch)["ms"] for arch in ARCHS]
     last = found.columns[-1].model_dump()
@@ -284,7 +284,7 @@ LOW, HIGH = (end([values(arch)["ms"] for arch in ARCHS]) for end in (min, max))
         (
             {"space": {**SPACE, "cells": 8}},
             "/objectives/0/table",
-            "of 5 cells, 2 channels, stem cifar, for images of 3",
+            "of 5 cells, 2 channels, stem cifar, for images of 1",
         ),
         ({"target": {"channels": [2, 4]}}, "/objectives/0/table", "this job's have 5 cells, 4 channels"),
         ({"space": {"name": "darts"}}, "/objectives/0/table", "'nasbench201', and the job searches 'darts'"),

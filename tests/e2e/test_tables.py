@@ -128,6 +128,28 @@ def test_counts_and_measurements_stand_beside_looked_up_values(client: Client) -
         assert kinds == {"error": "tabular", "ms": "tabular", "params": "exact", "latency_ms": "measured"}
 
 
+def test_a_network_of_the_front_is_trained_and_its_cost_is_still_looked_up(client: Client) -> None:
+    cheap = min(client.front(run(client).id, kind="final").members, key=lambda member: member.values["ms"].value)
+    posted = client.verify(cheap.id, dataset={"name": "digits"}, verify={"epochs": 1, "batch": 32})
+    ended = client.wait(posted.id, timeout=SECONDS)
+    assert (ended.status, ended.reason) == ("succeeded", None)
+    (member,) = client.front(ended.id, kind="final").members
+    assert arch(member) == arch(cheap)
+    assert {key: value.kind for key, value in member.values.items()} == {"error": "trained", "ms": "tabular"}
+    assert member.values["ms"] == cheap.values["ms"]
+    assert member.test is not None and member.test.n == 360
+    assert "safetensors" in member.artefacts
+
+
+def test_what_darts_derives_is_looked_up(client: Client) -> None:
+    changes = {"algorithm": {"name": "darts", "batch": 32}, "dataset": {"name": "digits", "fraction": 0.3}}
+    ended = run(client, **changes, budget={"epochs": 2})
+    assert found(client, ended) == {
+        name: ((100 - values(name)["acc"]) / 100, values(name)["ms"]) for name in found(client, ended)
+    }
+    assert client.front(ended.id, kind="final").members
+
+
 def test_a_killed_search_ends_as_an_unbroken_one(service: Embedded, client: Client) -> None:
     changes: dict[str, Any] = {"budget": {"evaluations": len(ARCHS)}, "algorithm": {"name": "nsga2", "population": 4}}
     unbroken = run(client, **changes)

@@ -22,7 +22,7 @@ from tests.made_table import ARCHS, CLASSES, COLUMNS, INPUT, SPACE, text
 
 ADD = (
     *("--space", "nasbench201", "--set", "cells=5", "--set", "channels=2"),
-    *("--set", "normal_ops=[none, conv_1x1, conv_3x3]", "--input", "3x8x8", "--classes", "10"),
+    *("--set", "normal_ops=[none, conv_1x1, conv_3x3]", "--input", "1x8x8", "--classes", "10"),
     *("--column", "acc:%:max", "--column", "ms:ms"),
 )
 
