@@ -6,7 +6,21 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from api import candidates, catalog, datasets, errors, events, fronts, health, jobs, logs, metrics, openapi, table
+from api import (
+    candidates,
+    catalog,
+    datasets,
+    devices,
+    errors,
+    events,
+    fronts,
+    health,
+    jobs,
+    logs,
+    metrics,
+    openapi,
+    table,
+)
 from api import version as about
 from api.guards import BodyLimit, HeadAsGet, SecurityHeaders
 from api.keys import KeyGuard
@@ -31,7 +45,7 @@ def create_app() -> FastAPI:
         app.add_middleware(middleware)
     errors.install(app)
     openapi.install(app)
-    for module in (jobs, fronts, candidates, table, events, logs, catalog, datasets, about, health, metrics):
+    for module in (jobs, fronts, candidates, table, events, logs, catalog, datasets, devices, about, health, metrics):
         app.include_router(module.router)
     return app
 

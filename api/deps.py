@@ -33,6 +33,9 @@ JobId = Annotated[UUID, Path(description="Id of the job.")]
 DatasetName = Annotated[
     str, Path(description="Name of a registered data set.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
 ]
+DeviceName = Annotated[
+    str, Path(description="Name of a device with a profile.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
+]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
 
 

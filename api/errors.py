@@ -47,6 +47,7 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.SeveralHostsError: (HTTPStatus.CONFLICT, "SQLite serves one host"),
     store_errors.DatasetExistsError: (HTTPStatus.CONFLICT, "Name in use"),
     store_errors.TooManyDatasetsError: (HTTPStatus.CONFLICT, "Too many data sets"),
+    store_errors.TooManyDevicesError: (HTTPStatus.CONFLICT, "Too many devices"),
     store_errors.InvalidKeyError: (HTTPStatus.UNAUTHORIZED, "API key"),
     store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),
     store_errors.IdempotencyConflictError: (HTTPStatus.CONFLICT, "Idempotency-Key in use"),

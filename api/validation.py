@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, names, ranges, seeds
+from api import forms, imagesets, names, profiles, ranges, seeds
 from api.errors import Fault, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.shapes import shaped
@@ -34,6 +34,8 @@ class Known:
     """Names of the workers that were seen lately."""
     registered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Data sets by names of their own: ``name`` in the catalog, and settings."""
+    devices: profiles.Devices = profiles.NONE
+    """Those with a profile."""
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
@@ -107,6 +109,10 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     entries = {part.path: known.of(part.kind)[part.name] for part in parts}
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
+    settled: profiles.Settled = {}
+    used: profiles.Used = {}
+    if not faults:
+        settled, used, faults = profiles.settle(spec, entries, known.devices, known.live)
     faults += _fit(spec, entries["algorithm",])
     given, unread = seeds.read(spec)
     faults += unread or seeds.fit(spec, given, entries["algorithm",])
@@ -116,9 +122,11 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if isinstance(ground, list):
         return ground
     faults = list(_unmet(spec, entries, ground, given))
+    only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
+    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only)
     if faults:
         return faults
-    stored = {**_normalised(spec, parts, entries), "seed_genotypes": [seed.document for seed in given]}
+    stored = {**_normalised(spec, parts, entries, settled), "seed_genotypes": [seed.document for seed in given]}
     return Accepted(stored, entries, ground)
 
 
@@ -189,11 +197,15 @@ def _unmet(spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seed
         )
 
 
-def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries) -> dict[str, Any]:
+def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries, settled: profiles.Settled) -> dict[str, Any]:
     stored = spec.model_dump(mode="json")
     complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
     for name in ("space", "algorithm", "dataset"):
         stored[name] |= complete[name,]
     for index, objective in enumerate(spec.objectives):
-        stored["objectives"][index] |= {**complete["objectives", index], "key": objective.effective_key}
+        place = ("objectives", index)
+        if index in settled:
+            stored["objectives"][index] = {"name": objective.name, **settled[index], "key": objective.effective_key}
+        else:
+            stored["objectives"][index] |= {**complete[place], "key": objective.effective_key}
     return stored

@@ -21,6 +21,7 @@ from nas_core.datasets import datasets
 from nas_core.errors import InvalidGenotypeError, ObjectiveError
 from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
+from nas_core.profiles import DeviceProfile
 from nas_core.recipe import Recipe
 from nas_core.search import (
     Axes,
@@ -36,19 +37,23 @@ from nas_core.seeds import read_genotype
 from nas_core.spaces import spaces
 from nas_core.valuing import data_value, exact_value, measured_values
 from skyline.schemas import JobSpec
+from worker.profiles import stored_profile
 
 HEADROOM = 1.1
-"""A measured objective's default reference is the ceiling network's value, worse by this factor."""
+"""A measured or predicted objective's default reference is the ceiling network's value, worse by this factor."""
 
 
-def axes_of(spec: JobSpec) -> Axes:
-    """Objectives by key with their bounds. Raises UnknownNameError or InvalidSettingsError."""
-    made = {
-        objective.effective_key: forms.parse(
-            objectives[objective.name], objective.settings, f"objective '{objective.name}'"
-        )
-        for objective in spec.objectives
-    }
+def axes_of(spec: JobSpec, profile_of: Callable[[str], DeviceProfile] = stored_profile) -> Axes:
+    """Objectives by key with their bounds. ``profile_of``: a device's profile by its SHA-256.
+
+    Raises UnknownNameError, InvalidSettingsError or ProfileError.
+    """
+    made = {}
+    for objective in spec.objectives:
+        asked = forms.parse(objectives[objective.name], objective.settings, f"objective '{objective.name}'")
+        if hasattr(asked, "predicts"):
+            asked = asked.on(None if asked.profile is None else profile_of(asked.profile))
+        made[objective.effective_key] = asked
     return Axes(made, {key: Bound(bound.min, bound.max) for key, bound in spec.constraints.items()})
 
 
@@ -171,6 +176,8 @@ def _worst(problem: Problem[Any], key: str, objective: Objective) -> float:
     elif objective.source == "exact":
         networks = _extremes(problem, cast(ExactObjective, objective).resource, objective)
         found = worst(exact_value(key, objective, network).value for network in networks)
+        if getattr(objective, "roughly", False):
+            found = worst(found * HEADROOM, found / HEADROOM)
     else:
         with problem.quietly():
             values = measured_values(key, objective, _extremes(problem, "macs", objective), problem.device)

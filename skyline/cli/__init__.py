@@ -19,6 +19,7 @@ from skyline.cli.candidates import candidates
 from skyline.cli.catalog import catalog
 from skyline.cli.datasets import datasets
 from skyline.cli.delete import delete
+from skyline.cli.devices import devices
 from skyline.cli.estimate import estimate
 from skyline.cli.front import front
 from skyline.cli.gate import gate
@@ -98,6 +99,7 @@ def build() -> typer.Typer:
     for command in COMMANDS:
         app.command(command.__name__, rich_help_panel="With a service")(command)
     app.add_typer(datasets, name="datasets", rich_help_panel="With a service")
+    app.add_typer(devices, name="devices", rich_help_panel="With a service")
     return app
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from skyline.cli.options import Json, Key, Url
+from skyline.cli.options import Asked, Json, Key, Url, merged
 
 datasets = typer.Typer(invoke_without_command=True)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Options given before the subcommand."""
-
-    json: bool
-    url: str | None
-    key: str | None
 
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As jobs name it: dataset: {name: NAME}.")]
@@ -68,7 +58,7 @@ def add(
 
     kind = dataset or ("npz" if (path or "").endswith(".npz") else "imagefolder")
     chosen: dict[str, Any] = {"name": kind, **({} if path is None else {"path": path}), **_parsed(settings or [])}
-    asked = _merged(context, json, url, key)
+    asked = merged(context, json, url, key)
     with Client(asked.url, asked.key) as client:
         answer = client.add_dataset(name, chosen, description)
     if asked.json:
@@ -87,24 +77,13 @@ def remove(context: typer.Context, name: NameArgument, json: Json = False, url: 
     from skyline.cli.output import emit
     from skyline.client import Client
 
-    asked = _merged(context, json, url, key)
+    asked = merged(context, json, url, key)
     with Client(asked.url, asked.key) as client:
         client.delete_dataset(name)
     if asked.json:
         emit({"name": name, "deleted": True})
     else:
         typer.echo(f"data set {name} is removed; its images stay where they are")
-
-
-def _merged(context: typer.Context, json: bool, url: str | None, key: str | None) -> Asked:
-    """Options may stand before or after the subcommand; those after it count, and both go before the environment."""
-    before: Asked = context.obj
-
-    def typed(option: str) -> bool:
-        source = context.get_parameter_source(option)
-        return source is not None and source.name == "COMMANDLINE"
-
-    return Asked(json or before.json, url if typed("url") else before.url, key if typed("key") else before.key)
 
 
 def _parsed(settings: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +44,26 @@ Plugins = Annotated[
         show_default="SKYLINE_PLUGINS",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Options of a command that has subcommands, given before the subcommand."""
+
+    json: bool
+    url: str | None
+    key: str | None
+
+
+def merged(context: typer.Context, json: bool, url: str | None, key: str | None) -> Asked:
+    """Options may stand before or after the subcommand; those after it count, and both go before the environment."""
+    before: Asked = context.obj
+
+    def typed(option: str) -> bool:
+        source = context.get_parameter_source(option)
+        return source is not None and source.name == "COMMANDLINE"
+
+    return Asked(json or before.json, url if typed("url") else before.url, key if typed("key") else before.key)
 
 
 def plugins(given: Sequence[str] | None) -> str | None:
