@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 
 from skyline.cli.options import Json, Key, Url
-from skyline.schemas.datasets import NAME_FORM, NAME_RULE
 
 device = typer.Typer(no_args_is_help=True, help="This machine as a device whose costs can be predicted.")
 
@@ -79,6 +78,7 @@ def profile(
     Takes half a minute to two minutes for networks of the default size; nothing else should run meanwhile.
     """
     from skyline.cli.output import emit
+    from skyline.schemas.datasets import NAME_FORM, NAME_RULE
     from worker.identity import default_name
 
     named = name or re.sub(r"[^A-Za-z0-9._-]", "-", default_name(on))
