@@ -97,7 +97,8 @@ class ExactObjective(Objective, Protocol):
     """Follows from the architecture alone."""
 
     resource: ClassVar[Resource]
-    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any."""
+    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any;
+    ``roughly``, if true, that the network of most of it need not be the dearest."""
 
     def value(self, architecture: Architecture) -> Value: ...
 

@@ -31,6 +31,16 @@ from skyline.schemas.datasets import (
     DatasetRegistration,
     RegisteredDataset,
 )
+from skyline.schemas.devices import (
+    Device,
+    DevicePage,
+    DeviceProfile,
+    DeviceWithProfile,
+    ProfileCalibration,
+    ProfileProtocol,
+    ProfileRow,
+    ProfileValidation,
+)
 from skyline.schemas.estimates import (
     CostRange,
     Estimate,
@@ -73,6 +83,10 @@ __all__ = [
     "DatasetPage",
     "DatasetRegistration",
     "DatasetSpec",
+    "Device",
+    "DevicePage",
+    "DeviceProfile",
+    "DeviceWithProfile",
     "Estimate",
     "Event",
     "EventPage",
@@ -95,6 +109,10 @@ __all__ = [
     "ObjectiveSpec",
     "PluginInfo",
     "Problem",
+    "ProfileCalibration",
+    "ProfileProtocol",
+    "ProfileRow",
+    "ProfileValidation",
     "Publication",
     "Readiness",
     "RegisteredDataset",

@@ -13,6 +13,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from nas_core.costs import OPS
 
 Json = Any
+MEANT = {"latency_ms": ("runtime", "batch", "threads", "seconds"), "energy_mj": ("batch",)}
+"""Settings that go together whatever they are, of objectives that may be measured or predicted."""
 MOST = 1e15
 """More than any network of these spaces costs."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -143,6 +145,7 @@ def _objectives(draw: DrawFn, entries: list[dict[str, Any]]) -> list[Json]:
     for number, entry in enumerate(draw(st.permutations(chosen))):
         settings = draw(settings_of(entry["settings"]))
         settings.pop("device", None)  # whose it is decides the key
+        settings = {name: value for name, value in settings.items() if name in MEANT.get(entry["name"], settings)}
         key = draw(st.sampled_from([{}, {"key": f"own-{number}"}]))
         short = not settings and not key and draw(st.booleans())
         made.append(entry["name"] if short else {"name": entry["name"], **settings, **key})

@@ -762,3 +762,62 @@ def test_every_command_has_json_and_says_what_it_does() -> None:
     for command in (["datasets"], ["datasets", "add"], ["datasets", "remove"], *tables):
         shown = CliRunner().invoke(build(), [*command, "--help"], env={"COLUMNS": "120"})
         assert shown.exit_code == 0 and "--json" in shown.stdout
+
+
+# --- devices --------------------------------------------------------------------------------------------------
+
+
+def device(name: str = "pi", **changes: Any) -> dict[str, Any]:
+    seen = {"space": "darts", "cells": 8, "channels": 16, "input": [3, 32, 32], "classes": 10, "n": 40}
+    return {
+        "name": name,
+        "sha256": "a" * 64,
+        "created_at": "2026-01-01T00:00:00Z",
+        "device": "cpu:Cortex-A72",
+        "protocol": {"batch": 1, "threads": 4, "dtype": "float32", "runtime": "torch 2.13.0"},
+        "parts": 41,
+        "predicts": ["latency_ms"],
+        "power_w": None,
+        "latency_validation": [{**seen, "tau": 0.912, "mape": 3.21, "tau_repeat": 0.954}],
+        "energy_validation": [],
+        "measured_at": None,
+        "notes": "",
+        **changes,
+    }
+
+
+def test_devices_as_a_table_and_as_json(script: Script) -> None:
+    untried = device("toaster", latency_validation=[], predicts=["latency_ms", "energy_mj"])
+    script.on("GET", "/v1/devices", Reply({"items": [device(), untried], "next": None}))
+    shown = run(script, "devices")
+    assert shown.exit_code == 0, shown.stderr
+    flat = " ".join(shown.stdout.replace("│", " ").split())
+    assert "pi" in flat and "cpu:Cortex-A72" in flat
+    assert "latency, darts: 0.91 (0.95), 3.2 %" in flat and "unknown" in flat
+    assert [each["name"] for each in json.loads(run(script, "devices", "--json").stdout)] == ["pi", "toaster"]
+    script.on("GET", "/v1/devices", Reply({"items": [], "next": None}))
+    assert "skyline device profile" in run(script, "devices").stdout
+
+
+def test_a_device_is_added_shown_and_removed(script: Script, tmp_path: Path) -> None:
+    file = tmp_path / "pi.yaml"
+    file.write_text("name: pi\nparts: [{op: add, inputs: 2, outputs: 2, size: [8, 8], ms: 1e-3}]\n")
+    script.on("POST", "/v1/devices", Reply(device(), 201))
+    done = run(script, "devices", "add", str(file))
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(script.asked[-1].body)["parts"][0]["ms"] == 0.001
+    assert (
+        "device pi: 41 parts; latency of 40 held-out networks of darts: tau 0.91 (measured twice: 0.95)" in done.stdout
+    )
+    assert "{name: latency_ms, device: pi}" in done.stdout
+    whole = {**device(power_w=4.2), "profile": {"name": "pi", "parts": []}}
+    script.on("GET", "/v1/devices/pi", Reply(whole))
+    shown = run(script, "devices", "show", "pi").stdout
+    assert "batch 1, 4 threads, float32, torch 2.13.0" in shown and "4.2 W busy" in shown
+    assert json.loads(run(script, "devices", "show", "pi", "--json").stdout) == whole["profile"]
+    script.on("DELETE", "/v1/devices/pi", Reply(status=204))
+    assert "pi is removed; jobs that named it go on" in run(script, "devices", "remove", "pi").stdout
+    done = run(script, "devices", "remove", "moon")
+    assert done.exit_code == 2 and "404" in done.stderr
+    missing = run(script, "devices", "add", str(tmp_path / "none.json"))
+    assert missing.exit_code == 2 and "it cannot be read" in missing.stderr
