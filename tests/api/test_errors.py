@@ -93,7 +93,7 @@ def test_what_changes_something_takes_no_parameter_that_it_does_not_know(
 
 
 def test_there_are_such_routes() -> None:
-    assert len(ASKING) == 11
+    assert len(ASKING) == 12
 
 
 @pytest.mark.parametrize(
