@@ -10,6 +10,7 @@ from api import (
     candidates,
     catalog,
     datasets,
+    devices,
     errors,
     events,
     fronts,
@@ -45,7 +46,22 @@ def create_app() -> FastAPI:
         app.add_middleware(middleware)
     errors.install(app)
     openapi.install(app)
-    for module in (jobs, fronts, candidates, table, events, logs, catalog, datasets, tables, about, health, metrics):
+    modules = (
+        jobs,
+        fronts,
+        candidates,
+        table,
+        events,
+        logs,
+        catalog,
+        datasets,
+        tables,
+        devices,
+        about,
+        health,
+        metrics,
+    )
+    for module in modules:
         app.include_router(module.router)
     return app
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from api import examples, lookups, registrations, views
+from api import examples, lookups, profiles, registrations, views
 from api.deps import Reading
 from api.errors import unavailable
 from api.openapi import answers, problems
 from api.validation import Known
 from skyline.schemas import Catalog, CatalogEntry
 from skyline.schemas.catalog import CatalogKind
-from store import catalog, datasets, tables
+from store import catalog, datasets, devices, tables
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
 
 
 @router.get(
     "/catalog",
-    summary="Spaces, algorithms, objectives, data sets and workers",
+    summary="Spaces, algorithms, objectives, data sets, devices and workers",
     responses={**answers(examples.CATALOG), **problems()},
 )
 def read_catalog(session: Reading) -> Catalog:
@@ -45,6 +45,7 @@ def read_catalog(session: Reading) -> Catalog:
         objectives=of("objective"),
         # one that a worker brought under the same name later goes before
         datasets=of("dataset") + [registrations.as_entry(each) for each in own if each.name not in there.of("dataset")],
+        devices=[profiles.described(*each) for each in devices.page(session, limit=devices.MOST)[0]],
         workers=workers,
     )
 
@@ -54,4 +55,5 @@ def known(session: Session) -> Known:
     entries = [CatalogEntry.model_validate(entry) for entry in catalog.entries(session)]
     live = frozenset(row.name for row, alive in catalog.workers(session) if alive)
     own = {row.name: row.dataset for row in datasets.listed(session)}
-    return Known(entries, live, own, {row.name: lookups.about(row) for row in tables.listed(session)})
+    tabulated = {row.name: lookups.about(row) for row in tables.listed(session)}
+    return Known(entries, live, own, tabulated, profiles.known(devices.listed(session)))

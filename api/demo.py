@@ -14,7 +14,7 @@ from api.embedded import Embedded
 from api.processes import ServeError
 from skyline.cli.output import console
 from skyline.cli.progress import conclude, follow
-from skyline.cli.tables import short
+from skyline.cli.values import short
 from skyline.client import Client
 from skyline.errors import ApiError
 from skyline.schemas.answers import ENDED, Event, Front

@@ -36,6 +36,9 @@ DatasetName = Annotated[
 TableName = Annotated[
     str, Path(description="Name of a registered table.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
 ]
+DeviceName = Annotated[
+    str, Path(description="Name of a device with a profile.", pattern=f"^{NAME_FORM.pattern}$", max_length=100)
+]
 CandidateId = Annotated[UUID, Path(description="Id of the candidate.")]
 
 

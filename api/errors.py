@@ -51,6 +51,7 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.TooManyTablesError: (HTTPStatus.CONFLICT, "Too many tables"),
     store_errors.TableInUseError: (HTTPStatus.CONFLICT, "Table in use"),
     store_errors.TableGoneError: (HTTPStatus.CONFLICT, "Table gone"),
+    store_errors.TooManyDevicesError: (HTTPStatus.CONFLICT, "Too many devices"),
     store_errors.InvalidKeyError: (HTTPStatus.UNAUTHORIZED, "API key"),
     store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),
     store_errors.IdempotencyConflictError: (HTTPStatus.CONFLICT, "Idempotency-Key in use"),

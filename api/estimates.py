@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from api.imagesets import Images
@@ -92,11 +91,7 @@ def _range(
 
 
 def _left(possible: Range, bound: Bound | None) -> Span | None:
-    floor, ceiling = possible.floor, possible.ceiling
-    if bound is not None and bound.min is not None:
-        floor = max(floor, math.ceil(bound.min))
-    if bound is not None and bound.max is not None:
-        ceiling = min(ceiling, math.floor(bound.max))
+    floor, ceiling = (possible.floor, possible.ceiling) if bound is None else possible.left(bound)
     return Span(floor=floor, ceiling=ceiling) if floor <= ceiling else None
 
 

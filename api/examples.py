@@ -45,6 +45,7 @@ JOB: dict[str, Any] = {
         }
     ],
     "front": {"search": 12, "final": 3},
+    "infeasible": None,
     "labels": {"team": "vision"},
 }
 JOBS: dict[str, Any] = {"items": [JOB], "next": None}
@@ -231,6 +232,46 @@ TABULATED: dict[str, Any] = {
     "created_at": AT,
 }
 TABLES: dict[str, Any] = {"items": [TABULATED], "next": None}
+PROFILE: dict[str, Any] = {
+    "name": "desk-pi",
+    "device": "cpu:Cortex-A72",
+    "protocol": {"batch": 1, "threads": 4, "dtype": "float32", "runtime": "torch 2.13.0"},
+    "parts": [
+        {"op": "sep_conv_3x3", "inputs": 16, "outputs": 16, "size": [32, 32], "ms": 1.84},
+        {"op": "add", "inputs": 16, "outputs": 16, "size": [32, 32], "ms": 0.031, "mj": 0.09},
+    ],
+    "power_w": 4.2,
+    "latency": {"scale": 1.06, "offset": 0.4, "n": 24},
+    "latency_validation": [
+        {
+            "space": "darts",
+            "cells": 8,
+            "channels": 16,
+            "input": [3, 32, 32],
+            "classes": 10,
+            "n": 40,
+            "tau": 0.91,
+            "mape": 3.2,
+            "tau_repeat": 0.95,
+        }
+    ],
+    "measured_at": AT,
+}
+DEVICE: dict[str, Any] = {
+    "name": "desk-pi",
+    "sha256": "3c1ab7a9de7e9d3c2b6c9f8c0f9f5d6d6a6cf2ad9b0df3c7e1ad3f0f7a1c7b10",
+    "created_at": AT,
+    "device": "cpu:Cortex-A72",
+    "protocol": PROFILE["protocol"],
+    "parts": 2,
+    "predicts": ["latency_ms", "energy_mj"],
+    "power_w": 4.2,
+    "latency_validation": PROFILE["latency_validation"],
+    "energy_validation": [],
+    "measured_at": AT,
+    "notes": "",
+}
+DEVICES: dict[str, Any] = {"items": [DEVICE], "next": None}
 STREAM = 'id: 2\nevent: progress\ndata: {"seq":2,"at":"2026-01-31T12:00:00Z","type":"progress","data":{"epoch":1}}\n\n'
 CATALOG: dict[str, Any] = {
     "spaces": [],
@@ -246,6 +287,7 @@ CATALOG: dict[str, Any] = {
     ],
     "objectives": [],
     "datasets": [],
+    "devices": [],
     "workers": [
         {
             "name": "worker-1",

@@ -21,13 +21,10 @@ from api.openapi import answers, problems
 from nas_core.objectives import objectives
 from skyline.schemas import Front, FrontObjective, JobSpec, ObjectiveSpec
 from skyline.schemas.answers import FrontKind
-from store import catalog, cursors, fronts, jobs, members, models
+from store import catalog, cursors, fronts, jobs, members, nearest
 from store.errors import InvalidCursorError, NotFoundError
 
 router = APIRouter(prefix="/v1/jobs", tags=["results"])
-
-NEAREST = 3
-"""Candidates named when none meets the bounds."""
 
 
 class FrontQuery(BaseModel):
@@ -72,8 +69,9 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
 
     `kind` is `final` by default, also while it is empty: the two fronts hold errors that do not compare, so none
     stands in for the other. A front never mixes fidelities: in the search front `values` are those of the search.
-    The `ETag` changes with membership and status, not with a member's `status` or `artefacts`. When bounds leave the
-    front empty, `infeasible` says which candidates come nearest and what they have.
+    The `ETag` changes with membership and status, not with a member's `status` or `artefacts`. When the job's
+    bounds leave the front empty, `infeasible` says which candidates come nearest, what they have, and by how much which
+    bound would have to move.
     """
     job = jobs.get(session, job_id)
     spec = JobSpec.model_validate(job.spec)
@@ -93,9 +91,6 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
     shown = found[: query.limit]
     following = cursors.pack(version, shown[-1].number) if len(found) > query.limit else None
     current = front is not None and version == newest
-    infeasible = None
-    if unmet:
-        infeasible = _infeasible(session, job, spec, query.kind)
     head = {
         "job": str(job_id),
         "kind": query.kind,
@@ -105,7 +100,7 @@ def read_front(job_id: JobId, query: Annotated[FrontQuery, Query()], session: Re
         "hypervolume": front.hypervolume if front is not None and current else None,
         "knee": str(front.knee) if front is not None and current and front.knee else None,
         "next": following,
-        "infeasible": infeasible,
+        "infeasible": nearest.infeasible(session, job, query.kind) if unmet else None,
     }
     formats = {files: _formats(files) for files in {member.formats for member in shown}}
     listed = ",".join(_member(member, job_id, query.kind, formats[member.formats]) for member in shown)
@@ -162,24 +157,6 @@ def _number(text: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _infeasible(session: Session, job: models.Job, spec: JobSpec, kind: FrontKind) -> dict[str, Any] | None:
-    """What comes nearest when no candidate meets the job's bounds; None while nothing was evaluated."""
-    bounds = {key: members.Limits(kind, bound.min, bound.max) for key, bound in spec.constraints.items()}
-    near = [item for item in members.nearest(session, job.id, bounds, NEAREST) if item.violation > 0]
-    if not near:
-        return None
-    violations = {
-        key: {"min": limits.min, "max": limits.max, "nearest": near[0].values[key]}
-        for key, limits in bounds.items()
-        if not _meets(near[0].values[key], limits)
-    }
-    return {"nearest": [str(item.id) for item in near], "violations": violations}
-
-
-def _meets(value: float, limits: members.Limits) -> bool:
-    return (limits.min is None or value >= limits.min) and (limits.max is None or value <= limits.max)
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

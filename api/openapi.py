@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from api.errors import PROBLEM_JSON
 from api.guards import OPEN, scope_of
-from skyline.schemas import DatasetRegistration, Problem, TableRegistration, TransferSpec
+from skyline.schemas import DatasetRegistration, DeviceProfile, Problem, TableRegistration, TransferSpec
 
 DESCRIPTION = """
 Neural-architecture search as a service: post a job, get a Pareto front of networks that were really trained and
@@ -28,7 +28,10 @@ TAGS = [
     {"name": "jobs", "description": "Search jobs: check, post, list, stop, retry, delete."},
     {"name": "results", "description": "Fronts, candidates and the networks themselves."},
     {"name": "events", "description": "What happens in a job, live or as pages, and what its processes print."},
-    {"name": "catalog", "description": "What live workers can run; data sets and tables under names of your own."},
+    {
+        "name": "catalog",
+        "description": "What live workers can run; data sets, tables and devices under names of your own.",
+    },
     {"name": "health", "description": "Liveness and readiness."},
 ]
 
@@ -148,7 +151,7 @@ def install(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made()
         schemas = document["components"]["schemas"]
-        for model in (Problem, TransferSpec, DatasetRegistration, TableRegistration):
+        for model in (Problem, TransferSpec, DatasetRegistration, TableRegistration, DeviceProfile):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             for name, part in schema.pop("$defs").items():
                 schemas.setdefault(name, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,9 +16,14 @@ from nas_core.errors import NasCoreError
 from nas_core.search import SearchSpace
 from nas_core.tables import Column
 from skyline.schemas import Bound, CatalogEntry, JobSpec, ObjectiveSpec
+from skyline.schemas.jobs import QUALITIES
 
 MOST_COUNTED = 100
 """Networks that are counted one by one while a request waits."""
+LISTED = 5
+"""Of those, how many a fault lists with what they have."""
+ROUNDING = 1e-9
+"""Of 1 - x, in floating point."""
 
 
 def counted(entry: CatalogEntry) -> tuple[Resource, int] | None:
@@ -33,14 +39,22 @@ class Range:
     floor: int
     ceiling: int
     skeleton: Skeleton
+    step: int = 1
+    """Everything between is a multiple of this."""
 
     def __str__(self) -> str:
         stack = f"{len(self.skeleton.cells)} cells, {self.skeleton.channels} channels"
         return f"{self.floor} to {self.ceiling} ({stack}, {self.skeleton.stem} stem)"
 
+    def left(self, bound: Bound) -> tuple[int, int]:
+        """Least and most that a bound leaves, whole multiples of the step; nothing where the first is the greater."""
+        low = self.floor if bound.min is None else max(self.floor, self.step * math.ceil(bound.min / self.step))
+        high = self.ceiling if bound.max is None else min(self.ceiling, self.step * math.floor(bound.max / self.step))
+        return low, high
+
     def meets(self, bound: Bound) -> bool:
-        above = bound.max is None or bound.max >= self.floor
-        return above and (bound.min is None or bound.min <= self.ceiling)
+        low, high = self.left(bound)
+        return low <= high
 
 
 def exact_range(space: SearchSpace, skeleton: Skeleton, resource: Resource, times: int = 1) -> Range:
@@ -55,7 +69,7 @@ def _exact_range(space: Any, skeleton: Skeleton, resource: Resource, times: int)
         getattr(count(Architecture(space.extreme(skeleton, resource, highest), skeleton)), resource)
         for highest in (False, True)
     )
-    return Range(times * low, times * high, skeleton)
+    return Range(times * low, times * high, skeleton, times)
 
 
 def targets(spec: JobSpec, space: SearchSpace, images: Images) -> tuple[list[Skeleton], list[Fault]]:
@@ -88,12 +102,24 @@ def faults(
     skeletons: Sequence[Skeleton],
     columns: Mapping[str, Column],
 ) -> Iterator[Fault]:
-    """Bounds that no network can meet, and reference points that none can beat.
+    """Bounds that no network can meet, each by itself or all together, and reference points that none can beat.
 
     ``entries``: the catalog's entry by key; ``columns``: what is looked up, by key. ``space`` is None where only
     workers know it: then nothing is counted. A bound that every network meets is fine: a team's usual limits may be
     wider than one job.
     """
+    single = list(_single(spec, entries, space, skeletons, columns))
+    yield from single or _together(spec, entries, space, skeletons)
+
+
+def _single(
+    spec: JobSpec,
+    entries: Mapping[str, CatalogEntry],
+    space: SearchSpace | None,
+    skeletons: Sequence[Skeleton],
+    columns: Mapping[str, Column],
+) -> Iterator[Fault]:
+    """One objective after another."""
     for objective in spec.objectives:
         key = objective.effective_key
         entry = entries[key]
@@ -116,28 +142,103 @@ def faults(
                 yield from _positive(key, bound, reference)
 
 
-def unmet(spec: JobSpec, entries: Mapping[str, CatalogEntry], networks: Sequence[Architecture]) -> Iterator[Fault]:
-    """Bounds that none of the networks meets, where they are all that a job will have; of very many nothing is said."""
-    if not 0 < len(networks) <= MOST_COUNTED:
+def _together(
+    spec: JobSpec, entries: Mapping[str, CatalogEntry], space: SearchSpace | None, skeletons: Sequence[Skeleton]
+) -> Iterator[Fault]:
+    """Bounds of which each can hold, but not all of them: they count the same thing, or no target meets them all."""
+    yield from _error_and_accuracy(spec, entries)
+    bounds: dict[Resource, dict[str, tuple[Bound, int]]] = {}
+    for key, bound in spec.constraints.items():
+        if (resource := counted(entries[key])) is not None:
+            bounds.setdefault(resource[0], {})[key] = (bound, resource[1])
+    named = [key for of_resource in bounds.values() for key in of_resource]
+    if space is None or len(named) < 2:
         return
-    counts = [count(network) for network in networks]
+    possible = []
+    for skeleton in skeletons:
+        ranges = {
+            resource: [(exact_range(space, skeleton, resource, times), bound, times) for bound, times in given.values()]
+            for resource, given in bounds.items()
+        }
+        left = [
+            [(low / times, high / times) for item, bound, times in several for low, high in (item.left(bound),)]
+            for several in ranges.values()
+        ]
+        if all(max(low for low, _ in each) <= min(high for _, high in each) for each in left):
+            return
+        listed = (
+            f"{key} {exact_range(space, skeleton, resource, times)}"
+            for resource, given in bounds.items()
+            for key, (_, times) in given.items()
+        )
+        possible.append(", ".join(listed))
+    detail = f"constraints {', '.join(map(repr, named))}: each can be held, but no network holds all of them"
+    expected = f"bounds that one target's networks can hold together: {'; '.join(possible)}"
+    got = {key: spec.constraints[key].model_dump() for key in named}
+    yield Fault("Bounds contradict each other", f"{detail}; expected {expected}", "/constraints", got, expected)
+
+
+def _error_and_accuracy(spec: JobSpec, entries: Mapping[str, CatalogEntry]) -> Iterator[Fault]:
+    """An accuracy is 1 - error, so a bound on one is a bound on the other."""
+    lowest, highest, named = 0.0, 1.0, []
     for objective in spec.objectives:
         key = objective.effective_key
-        resource = counted(entries[key])
         bound = spec.constraints.get(key)
-        if bound is None or resource is None:
+        facts = entries[key].facts
+        if bound is None or objective.name not in QUALITIES or "plugin" in facts or facts.get("source") != "data":
             continue
-        had = sorted(resource[1] * getattr(cost, resource[0]) for cost in counts)
-        if any((bound.max is None or cost <= bound.max) and (bound.min is None or cost >= bound.min) for cost in had):
-            continue
-        listed = f"{had[0]} to {had[-1]}" if had[0] < had[-1] else str(had[0])
+        named.append(key)
+        least, most = (0.0 if bound.min is None else bound.min), (1.0 if bound.max is None else bound.max)
+        if entries[key].facts.get("direction") == "maximize":
+            least, most = 1 - most, 1 - least
+        lowest, highest = max(lowest, least), min(highest, most)
+    if lowest > highest + ROUNDING:
+        detail = (
+            f"constraints {', '.join(map(repr, named))}: an accuracy is 1 - error, so they ask for an error of at "
+            f"least {lowest:.6g} and at most {highest:.6g}; expected bounds that one error can hold"
+        )
+        got = {key: spec.constraints[key].model_dump() for key in named}
+        expected = "bounds that one error can hold"
+        yield Fault("Bounds contradict each other", detail, "/constraints", got, expected)
+
+
+def unmet(spec: JobSpec, entries: Mapping[str, CatalogEntry], networks: Sequence[Architecture]) -> Iterator[Fault]:
+    """Bounds that none of the networks meets, one by one or all together, where they are all that a job will have; of
+    very many nothing is said.
+    """
+    if not 0 < len(networks) <= MOST_COUNTED:
+        return
+    costs = [count(network) for network in networks]
+    had: dict[str, list[int]] = {}
+    for key in spec.constraints:
+        if (resource := counted(entries[key])) is not None:
+            had[key] = [resource[1] * getattr(cost, resource[0]) for cost in costs]
+    holding = {key: [_within(number, spec.constraints[key]) for number in numbers] for key, numbers in had.items()}
+    missed = [key for key, held in holding.items() if not any(held)]
+    for key in missed:
+        least, most = min(had[key]), max(had[key])
+        listed = f"{least} to {most}" if least < most else str(least)
         detail = f"constraint '{key}': none of the networks of this job holds it; they have {listed}"
         expected = f"a bound that {listed} meets, or none"
-        yield Fault("Bound out of range", detail, pointer(("constraints", key)), bound.model_dump(), expected)
+        got = spec.constraints[key].model_dump()
+        yield Fault("Bound out of range", detail, pointer(("constraints", key)), got, expected)
+    if had and not missed and not any(all(held) for held in zip(*holding.values(), strict=True)):
+        detail = f"constraints {', '.join(map(repr, had))}: none of the networks of this job holds all of them"
+        networks_have = (
+            ", ".join(f"{key} {had[key][place]}" for key in had) for place in range(min(LISTED, len(costs)))
+        )
+        expected = f"bounds that one of them meets; they have {'; '.join(networks_have)}"
+        expected += "; ..." if len(costs) > LISTED else ""
+        got = {key: spec.constraints[key].model_dump() for key in had}
+        yield Fault("Bounds contradict each other", f"{detail}; expected {expected}", "/constraints", got, expected)
+
+
+def _within(number: float, bound: Bound) -> bool:
+    return (bound.max is None or number <= bound.max) and (bound.min is None or number >= bound.min)
 
 
 def _bound(key: str, side: str, value: float, why: str, expected: str) -> Fault:
-    detail = f"constraint '{key}': {side} {value:g} {why}; expected {expected}"
+    detail = f"constraint '{key}': {side} {value:.12g} {why}; expected {expected}"
     return Fault("Bound out of range", detail, pointer(("constraints", key, side)), value, expected)
 
 
@@ -172,7 +273,8 @@ def _counted(
         elif bound.min is not None and bound.min > ceiling:
             yield _bound(key, "min", bound.min, f"lies above {ceiling}, the most any network has", possible)
         else:  # between the ranges of two widths
-            detail = f"constraint '{key}': no network lies between {bound.min:g} and {bound.max:g}; expected {possible}"
+            between = f"{bound.min:.12g} and {bound.max:.12g}"
+            detail = f"constraint '{key}': no network lies between {between}; expected {possible}"
             got = bound.model_dump()
             yield Fault("Bound out of range", detail, pointer(("constraints", key)), got, possible)
     if reference is not None and reference <= floor:

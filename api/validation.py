@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, lookups, names, ranges, seeds
+from api import forms, imagesets, lookups, names, profiles, ranges, seeds
 from api.errors import Fault, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.shapes import shaped
@@ -36,6 +36,8 @@ class Known:
     registered: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Data sets by names of their own: ``name`` in the catalog, and settings."""
     tables: Mapping[str, lookups.About] = field(default_factory=dict)
+    devices: profiles.Devices = profiles.NONE
+    """Those with a profile."""
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
@@ -111,6 +113,10 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     entries = {part.path: known.of(part.kind)[part.form or part.name] for part in parts}
     for part in parts:
         faults += forms.faults(part.settings, entries[part.path].settings, part.what, part.path)
+    settled: profiles.Settled = {}
+    used: profiles.Used = {}
+    if not faults:
+        settled, used, faults = profiles.settle(spec, entries, known.devices, known.live)
     faults += _fit(spec, entries["algorithm",])
     faults += lookups.untrained(spec, entries)
     given, unread = seeds.read(spec)
@@ -124,9 +130,12 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if isinstance(ground, list):
         return ground
     faults = list(_unmet(spec, entries, ground, given, looked))
+    only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
+    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only)
     if faults:
         return faults
-    stored = {**_normalised(spec, parts, entries, looked), "seed_genotypes": [seed.document for seed in given]}
+    stored = _normalised(spec, parts, entries, looked, settled)
+    stored["seed_genotypes"] = [seed.document for seed in given]
     return Accepted(stored, entries, ground)
 
 
@@ -209,7 +218,9 @@ def _unmet(
         )
 
 
-def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries, looked: lookups.Lookups) -> dict[str, Any]:
+def _normalised(
+    spec: JobSpec, parts: Sequence[_Part], entries: Entries, looked: lookups.Lookups, settled: profiles.Settled
+) -> dict[str, Any]:
     stored = spec.model_dump(mode="json")
     complete = {part.path: forms.filled(part.settings, entries[part.path].settings) for part in parts}
     for name in ("space", "algorithm", "dataset"):
@@ -217,7 +228,10 @@ def _normalised(spec: JobSpec, parts: Sequence[_Part], entries: Entries, looked:
             stored[name] |= complete[name,]
     noted = lookups.noted(looked, spec, entries)
     for index, objective in enumerate(spec.objectives):
-        own = noted["objectives"].get(index, {})
-        stored["objectives"][index] |= {**complete["objectives", index], **own, "key": objective.effective_key}
+        place, own = ("objectives", index), noted["objectives"].get(index, {})
+        if index in settled:
+            stored["objectives"][index] = {"name": objective.name, **settled[index], "key": objective.effective_key}
+        else:
+            stored["objectives"][index] |= {**complete[place], **own, "key": objective.effective_key}
     stored["verify"] |= noted["verify"]
     return stored

@@ -13,6 +13,7 @@ from skyline.schemas import (
     CatalogEntry,
     Event,
     FrontCounts,
+    Infeasible,
     Job,
     JobSpec,
     LogChunk,
@@ -21,7 +22,7 @@ from skyline.schemas import (
     Value,
     WorkerInfo,
 )
-from store import candidates, jobs, logs, models
+from store import candidates, jobs, logs, models, nearest
 
 Documents = Mapping[str, Mapping[str, Any]]
 MADE_FROM_ROW = "json"
@@ -51,10 +52,19 @@ def job_list(session: Session, rows: Sequence[models.Job]) -> list[Job]:
             waiting_for=None if row.status in jobs.ENDED else jobs.waiting_for(session, row),
             attempts=[Attempt.model_validate(attempt, from_attributes=True) for attempt in attempts[row.id]],
             front=FrontCounts(**counts[row.id]),
+            infeasible=_infeasible(session, row, counts[row.id]["final"]),
             labels=row.labels,
         )
         for row in rows
     ]
+
+
+def _infeasible(session: Session, row: models.Job, members: int) -> Infeasible | None:
+    """Looked for only where a job came to its end without a network."""
+    if row.status != "succeeded" or members:
+        return None
+    found = nearest.infeasible(session, row, "final")
+    return None if found is None else Infeasible.model_validate(found)
 
 
 def candidate_list(session: Session, rows: Sequence[models.Candidate]) -> list[Candidate]:

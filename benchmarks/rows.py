@@ -23,3 +23,28 @@ def cached(path: Path | None, key: Row, compute: Callable[[], Row]) -> Row:
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
     return row
+
+
+class RowFile:
+    """As ``cached``, for many rows: the file is read once, and several processes may append to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: dict[str, Row] = {}
+        for line in path.read_text().splitlines() if path.exists() else ():
+            row: Row = json.loads(line)
+            self._rows[_name(row["key"])] = row
+
+    def row(self, key: Row, compute: Callable[[], Row]) -> Row:
+        """The row whose ``key`` is this one, or computed now and appended."""
+        name = _name(key)
+        if name not in self._rows:
+            self._rows[name] = {"key": key, **compute()}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab", buffering=0) as file:
+                file.write((json.dumps(self._rows[name]) + "\n").encode())
+        return self._rows[name]
+
+
+def _name(key: Row) -> str:
+    return json.dumps(key, sort_keys=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+LISTED_PARTS = 5
+"""How many of the parts that are missing a sentence names."""
 
 
 class NasCoreError(Exception):
@@ -26,6 +29,14 @@ class InvalidGenotypeError(NasCoreError):
 
 class InvalidSettingsError(NasCoreError):
     """Settings that do not fit the form of the thing they are for."""
+
+
+class SettingError(InvalidSettingsError):
+    """One setting that does not go with the others."""
+
+    def __init__(self, setting: str, got: object, expected: str) -> None:
+        self.setting, self.got, self.expected = setting, got, expected
+        super().__init__(f"{setting}: got {got!r}; expected {expected}")
 
 
 class IncompatibleSpaceError(NasCoreError):
@@ -58,6 +69,26 @@ class TableError(NasCoreError):
 
 class MissingRowError(TableError):
     """A table without a row for an architecture."""
+
+
+class ProfileError(NasCoreError):
+    """A device profile that is malformed, or that cannot be measured."""
+
+
+class MissingPartError(NasCoreError):
+    """A network has parts that a device profile does not know: nothing is predicted for it."""
+
+    def __init__(self, device: str, missing: Sequence[str], quantity: str) -> None:
+        self.device, self.missing = device, list(missing)
+        listed = "; ".join(self.missing[:LISTED_PARTS]) + ("; ..." if len(self.missing) > LISTED_PARTS else "")
+        super().__init__(
+            f"the profile of device '{device}' has no {quantity} of {len(self.missing)} parts of this network: "
+            f"{listed}; measure these sizes as well ('skyline device profile'), or add rows to its JSON"
+        )
+
+
+class EnergyError(NasCoreError):
+    """Energy that cannot be measured here."""
 
 
 class DivergedError(NasCoreError):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nas_core.architecture import Architecture
 from nas_core.devices import synchronize
 from nas_core.errors import DeviceError
 
@@ -67,16 +69,20 @@ def time_interleaved(
     device: torch.device,
     threads: int,
     seconds: float = SECONDS_PER_NETWORK,
+    *,
+    as_part: bool = False,
 ) -> list[Timing]:
     """Times an inference of each network on its input; both must be on the ``device`` already.
 
-    Rounds go on until the medians are known well enough, or for ``seconds`` per network.
+    Rounds go on until the medians are known well enough, or for ``seconds`` per network. ``as_part``: a visit is one
+    inference, on an input that was written just before, as a part of a larger network finds it: caches hold what other
+    parts left there.
 
     Changes the statistics of the networks' batch norms. Raises DeviceError when the clock gives no duration.
     """
     if not networks:
         return []
-    visits = [_Visit(network, batch, device) for network, batch in zip(networks, inputs, strict=True)]
+    visits = [_Visit(network, batch, device, as_part) for network, batch in zip(networks, inputs, strict=True)]
     rows: list[list[float]] = []
     with _undisturbed(threads), torch.inference_mode():
         for visit in visits:
@@ -105,6 +111,44 @@ def time_interleaved(
         )
         for place, visit in enumerate(visits)
     ]
+
+
+def fresh(
+    architectures: Sequence[Architecture],
+    device: torch.device,
+    batch: int,
+    build: Callable[[Architecture], nn.Module] | None = None,
+) -> tuple[list[nn.Module], list[Tensor]]:
+    """Stand-alone networks on the device in channels-last order, and a batch of random images for each.
+
+    ``build``: default nas_core.network.Network. PyTorch's global generator is not moved.
+    """
+    from nas_core.network import Network
+
+    make, form = build or Network, torch.channels_last
+    networks, batches = [], []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for architecture in architectures:
+            networks.append(make(architecture).to(device, memory_format=form))  # type: ignore[call-overload]
+            batches.append(torch.randn((batch, *architecture.skeleton.input)).to(device, memory_format=form))
+    return networks, batches
+
+
+@contextmanager
+def inferences(
+    networks: Sequence[nn.Module], inputs: Sequence[Tensor], device: torch.device, threads: int
+) -> Iterator[list[Callable[[], None]]]:
+    """One call for each network that makes an inference and waits for it, on ``threads`` threads of the CPU."""
+
+    def infer(network: nn.Module, batch: Tensor) -> None:
+        network(batch)
+        synchronize(device)
+
+    with _undisturbed(threads), torch.inference_mode():
+        for network, batch in zip(networks, inputs, strict=True):
+            _normalise(network.eval(), batch)
+        yield [partial(infer, network, batch) for network, batch in zip(networks, inputs, strict=True)]
 
 
 def without_drift(samples: Samples) -> Samples:  # (rounds, networks), positive -> the same shape
@@ -143,9 +187,10 @@ def _enough(rows: list[list[float]], late: bool) -> bool:
 class _Visit:
     """One network, visited once a round."""
 
-    def __init__(self, network: nn.Module, batch: Tensor, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, batch: Tensor, device: torch.device, as_part: bool) -> None:
         self.network, self.batch, self.device = network.eval(), batch, device
         self.repeats = 1
+        self.source = batch.clone() if as_part else None
 
     def prepare(self) -> None:
         """Settles the batch norms, warms up, and finds out how many inferences fill a visit."""
@@ -154,10 +199,13 @@ class _Visit:
         durations: list[float] = []
         while len(durations) < WARM_UP_INFERENCES or clock() - start < WARM_UP_SECONDS:
             durations += self._timed(1)
-        self.repeats = max(1, min(1000, math.ceil(VISIT_SECONDS / max(min(durations), 1e-6))))
+        if self.source is None:
+            self.repeats = max(1, min(1000, math.ceil(VISIT_SECONDS / max(min(durations), 1e-6))))
 
     def sample(self) -> float:
         """Seconds of an inference."""
+        if self.source is not None:
+            self.batch.copy_(self.source)
         return float(np.median(self._timed(self.repeats)))
 
     def _timed(self, repeats: int) -> list[float]:

@@ -129,14 +129,18 @@ class PoolConv(nn.Sequential):
 
 
 class Zero(nn.Module):
-    """No connection: zeros of the right shape, never 0 * x, which keeps NaN alive."""
+    """No connection: zeros of the right shape, never 0 * x, which keeps NaN alive.
+
+    They lie in memory as ``x`` does (channels last): what they are added to would else change its order, and every op
+    behind would be slower.
+    """
 
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.new_zeros(x[:, :, :: self.stride, :: self.stride].shape)
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 def _pool(kind: str, kernel: int, channels: int, stride: int, norm: Norm, pool_norm: bool) -> nn.Module:

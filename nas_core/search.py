@@ -97,7 +97,8 @@ class ExactObjective(Objective, Protocol):
     """Follows from the architecture alone."""
 
     resource: ClassVar[Resource]
-    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any."""
+    """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any;
+    ``roughly``, if true, that the network of most of it need not be the dearest."""
 
     def value(self, architecture: Architecture) -> Value: ...
 
@@ -166,6 +167,26 @@ class Axes:
         """Sum of relative violations of the bounds; 0 when all hold. A value that is not known yet violates none."""
         return sum(bound.violation(values[key]) for key, bound in self.bounds.items() if key in values)
 
+    def lasting_violation(self, values: Mapping[str, float]) -> float:
+        """Of the bounds that verification will not make good where a search's values break them.
+
+        It trains anew, so only what follows from the error becomes another: exact values stay, and what was measured
+        is measured in the same way once more.
+        """
+        return self.violation({key: values[key] for key in values if self.objectives[key].source != "data"})
+
+    def search_violation(self, values: Mapping[str, float]) -> float:
+        """What a search ranks by: 0 where all bounds hold, below 1 where the error alone breaks some, above 1 else.
+
+        An error of a search is an estimate, and often so far beyond its bound that in a sum nothing else would count:
+        the search would never come near to the bounds that last.
+        """
+        lasting = self.lasting_violation(values)
+        if lasting > 0:
+            return 1 + lasting
+        estimated = self.violation(values)
+        return estimated / (1 + estimated)
+
 
 @dataclass(frozen=True)
 class Problem(Generic[S]):
@@ -208,7 +229,8 @@ class Problem(Generic[S]):
         return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.axes.keys))
 
     def violations(self, evaluations: Sequence[Evaluation]) -> NDArray[np.float64]:
-        """(n,): 0 where every bound holds at one target at least, else the least relative excess.
+        """(n,): 0 where every bound holds at one target at least, else by how much they are broken at the best one
+        (``Axes.search_violation``).
 
         What failed violates infinitely.
         """
@@ -216,7 +238,8 @@ class Problem(Generic[S]):
             np.inf
             if evaluation.failure is not None
             else min(
-                self.axes.violation({key: value.value for key, value in values.items()}) for values in evaluation.values
+                self.axes.search_violation({key: value.value for key, value in values.items()})
+                for values in evaluation.values
             )
             for evaluation in evaluations
         ]

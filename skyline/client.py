@@ -55,6 +55,7 @@ from skyline.schemas.answers import (
 )
 from skyline.schemas.catalog import Catalog
 from skyline.schemas.datasets import DatasetPage, RegisteredDataset
+from skyline.schemas.devices import Device, DevicePage, DeviceWithProfile
 from skyline.schemas.estimates import Estimate
 from skyline.schemas.jobs import JobSpec
 from skyline.schemas.problems import Problem
@@ -323,12 +324,14 @@ class Client:
     ) -> Front:
         """A job's front with all its members; ``max`` and ``min`` bound objectives in their units.
 
-        ``kind``: ``search`` or ``final``; None: the final one as soon as it has members, before that the search front.
+        ``kind``: ``search`` or ``final``; None: the final one as soon as it has members or bounds have left it empty,
+        before that the search front.
         Asking again costs next to nothing while nothing has changed (ETag).
         """
         if kind is None:
-            counts = self.job(job_id).front
-            kind = "final" if counts.final or not counts.search else "search"
+            job = self.job(job_id)
+            over = job.front.final or not job.front.search or job.infeasible is not None
+            kind = "final" if over else "search"
         query: dict[str, Any] = {"kind": kind}
         query |= {f"max.{key}": bound for key, bound in (max or {}).items()}
         query |= {f"min.{key}": bound for key, bound in (min or {}).items()}
@@ -362,7 +365,7 @@ class Client:
             raise NotSucceededError(job)
         others = []
         if not front.members and front.infeasible is not None:
-            others = [self.candidate(identifier) for identifier in front.infeasible["nearest"]]
+            others = [self.candidate(near.id) for near in front.infeasible.nearest]
         if kind == "search":
             others = [other.model_copy(update={"values": other.search_values}) for other in others]
         return gates.decide(front, requirements, others, gates.own_bounds(job.spec))
@@ -553,6 +556,35 @@ class Client:
     def delete_table(self, name: str) -> None:
         """Deletes a registered table. Raises ApiError: 404 where there is none, 409 while jobs under way use it."""
         self._send("DELETE", f"/v1/tables/{quote(name, safe='')}")
+
+    # --- devices ----------------------------------------------------------------------------------------------
+
+    def add_device(self, profile: Mapping[str, Any]) -> Device:
+        """Uploads the profile of a device: jobs then say ``{name: latency_ms, device: NAME}``. One that the device had
+        before is replaced; jobs go on with the one that they were posted with.
+
+        Raises ApiError: 422 with the fields at fault, 409 where there are too many devices.
+        """
+        text = _as_json(dict(profile), f"'{profile.get('name', '?')}'", "profile")
+        return self._read(Device, self._send("POST", "/v1/devices", content=text, headers=JSON))
+
+    def devices(self, limit: int = 50) -> Iterator[Device]:
+        """All devices with a profile by name, fetched in pages of ``limit`` as they are asked for."""
+        cursor: str | None = None
+        while True:
+            page = self._get(DevicePage, "/v1/devices", {"limit": limit, "cursor": cursor})
+            yield from page.items
+            cursor = page.next
+            if cursor is None:
+                return
+
+    def device(self, name: str) -> DeviceWithProfile:
+        """A device with its whole profile. Raises ApiError (404) where there is none."""
+        return self._get(DeviceWithProfile, f"/v1/devices/{quote(name, safe='')}")
+
+    def delete_device(self, name: str) -> None:
+        """Deletes a device's name; jobs that named it go on. Raises ApiError (404) where there is none."""
+        self._send("DELETE", f"/v1/devices/{quote(name, safe='')}")
 
     # --- service ----------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ class Miss(Answer):
     """What the candidate has; null where it was not valued."""
     by: float | None
     """Distance from the bound, in the objective's unit; 0 for the bound itself where that does not count."""
+    share: float | None
+    """That distance as a share of the bound; null where there is none, or the bound is 0."""
 
 
 class Gate(Answer):
@@ -174,7 +176,8 @@ def _misses(candidate: Candidate, requirements: Sequence[Requirement]) -> list[M
         value = _value(candidate, requirement.key)
         if value is None or not requirement.holds(value):
             by = None if value is None else abs(value - requirement.bound)
-            found.append(Miss(requirement=requirement, value=value, by=by))
+            share = None if by is None or not requirement.bound else by / abs(requirement.bound)
+            found.append(Miss(requirement=requirement, value=value, by=by, share=share))
     return found
 
 

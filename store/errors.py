@@ -140,6 +140,14 @@ class InvalidKeyError(StoreError):
         super().__init__(f"the API key {why}; 'skyline keys create NAME' makes one where the service runs")
 
 
+class TooManyDevicesError(StoreError):
+    """There is no room for another device."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{limit} devices have a profile, the most there may be; delete one that is no longer needed")
+
+
 class TooManyOpenJobsError(StoreError):
     """A key has as many jobs under way as it may have."""
 

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, case, cast, func, null, or_, select
+from sqlalchemy import ColumnElement, Select, Text, cast, func, null, or_, select
 from sqlalchemy.orm import Session
 
 from store.models import Artefact, Candidate, Evaluation, Front, FrontMember
@@ -121,50 +121,3 @@ def _within(key: str, limits: Limits) -> Select[Any]:
     if limits.max is not None:
         found = found.where(VALUES.c.value <= limits.max)
     return found.correlate(MEMBERS)
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """A candidate that meets no front because of its bounds."""
-
-    id: UUID
-    violation: float
-    """Sum over objectives of how far the value lies beyond its bound, as a share of the bound."""
-    values: dict[str, float]
-    """Of the bounded objectives."""
-
-
-def nearest(session: Session, job_id: UUID, bounds: Mapping[str, Limits], count: int) -> list[Near]:
-    """The candidates with a value for every bounded objective that violate the bounds least."""
-    chosen = or_(
-        *((Evaluation.key == key) & (Evaluation.stage == limits.stage) for key, limits in bounds.items()),
-    )
-    total = func.sum(case(*((Evaluation.key == key, _violation(limits)) for key, limits in bounds.items()), else_=0.0))
-    query = (
-        select(Evaluation.candidate_id, total)
-        .where(Evaluation.job_id == job_id, chosen)
-        .group_by(Evaluation.candidate_id)
-        .having(func.count() == len(bounds))
-        .order_by(total, Evaluation.candidate_id)
-        .limit(count)
-    )
-    found = session.execute(query).all()
-    values = _values(session, [candidate_id for candidate_id, _ in found], chosen)
-    return [Near(candidate_id, violation, values[candidate_id]) for candidate_id, violation in found]
-
-
-def _violation(limits: Limits) -> ColumnElement[float]:
-    pairs = []
-    if limits.max is not None:
-        pairs.append((Evaluation.value > limits.max, (Evaluation.value - limits.max) / (abs(limits.max) or 1.0)))
-    if limits.min is not None:
-        pairs.append((Evaluation.value < limits.min, (limits.min - Evaluation.value) / (abs(limits.min) or 1.0)))
-    return case(*pairs, else_=0.0)
-
-
-def _values(session: Session, ids: Sequence[UUID], chosen: ColumnElement[bool]) -> dict[UUID, dict[str, float]]:
-    found: dict[UUID, dict[str, float]] = {candidate_id: {} for candidate_id in ids}
-    query = select(Evaluation.candidate_id, Evaluation.key, Evaluation.value)
-    for candidate_id, key, value in session.execute(query.where(Evaluation.candidate_id.in_(ids), chosen)):
-        found[candidate_id][key] = value
-    return found

@@ -344,6 +344,28 @@ class RegisteredTable(Base):
     """(rows, columns), float64, little-endian."""
 
 
+class DeviceProfileRow(Base):
+    """A device profile, by what it says: it never changes, and stays while a job may have noted it."""
+
+    __tablename__ = "device_profiles"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    """Of its canonical JSON, hexadecimal."""
+    profile: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+
+
+class Device(Base):
+    """A device that jobs can name, and its profile. Jobs that named it hold the profile's SHA-256 themselves."""
+
+    __tablename__ = "devices"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("device_profiles.sha256"))
+    created_at: Mapped[datetime]
+    """When this profile was uploaded under this name."""
+
+
 class ApiKey(Base):
     """A key to the API: what it may do and how much of it. The key itself is nowhere, only its digest."""
 

@@ -21,6 +21,7 @@ from nas_core.datasets import datasets
 from nas_core.errors import InvalidGenotypeError, ObjectiveError, TableError
 from nas_core.events import Glance, unseen
 from nas_core.objectives import objectives
+from nas_core.profiles import DeviceProfile
 from nas_core.recipe import Recipe
 from nas_core.search import (
     Axes,
@@ -38,25 +39,36 @@ from nas_core.tables import Table, Tabulated
 from nas_core.valuing import data_value, exact_value, measured_values
 from skyline.schemas import JobSpec, ObjectiveSpec
 from skyline.schemas.jobs import QUALITIES, TABULAR
+from worker.profiles import stored_profile
 
 NO_TABLES: Mapping[str, Table] = {}
 HEADROOM = 1.1
-"""A measured objective's default reference is the ceiling network's value, worse by this factor."""
+"""A measured or predicted objective's default reference is the ceiling network's value, worse by this factor."""
 
 
-def axes_of(spec: JobSpec, tables: Mapping[str, Table] = NO_TABLES) -> Axes:
-    """Objectives by key with their bounds; ``tables``: those that they are looked up in.
+def axes_of(
+    spec: JobSpec,
+    tables: Mapping[str, Table] = NO_TABLES,
+    profile_of: Callable[[str], DeviceProfile] = stored_profile,
+) -> Axes:
+    """Objectives by key with their bounds; ``tables``: those that they are looked up in; ``profile_of``: a device's
+    profile by its SHA-256.
 
-    Raises UnknownNameError, InvalidSettingsError or TableError.
+    Raises UnknownNameError, InvalidSettingsError, TableError or ProfileError.
     """
-    made = {objective.effective_key: _objective(objective, tables) for objective in spec.objectives}
+    made = {objective.effective_key: _objective(objective, tables, profile_of) for objective in spec.objectives}
     return Axes(made, {key: Bound(bound.min, bound.max) for key, bound in spec.constraints.items()})
 
 
-def _objective(objective: ObjectiveSpec, tables: Mapping[str, Table]) -> Objective:
+def _objective(
+    objective: ObjectiveSpec, tables: Mapping[str, Table], profile_of: Callable[[str], DeviceProfile]
+) -> Objective:
     what = f"objective '{objective.name}'"
     if not objective.from_table:
-        made: Objective = forms.parse(objectives[objective.name], objective.settings, what)
+        asked = forms.parse(objectives[objective.name], objective.settings, what)
+        if hasattr(asked, "predicts"):
+            asked = asked.on(None if asked.profile is None else profile_of(asked.profile))
+        made: Objective = asked
         return made
     wanted: Any = forms.parse(objectives[TABULAR], objective.settings, what)
     if wanted.table not in tables:
@@ -190,6 +202,8 @@ def _worst(problem: Problem[Any], key: str, objective: Objective) -> float:
     elif objective.source == "exact":
         networks = _extremes(problem, cast(ExactObjective, objective).resource, objective)
         found = worst(exact_value(key, objective, network).value for network in networks)
+        if getattr(objective, "roughly", False):
+            found = worst(found * HEADROOM, found / HEADROOM)
     elif objective.source == "tabular":
         found = _worst_of_table(problem, cast(Tabulated, objective))
     else:

@@ -89,11 +89,13 @@ def entry(what: str, name: str, plugin: str | None = None) -> CatalogEntry:
     workers = {}
     if kind == "dataset":
         workers = {Identity().name: present(cls).to_json()}
-    facts = _facts(kind, cls) if plugin is None else {**_facts(kind, cls), "plugin": plugin}
+    elif kind == "objective" and plugin is None and hasattr(cls, "here"):
+        workers = {Identity().name: cls.here(the_device(Identity()))}
+    facts = _facts(kind, cls, plugin) | ({} if plugin is None else {"plugin": plugin})
     return CatalogEntry(kind=kind, name=name, summary=summary(cls), settings=form(cls), facts=facts, workers=workers)
 
 
-def _facts(kind: CatalogKind, cls: type[Any]) -> dict[str, Any]:
+def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, Any]:
     match kind:
         case "algorithm":
             fits = [space for space, described in spaces.items() if offers(described, cls.needs)]
@@ -102,6 +104,8 @@ def _facts(kind: CatalogKind, cls: type[Any]) -> dict[str, Any]:
         case "objective":
             counted = {name: getattr(cls, name, None) for name in ("resource", "scale") if cls.source == "exact"}
             common = {"unit": cls.unit, "direction": cls.direction, "source": cls.source}
+            if plugin is None and hasattr(cls, "predicts"):
+                common["predicts"] = cls.predicts
             return common | {name: value for name, value in counted.items() if value is not None}
         case "dataset":
             return dict(cls.facts)

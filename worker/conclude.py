@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 import torch
 from safetensors.torch import load_file
+from sqlalchemy.orm import Session
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NasCoreError
@@ -15,7 +17,7 @@ from nas_core.evaluation import side_by_side
 from nas_core.network import Network
 from nas_core.search import Axes
 from nas_core.training import misclassified
-from store import candidates, jobs, tasks
+from store import candidates, events, jobs, nearest, tasks
 from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
@@ -29,7 +31,10 @@ log = logging.getLogger(__name__)
 
 
 def run(attempt: Attempt) -> None:
-    """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked."""
+    """Ends with the job: ``succeeded``, or ``failed`` when not one verification worked.
+
+    Where no network holds the job's bounds, a warning says what comes nearest.
+    """
     held = tables_of(attempt.spec)
     axes = axes_of(attempt.spec, held)
     with reading(settings().outage_seconds) as session:
@@ -48,7 +53,29 @@ def run(attempt: Attempt) -> None:
     else:
         show_tests(attempt, held, members)
     with attempt.recording() as session:
+        if not keeper.members:
+            tell_nearest(session, attempt.job_id, "final" if ordered else "search")
         jobs.finish(session, attempt.job_id, "succeeded", by=attempt.task_id)
+
+
+def tell_nearest(session: Session, job_id: UUID, stage: nearest.Stage) -> None:
+    """Warns that the bounds leave the final front empty, and says what comes nearest to them."""
+    told = nearest.infeasible(session, jobs.get(session, job_id), stage)
+    if told is not None:
+        text = words(told)
+        log.warning("%s", text)
+        events.append(session, job_id, [("warning", {"text": text, "infeasible": told})])
+
+
+def words(told: Mapping[str, Any]) -> str:
+    """What comes nearest to a job's bounds, as a sentence."""
+    whose = "verified" if told["stage"] == "final" else "found by the search"
+    moves = []
+    for key, move in told["violations"].items():
+        share = "" if move["share"] is None else f", {100 * move['share']:.3g} %"
+        bound = f"{move['side']} {move[move['side']]:.10g}"
+        moves.append(f"{key} {move['nearest']:.10g} for {bound} (by {move['by']:.6g}{share})")
+    return f"no network {whose} holds all bounds; the nearest, {told['nearest'][0]['id'][:8]}, has {'; '.join(moves)}"
 
 
 def measure(attempt: Attempt, axes: Axes, rows: Sequence[candidates.Row]) -> None:

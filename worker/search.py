@@ -149,9 +149,9 @@ def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]
         jobs.set_phase(
             session, attempt.job_id, status="verifying", phase=f"verifying {len(chosen)}", progress=SEARCH_SHARE
         )
-        if not chosen:
-            message = "no candidate holds all bounds; the front stays empty"
-            events.append(session, attempt.job_id, [("warning", {"text": message})])
+        if text := doubts(chosen, axes):
+            log.warning("%s", text)
+            events.append(session, attempt.job_id, [("warning", {"text": text})])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +166,14 @@ class Scored(Generic[T]):
 
 
 def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, float], top: int) -> list[Scored[T]]:
-    """Up to ``top`` that hold all bounds, evenly over the target skeletons (search values compare only within one),
-    each by rank and hypervolume contribution.
+    """Up to ``top``, evenly over the target skeletons (search values compare only within one), by constrained
+    domination: those that hold all bounds by rank and hypervolume contribution, then the others by how much they break
+    them. What verification cannot make good is never chosen.
 
     Those that lack a value come first, in order, since nothing says which of them is better: whoever left them unscored
     meant to have them all verified. Raises NasCoreError where they are more than ``top``.
     """
-    usable = [item for item in scored if axes.violation(item.values) <= 0]
+    usable = [item for item in scored if axes.lasting_violation(item.values) <= 0]
     chosen = [item for item in usable if not set(axes.keys) <= set(item.values)]
     if len(chosen) > top:
         raise NasCoreError(
@@ -186,5 +187,24 @@ def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, floa
         share = -(-(top - len(chosen)) // (len(targets) - place))
         group = [item for item in usable if item.target == target]
         costs = [axes.costs_of(item.values) for item in group]
-        chosen += [group[index] for index in select(costs, limits, share, [item.hash for item in group])]
+        violations = [axes.violation(item.values) for item in group]
+        chosen += [group[index] for index in select(costs, limits, share, [item.hash for item in group], violations)]
     return chosen
+
+
+def doubts(chosen: Sequence[Scored[T]], axes: Axes) -> str | None:
+    """What to tell of a choice that bounds were in the way of."""
+    if not chosen:
+        return "no candidate can hold all bounds, so none is verified and the final front stays empty"
+    over = [item for item in chosen if axes.violation(item.values) > 0]
+    if not over:
+        return None
+    broken = [
+        key
+        for key, bound in axes.bounds.items()
+        if any(bound.violation(item.values[key]) > 0 for item in over if key in item.values)
+    ]
+    return (
+        f"{len(over)} of the {len(chosen)} networks to be verified break the bound on {' and '.join(broken)} by the "
+        "search's estimate; they are the nearest to it, and the bound is held against their errors after verification"
+    )

@@ -19,6 +19,7 @@ from pydantic import ConfigDict
 from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json, stem_for
 from nas_core.costs import OPS, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.parts import Choices
 from nas_core.settings import settings
 from nas_core.spaces import spaces
 
@@ -177,6 +178,11 @@ class DartsCells:
         return self._genotype(cells)
 
     # --- costs ------------------------------------------------------------------------------------------------
+
+    def layout(self) -> tuple[Mapping[str, CellType], Choices]:
+        """The cells, and what may stand on which of their edges in a genotype."""
+        ops = {name: [op for op in self.ops(name) if op != "none"] for name in TYPES}
+        return {name: self.cell(name) for name in TYPES}, {name: (self.edges, ops[name]) for name in TYPES}
 
     def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable:
         """Entries (edges, ops) of every op, ``none`` included, at ``skeleton``."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nas_core.architecture import CellType, Edge, Genotype, Skeleton, stem_for
 from nas_core.costs import CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.parts import Choices
 from nas_core.settings import settings
 from nas_core.spaces import spaces
 
@@ -228,10 +229,13 @@ class NasBench201:
 
     # --- costs ------------------------------------------------------------------------------------------------
 
+    def layout(self) -> tuple[Mapping[str, CellType], Choices]:
+        """The cells, and what may stand on which of their edges; of the reduction block nothing is searched."""
+        return {"normal": cell(), "reduce": REDUCTION}, {"normal": (EDGES, self.normal_ops)}
+
     def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable:
         """Entries (edges, ops) of the searched cell at ``skeleton``; the reduction blocks are in the constant."""
-        types = {"normal": cell(), "reduce": REDUCTION}
-        return cost_table(types, {"normal": (EDGES, self.normal_ops)}, skeleton, resource)
+        return cost_table(*self.layout(), skeleton, resource)
 
     def extreme(self, skeleton: Skeleton, resource: Resource, highest: bool) -> Genotype:
         """The genotype of the smallest or largest possible cost at ``skeleton`` (exact: costs are additive)."""

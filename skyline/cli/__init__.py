@@ -19,6 +19,7 @@ from skyline.cli.candidates import candidates
 from skyline.cli.catalog import catalog
 from skyline.cli.datasets import datasets
 from skyline.cli.delete import delete
+from skyline.cli.devices import devices
 from skyline.cli.estimate import estimate
 from skyline.cli.front import front
 from skyline.cli.gate import gate
@@ -98,7 +99,7 @@ def build() -> typer.Typer:
             app.command(entry.name, rich_help_panel="On this machine")(command)
     for command in COMMANDS:
         app.command(command.__name__, rich_help_panel="With a service")(command)
-    for name, group in (("datasets", datasets), ("tables", tables_of_values)):
+    for name, group in (("datasets", datasets), ("tables", tables_of_values), ("devices", devices)):
         app.add_typer(group, name=name, rich_help_panel="With a service")
     return app
 

@@ -20,7 +20,7 @@ def front(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show the Pareto front of a job; exits with 4 when no point meets the bounds."""
+    """Show the Pareto front of a job; exits with 4 when no point meets the bounds, the job's or those given here."""
     from skyline.cli.find import find_job
     from skyline.cli.output import as_json, console, emit
     from skyline.client import Client
@@ -28,7 +28,7 @@ def front(
     upper, lower = bounds(max, "--max"), bounds(min, "--min")
     with Client(url, key) as client:
         answer = client.front(find_job(client, job), kind.value if kind else None, upper, lower)
-    unmet = bool(upper or lower) and not answer.members
+    unmet = not answer.members and (bool(upper or lower) or answer.infeasible is not None)
     if json:
         emit(as_json(answer))
         raise typer.Exit(UNMET if unmet else 0)

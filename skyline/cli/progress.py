@@ -11,7 +11,8 @@ from uuid import UUID
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from skyline.cli.tables import front_notes, front_table, is_quality, short
+from skyline.cli.tables import front_notes, front_table, is_quality
+from skyline.cli.values import short
 from skyline.errors import ApiError
 from skyline.schemas.answers import ENDED
 
@@ -64,7 +65,7 @@ def conclude(client: Client, job: Job, console: Console) -> Front | None:
     if job.status not in ENDED:
         return None
     front = None
-    if job.front.final or job.front.search:
+    if job.front.final or job.front.search or job.infeasible is not None:
         front = client.front(job.id)
         if front.members:
             console.print(front_table(front))

@@ -9,46 +9,22 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from skyline.cli.find import SHORT
+from skyline.cli.nearest import infeasible_lines
+from skyline.cli.values import NO_SHARES, SHARE_UNITS, number, of_bound, percent, short
 from skyline.schemas.answers import Value
 from skyline.schemas.jobs import QUALITIES
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from skyline.gates import Gate
-    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job, TestResult
+    from skyline.schemas.answers import Candidate, Front, FrontObjective, Job
     from skyline.schemas.catalog import Catalog
     from skyline.schemas.datasets import DatasetOnWorker, RegisteredDataset
+    from skyline.schemas.devices import Device
     from skyline.schemas.jobs import JobSpec
     from skyline.schemas.tables import RegisteredTable, TableColumn
 
-SHARE_UNITS = ("", "fraction")
-"""Units of values from 0 to 1, shown as per cent; counts have no unit either, but are exact."""
-NO_SHARES = ("exact", "measured", "predicted")
-"""Kinds of values that follow from no error on images, whatever their unit."""
 COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "cancelling": "yellow", "queued": "dim"}
 KNEE = "*"
-
-
-def short(identifier: UUID) -> str:
-    return str(identifier)[:SHORT]
-
-
-def number(value: Value) -> str:
-    """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
-    if value.unit in SHARE_UNITS and value.kind not in NO_SHARES:
-        return f"{100 * value.value:.2f} %"
-    text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
-    iqr = (value.model_extra or {}).get("iqr")
-    return f"{text} ±{iqr / 2:.2g}" if isinstance(iqr, int | float) else text
-
-
-def percent(test: TestResult | None) -> str:
-    if test is None:
-        return ""
-    spread = "" if test.sd is None else f" ±{100 * test.sd:.2f}"
-    return f"{100 * test.error:.2f}{spread} %"
 
 
 def is_quality(objective: FrontObjective) -> bool:
@@ -92,14 +68,31 @@ def front_notes(front: Front, bounded: bool = False) -> list[str]:
     if not front.members and front.infeasible is None:
         notes.append("no network meets these bounds" if bounded and front.version else "no network yet")
     if front.infeasible is not None:
-        notes.append("no network meets the bounds")
-        for key, found in front.infeasible.get("violations", {}).items():
-            sides = [f"{side} {found[side]:g}" for side in ("min", "max") if found.get(side) is not None]
-            notes.append(f"  {key}: {' and '.join(sides)} asked for, {found['nearest']:g} is the nearest")
+        notes += infeasible_lines(front.infeasible)
+    for objective in front.objectives:
+        values = [member.values[objective.key] for member in front.members if objective.key in member.values]
+        if values and values[0].kind == "predicted":
+            notes.append(f"{objective.key} is predicted: {predicted_by(values[0])}")
     if front.hypervolume is not None:
         reference = ", ".join(f"{key} {value:g}" for key, value in front.reference_point.items())
         notes.append(f"hypervolume {front.hypervolume:.6g} up to {reference}")
     return notes
+
+
+def predicted_by(value: Value) -> str:
+    """By what, and how far it can be trusted."""
+    told = value.model_extra or {}
+    method = str(told.get("method", "a model"))
+    if told.get("coefficients"):
+        return f"{method}, {told['coefficients']}"
+    power = f", {told['power_w']:g} W" if isinstance(told.get("power_w"), int | float) else ""
+    if "held_out" not in told:
+        return f"{method}{power}"
+    by = f"{method}{power}, device {told.get('device')}"
+    if not told["held_out"]:
+        return f"{by}; never held against whole networks of this space"
+    repeat = "" if told.get("tau_repeat") is None else f" (measured twice: {told['tau_repeat']:.2f})"
+    return f"{by}; tau {told['tau']:.2f}{repeat}, off by {told['mape']:.1f} % on {told['held_out']} held-out networks"
 
 
 def gate_lines(gate: Gate) -> list[str]:
@@ -118,7 +111,8 @@ def gate_lines(gate: Gate) -> list[str]:
             lines.append(f"  {miss.requirement.text}: it has no value")
             continue
         by = number(Value(value=miss.by, unit=value.unit, kind=value.kind))
-        how = f"which misses by {by}" if miss.by else "and the bound itself does not count"
+        share = "" if miss.share is None else f", {of_bound(miss.share)} of the bound"
+        how = f"which misses by {by}{share}" if miss.by else "and the bound itself does not count"
         lines.append(f"  {miss.requirement.text}: it has {number(value)}, {how}")
     return lines
 
@@ -150,7 +144,8 @@ def jobs_table(jobs: Iterable[Job]) -> Table:
     table.add_column("note", overflow="fold")
     for job in jobs:
         counts = f"{job.front.final}" if job.front.final else f"{job.front.search} search" if job.front.search else ""
-        note = Text(first_line(job.reason or job.waiting_for))
+        unmet = "no network holds the bounds" if job.infeasible is not None else ""
+        note = Text(first_line(job.reason or job.waiting_for) or unmet)
         table.add_row(
             short(job.id), Text(job.name), status(job), f"{100 * job.progress:.0f} %", counts, ago(job.created_at), note
         )
@@ -173,6 +168,7 @@ def job_lines(job: Job) -> list[Text]:
         ("took", _took(job)),
     ]
     lines = [Text.assemble((f"{name:<12}", "dim"), value) for name, value in pairs if value]
+    lines += [Text(line) for line in infeasible_lines(job.infeasible)] if job.infeasible is not None else []
     for attempt in job.attempts:
         end = attempt.end or "running"
         signal = f", signal {attempt.exit_signal}" if attempt.exit_signal else ""
@@ -265,6 +261,56 @@ def column_line(column: TableColumn) -> str:
     return f"{column.name}: {column.unit}, {column.low:.6g} to {column.high:.6g}, the {better} the better"
 
 
+def trust(device: Device) -> str:
+    """How well held-out networks were predicted, in a sentence."""
+    said = []
+    for what, found in (("latency", device.latency_validation), ("energy", device.energy_validation)):
+        for each in found:
+            repeat = "" if each.tau_repeat is None else f" (measured twice: {each.tau_repeat:.2f})"
+            whose = f"{what} of {each.n} held-out networks of {each.space}"
+            said.append(f"{whose}: tau {each.tau:.2f}{repeat}, off by {each.mape:.1f} %")
+    return "; ".join(said) or "never held against whole networks"
+
+
+def tau(device: Device) -> str:
+    """The same in a few words, a line for each."""
+    lines = []
+    for what, found in (("latency", device.latency_validation), ("energy", device.energy_validation)):
+        for each in found:
+            repeat = "" if each.tau_repeat is None else f" ({each.tau_repeat:.2f})"
+            lines.append(f"{what}, {each.space}: {each.tau:.2f}{repeat}, {each.mape:.1f} %")
+    return "\n".join(lines) or "unknown"
+
+
+def devices_table(devices: Iterable[Device]) -> Table:
+    table = Table(title="devices", title_justify="left")
+    for name in ("name", "what it is", "predicts", "parts", "tau (measured twice), error", "since"):
+        table.add_column(name, overflow="fold")
+    for device in devices:
+        cells = (device.name, device.device, ", ".join(device.predicts), str(device.parts), tau(device))
+        table.add_row(*(Text(cell) for cell in cells), ago(device.created_at))
+    return table
+
+
+def device_lines(device: Device) -> list[Text]:
+    """One device in full, as lines, its table left out."""
+    protocol = device.protocol
+    threads = "" if protocol.threads is None else f", {protocol.threads} threads"
+    pairs = [
+        ("device", device.name),
+        ("is", device.device),
+        ("protocol", f"batch {protocol.batch}{threads}, {protocol.dtype}, {protocol.runtime}"),
+        ("predicts", f"{', '.join(device.predicts)} from {device.parts} parts"),
+        ("power", "" if device.power_w is None else f"{device.power_w:g} W busy"),
+        ("how well", trust(device)),
+        ("measured", device.measured_at or ""),
+        ("uploaded", ago(device.created_at)),
+        ("sha256", device.sha256),
+        ("notes", device.notes),
+    ]
+    return [Text.assemble((f"{name:<12}", "dim"), value) for name, value in pairs if value]
+
+
 def catalog_tables(catalog: Catalog) -> list[Table]:
     tables = []
     for kind in ("spaces", "algorithms", "objectives", "datasets"):
@@ -281,6 +327,8 @@ def catalog_tables(catalog: Catalog) -> list[Table]:
             settings = ", ".join(entry.settings.get("properties", {}))
             table.add_row(entry.name, Text(entry.summary), Text(settings), Text("\n".join(notes)))
         tables.append(table)
+    if catalog.devices:
+        tables.append(devices_table(catalog.devices))
     workers = Table(title="workers", title_justify="left")
     for name in ("name", "device", "threads", "memory GB", "queues", "seen"):
         workers.add_column(name)

@@ -50,6 +50,56 @@ class FrontCounts(Answer):
     final: int
 
 
+class Value(BaseModel):
+    """A number that knows where it comes from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    value: float
+    unit: str
+    kind: Literal["exact", "supernet", "trained", "predicted", "measured", "tabular"]
+
+
+class Near(Answer):
+    """A candidate that comes nearest to the job's bounds."""
+
+    id: UUID
+    violation: float
+    """Sum over the bounds of how far its value lies beyond, as a share of the bound (of 1, where that is 0)."""
+    values: dict[str, Value]
+    """By objective key, of the stage that is told of."""
+
+
+class Move(Answer):
+    """By how much a bound would have to move for a candidate."""
+
+    min: float | None
+    max: float | None
+    """The bound as the job has it."""
+    nearest: float
+    """The candidate's value: where the side would have to be."""
+    side: Literal["min", "max"]
+    by: float
+    """How far that is, in the objective's unit."""
+    share: float | None
+    """How far that is as a share of the bound; null where the bound is 0."""
+    candidate: UUID
+
+
+class Infeasible(Answer):
+    """Why a front is empty: no candidate holds all of the job's bounds."""
+
+    stage: FrontKind
+    """Whose values are held against the bounds. Of a final front it is `search` where nothing was verified, because
+    the search found nothing that could hold all bounds."""
+    nearest: list[Near]
+    """A few, the nearest first."""
+    violations: dict[str, Move]
+    """The bounds that the nearest candidate breaks; all of them would have to move for it. By objective key."""
+    alone: dict[str, Move]
+    """Bounds of which one would do: where it alone moves that far, a candidate holds all of them. By objective key."""
+
+
 class Job(Answer):
     id: UUID
     name: str
@@ -67,6 +117,8 @@ class Job(Answer):
     """What keeps a queued job from running."""
     attempts: list[Attempt]
     front: FrontCounts
+    infeasible: Infeasible | None = None
+    """Of a job that succeeded with an empty final front: what comes nearest to its bounds."""
     labels: dict[str, str]
 
 
@@ -74,16 +126,6 @@ class JobPage(Answer):
     items: list[Job]
     next: str | None
     """Cursor of the next page."""
-
-
-class Value(BaseModel):
-    """A number that knows where it comes from."""
-
-    model_config = ConfigDict(extra="allow")
-
-    value: float
-    unit: str
-    kind: Literal["exact", "supernet", "trained", "predicted", "measured", "tabular"]
 
 
 class TestResult(Answer):
@@ -137,7 +179,8 @@ class Front(Answer):
     knee: UUID | None
     members: list[Candidate]
     next: str | None
-    infeasible: dict[str, Any] | None
+    infeasible: Infeasible | None
+    """Of a front that the job's bounds leave empty: what comes nearest to them."""
 
 
 class Event(Answer):

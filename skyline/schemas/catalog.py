@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from skyline.schemas.devices import Device
+
 CatalogKind = Literal["space", "algorithm", "objective", "dataset", "plugin"]
 
 
@@ -22,12 +24,14 @@ class CatalogEntry(BaseModel):
     """JSON Schema of its settings."""
     facts: dict[str, Any] = {}
     """algorithm: ``spaces`` it fits, ``needs``. objective: ``unit``, ``direction``, ``source`` (data, exact, measured);
-    if exact, the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that. dataset:
+    if exact, the ``resource`` (params, macs) it rises with, and ``scale`` where it is a multiple of that; ``predicts``
+    (ms, mj) where a device's profile can predict it. dataset:
     ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known; a registered
     one has ``registered`` (the name of the data set that it is made of), ``dataset`` (that with its settings), and
     takes no settings itself. Of all: ``plugin``, where it is a user's own."""
     workers: dict[str, dict[str, Any]] = {}
-    """dataset: by worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``
+    """energy_mj: by worker, ``counter`` (rapl, nvml or null), ``reason`` (why there is none), ``class``. dataset: by
+    worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``
     (by path; npz and imagefolder)."""
 
 
@@ -60,10 +64,14 @@ class WorkerInfo(BaseModel):
 
 
 class Catalog(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     spaces: list[CatalogEntry]
     algorithms: list[CatalogEntry]
     objectives: list[CatalogEntry]
     datasets: list[CatalogEntry]
+    devices: list[Device] = []
+    """Whose costs can be predicted."""
     workers: list[WorkerInfo]
 
 

@@ -13,6 +13,8 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from nas_core.costs import OPS
 
 Json = Any
+MEANT = {"latency_ms": ("runtime", "batch", "threads", "seconds"), "energy_mj": ("batch",)}
+"""Settings that go together whatever they are, of objectives that may be measured or predicted."""
 MOST = 1e15
 """More than any network of these spaces costs."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -143,6 +145,7 @@ def _objectives(draw: DrawFn, entries: list[dict[str, Any]]) -> list[Json]:
     for number, entry in enumerate(draw(st.permutations(chosen))):
         settings = draw(settings_of(entry["settings"]))
         settings.pop("device", None)  # whose it is decides the key
+        settings = {name: value for name, value in settings.items() if name in MEANT.get(entry["name"], settings)}
         key = draw(st.sampled_from([{}, {"key": f"own-{number}"}]))
         short = not settings and not key and draw(st.booleans())
         made.append(entry["name"] if short else {"name": entry["name"], **settings, **key})
@@ -159,8 +162,9 @@ def _key(objective: Json) -> str:
 
 
 def _bound(name: str) -> SearchStrategy[Json]:
-    if name in ("error", "accuracy"):
-        return st.floats(0, 1).map(lambda limit: {"max": limit}) | st.just({"min": 0, "max": 1})
+    if name in ("error", "accuracy"):  # on the better side: an error and an accuracy must not contradict each other
+        better = "max" if name == "error" else "min"
+        return st.floats(0, 1).map(lambda limit: {better: limit}) | st.just({"min": 0, "max": 1})
     return st.floats(MOST, 1e300).map(lambda limit: {"max": limit}) | st.just({"min": 1})
 
 

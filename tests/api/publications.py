@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
 
@@ -45,11 +45,6 @@ class Sampling:
 
 
 @settings
-class Energy:
-    device: Literal["this-worker"] = "this-worker"
-
-
-@settings
 class Nothing:
     pass
 
@@ -62,6 +57,9 @@ class Downloaded:
 @settings
 class File:
     path: str
+
+
+NO_COUNTER = {"counter": None, "reason": "this machine shows no RAPL counter", "class": "cpu"}
 
 
 def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
@@ -87,9 +85,9 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
     add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})
     for name, cls in objectives.items():
-        facts = ("unit", "direction", "source", "resource", "scale")
-        add("objective", name, cls, {fact: getattr(cls, fact) for fact in facts if hasattr(cls, fact)})
-    add("objective", "energy_mj", Energy, {"unit": "mJ", "direction": "minimize", "source": "measured"})
+        facts = ("unit", "direction", "source", "resource", "scale", "predicts")
+        counts = NO_COUNTER if name == "energy_mj" else {}
+        add("objective", name, cls, {fact: getattr(cls, fact) for fact in facts if hasattr(cls, fact)}, **counts)
     there = {"present": True, "searched": [], "hint": "shipped with Skyline", "files": {}, "downloadable": False}
     digits, fashion = datasets["digits"].facts, {"input": [1, 28, 28], "classes": 10}
     add("dataset", "digits", Nothing, digits, **there)

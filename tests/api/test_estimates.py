@@ -94,8 +94,9 @@ def test_floors_and_ceilings_are_exact_for_each_objective_on_each_target(
 def test_a_bound_leaves_whole_numbers(shared: httpx.Client, spec: dict[str, Any]) -> None:
     cells = estimated(shared, changed(spec, constraints={"params": {"min": 30_000.2, "max": 40_000.9}})).targets[0]
     assert cells.ranges["params"].left == Span(floor=30_001, ceiling=40_000)
-    between = estimated(shared, changed(spec, constraints={"params": {"min": 30_000.2, "max": 30_000.8}})).targets[0]
-    assert between.ranges["params"].left is None
+    flops = {"flops": {"min": 1_000_001, "max": 2_000_001}}
+    cells = estimated(shared, changed(spec, objectives=["error", "flops"], constraints=flops)).targets[0]
+    assert cells.ranges["flops"].left == Span(floor=1_000_002, ceiling=2_000_000), "twice a whole number"
 
 
 def test_a_space_that_only_workers_know_has_no_ranges_and_says_why(shared: httpx.Client, spec: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from skyline.schemas import Front
+from skyline.schemas import Candidate, Front
 from store import jobs
 from store.session import unit_of_work
 from tests.api import results
@@ -151,19 +151,46 @@ def test_an_empty_front_says_what_comes_nearest_to_the_bounds(shared: httpx.Clie
     assert read(shared, job_id, kind="search").infeasible is None  # nothing was tried yet
     ids = results.record(job_id, 6)
     infeasible = read(shared, job_id, kind="search").infeasible
-    assert infeasible is not None
-    assert infeasible["nearest"] == [str(ids[5]), str(ids[4]), str(ids[3])]
-    assert infeasible["violations"] == {
-        "params": {"min": None, "max": 990.0, "nearest": 995.0},
-        "latency_ms": {"min": None, "max": 2.0, "nearest": 9.5},
-    }
+    assert infeasible is not None and infeasible.stage == "search"
+    assert [near.id for near in infeasible.nearest] == [ids[5], ids[4], ids[3]]
+    assert infeasible.nearest[0].values == read_candidate(shared, ids[5]).search_values
+    params, latency = infeasible.violations["params"], infeasible.violations["latency_ms"]
+    assert (params.side, params.max, params.nearest, params.by) == ("max", 990.0, 995.0, 5.0)
+    assert (latency.max, latency.nearest, latency.by, latency.share) == (2.0, 9.5, 7.5, 3.75)
+    assert {params.candidate, latency.candidate} == {ids[5]} and infeasible.alone == {}
     assert read(shared, job_id).infeasible is None  # nothing was verified yet
     results.verify(ids[:2])
     final = read(shared, job_id).infeasible
-    assert final is not None
-    assert final["nearest"] == [str(ids[1]), str(ids[0])]
+    assert final is not None and final.stage == "final"
+    assert [near.id for near in final.nearest] == [ids[1], ids[0]]
+    assert final.nearest[0].values["error"].kind == "trained"
     results.front(job_id, "search", ids[:1])
     assert read(shared, job_id, kind="search").infeasible is None
+
+
+def read_candidate(client: httpx.Client, candidate_id: UUID) -> Candidate:
+    return Candidate.model_validate_json(client.get(f"/v1/candidates/{candidate_id}").content)
+
+
+def test_a_job_without_a_network_says_in_the_job_the_list_and_the_front_what_came_nearest(
+    shared: httpx.Client,
+) -> None:
+    job_id = results.job(constraints={"params": {"max": 990.0}})
+    ids = results.record(job_id, 3)
+    path, front = f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/front"
+    assert shared.get(path).json()["infeasible"] is None, "it may still verify something"
+    tag = shared.get(front).headers["etag"]
+    with unit_of_work() as session:
+        jobs.finish(session, job_id, "succeeded")
+    found = read(shared, job_id).infeasible
+    assert found is not None and found.stage == "search"
+    assert [near.id for near in found.nearest] == ids[::-1]
+    assert shared.get(front, headers={"If-None-Match": tag}).status_code == 200
+    listed = {each["id"]: each for each in shared.get("/v1/jobs", params={"status": "succeeded"}).json()["items"]}
+    for shown in (shared.get(path).json(), listed[str(job_id)]):
+        assert shown["infeasible"] == found.model_dump(mode="json")
+    other, _ = results.finished(1)
+    assert shared.get(f"/v1/jobs/{other}").json()["infeasible"] is None
 
 
 def test_text_of_users_is_quoted(shared: httpx.Client) -> None:
@@ -196,7 +223,8 @@ def test_each_database_gives_the_same_answers(environment_on_each: Path, server:
         tried = results.record(other, 3)
         infeasible = read(client, other, kind="search").infeasible
         assert infeasible is not None
-        assert infeasible["nearest"] == [str(tried[2]), str(tried[1]), str(tried[0])]
+        assert [near.id for near in infeasible.nearest] == [tried[2], tried[1], tried[0]]
+        assert infeasible.alone["params"].candidate == tried[2]
         assert client.get("/v1/jobs", params={"name": "toy", "limit": 1}).json()["next"]
         listed = client.get(f"/v1/jobs/{job_id}/candidates", params={"sort": "params", "limit": 2}).json()
         assert [item["id"] for item in listed["items"]] == [str(ids[4]), str(ids[3])]

@@ -33,7 +33,7 @@ Ask = Callable[..., httpx.Response]
 
 
 def concrete(path: str) -> str:
-    for name in ("job_id", "candidate_id", "dataset_name", "table_name"):
+    for name in ("job_id", "candidate_id", "dataset_name", "table_name", "device_name"):
         path = path.replace(f"{{{name}}}", str(uuid4()))
     assert "{" not in path
     return path

@@ -274,6 +274,61 @@ def test_bounds_and_reference_points_that_cannot_be(
     assert paths(refused(shared, changed(spec, constraints={}) | changes)) == [path]
 
 
+def test_a_bound_that_leaves_no_whole_number(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, constraints={"params": {"min": 30000.2, "max": 30000.8}}))
+    assert paths(found) == ["/constraints/params"]
+    assert "no network lies between 30000.2 and 30000.8" in found.detail
+    odd = changed(spec, objectives=["error", "flops"], constraints={"flops": {"min": 1_000_001, "max": 1_000_001}})
+    assert "no network lies between 1000001 and 1000001" in refused(shared, odd).detail
+
+
+def test_bounds_that_contradict_each_other(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    """Each could be held."""
+    floor, ceiling = exact("macs")
+    middle = (floor + ceiling) // 2
+    several = changed(spec, objectives=["error", "macs", "flops"])
+    found = refused(shared, {**several, "constraints": {"macs": {"max": middle}, "flops": {"min": 2 * middle + 2}}})
+    assert (found.title, paths(found)) == ("Bounds contradict each other", ["/constraints"])
+    assert "constraints 'macs', 'flops': each can be held, but no network holds all of them" in found.detail
+    for listed in (f"macs {floor} to {ceiling}", f"flops {2 * floor} to {2 * ceiling}"):
+        assert listed in found.errors[0].expected
+    fine = {"macs": {"max": middle}, "flops": {"min": 2 * middle}}
+    assert shared.post("/v1/jobs", json={**several, "constraints": fine}).status_code == 201
+
+
+def test_bounds_of_which_no_target_meets_all(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    narrow, wide = exact("params", 4), exact("macs", 64)
+    assert exact("macs", 4)[1] < wide[0]
+    wanted = changed(spec, objectives=["error", "params", "macs"], target={"channels": [4, 64]})
+    bounds = {"params": {"max": narrow[1]}, "macs": {"min": wide[0]}}
+    found = refused(shared, {**wanted, "constraints": bounds})
+    assert paths(found) == ["/constraints"]
+    assert "4 channels" in found.detail and "64 channels" in found.detail
+    bounds["macs"]["min"] = exact("macs", 4)[1]
+    assert shared.post("/v1/jobs", json={**wanted, "constraints": bounds}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("error", "accuracy", "says"),
+    [
+        ({"max": 0.1}, {"max": 0.8}, "an error of at least 0.2 and at most 0.1"),
+        ({"min": 0.3}, {"min": 0.8}, "an error of at least 0.3 and at most 0.2"),
+        ({"min": 0.1}, {"min": 0.9}, None),
+        ({"max": 0.1}, {"min": 0.99}, None),
+    ],
+)
+def test_an_accuracy_is_one_minus_the_error(
+    shared: httpx.Client, spec: dict[str, Any], error: Any, accuracy: Any, says: str | None
+) -> None:
+    both = {"error": error, "acc": accuracy}
+    wanted = changed(spec, objectives=["error", {"name": "accuracy", "key": "acc"}], constraints=both)
+    if says is None:
+        assert shared.post("/v1/jobs", json=wanted).status_code == 201
+    else:
+        found = refused(shared, wanted)
+        assert paths(found) == ["/constraints"] and says in found.detail
+
+
 def test_good_reference_points(shared: httpx.Client, spec: dict[str, Any]) -> None:
     good = changed(spec, objectives=["accuracy", "params"], reference_point={"accuracy": 0, "params": 1e6})
     assert shared.post("/v1/jobs", json=good).status_code == 201

@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import sqlite3
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -79,6 +80,9 @@ class World:
         broker_url = f"redis+socket://{broker.socket_path(self.folder)}"
         wanted = {**HASTY, "SKYLINE_DATA_DIR": str(self.folder), "SKYLINE_BROKER_URL": broker_url}
         wanted["SKYLINE_DATABASE_URL"] = self._start_database()
+        tempfile.gettempdir()  # this process has its own already
+        wanted["TMPDIR"] = str(self.folder / "tmp")  # a room of its own: who sleeps here keeps no other test waiting
+        (self.folder / "tmp").mkdir()
         self._before = dict(os.environ)
         os.environ.update(wanted)
         try:

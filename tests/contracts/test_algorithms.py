@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -15,9 +16,10 @@ from nas_core.architecture import genotype_from_json
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
-from nas_core.search import Problem, SearchAlgorithm, drive, start
+from nas_core.search import Bound, Problem, SearchAlgorithm, drive, start
 from nas_core.spaces.nasbench201 import NasBench201
 from tests.contracts.problems import SPACE, problem
+from worker.recorder import FrontKeeper
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -139,6 +141,34 @@ def test_every_evaluation_has_every_objective_on_every_target(name: str, index: 
         assert narrow["params"].value < wide["params"].value
         assert narrow["params"].kind == "exact"
         assert 0 <= narrow["error"].value <= 1
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_what_breaks_a_bound_stands_on_no_front(name: str, index: int) -> None:
+    """Of every target, with bounds on both sides and on values of both kinds, whatever the algorithm proposes."""
+    free = problem(widths=2, seeds=4)
+    every = [event for event in drive(start(made(name, index), free), Evaluator(free)) if isinstance(event, Evaluated)]
+    narrow, wide = zip(*(event.evaluation.values for event in every), strict=True)
+    sizes = sorted({values["params"].value for values in (*narrow, *wide)})
+    errors = sorted(values["error"].value for values in narrow)
+    limits = {
+        "params": Bound(min=sizes[1], max=sizes[-2]),
+        "error": Bound(max=errors[-2] if errors[-2] < errors[-1] else errors[-1]),
+    }
+    on = problem(widths=2, seeds=4, bounds=limits)
+    keeper = FrontKeeper(uuid4(), "search", on.axes, {"error": 1.0, "params": 1e9})
+    seen: dict[UUID, dict[str, float]] = {}
+    for event in drive(start(made(name, index), on), Evaluator(on)):
+        if isinstance(event, Evaluated):
+            for target, values in enumerate(event.evaluation.values):
+                point = uuid4()
+                seen[point] = {key: value.value for key, value in values.items()}
+                keeper.add(point, target, seen[point])
+    members = [seen[point.id] for point in keeper.members]
+    assert members, "these bounds leave room"
+    assert any(on.axes.violation(values) > 0 for values in seen.values()), "and do not hold for all"
+    for values in members:
+        assert sizes[1] <= values["params"] <= sizes[-2] and values["error"] <= (limits["error"].max or 0)
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)

@@ -222,7 +222,7 @@ def test_the_workflow_runs_from_submit_to_a_prediction(machine: Machine) -> None
     assert (machine.added["JOB"], len(jobs_of(machine))) == (job, count), "started again: the same job"
     unmet = machine.step("Gate", REQUIRE="params<=100")
     assert unmet.returncode == UNMET
-    assert re.search(r"params<=100: it has [\d,]+, which misses by [\d,]+$", unmet.stdout)
+    assert re.search(r"params<=100: it has [\d,]+, which misses by [\d,]+, [\d,]+ % of the bound$", unmet.stdout)
 
     (upload,) = (step["with"]["path"] for step in JOB["steps"] if "upload-artifact" in step.get("uses", ""))
     for path in upload.split():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,32 @@ def test_feasible_survives_before_better_but_infeasible() -> None:
     inside, outside, far = evaluation(0.9, 400.0), evaluation(0.1, 600.0), evaluation(0.1, 900.0)
     rank, _ = fitness(bounded, [far, outside, inside])
     assert rank.tolist() == [2, 1, 0]
+
+
+def test_bounds_that_last_come_before_those_on_an_estimated_error() -> None:
+    """However far the error is beyond its bound, and however little the others are."""
+    limits = {"error": Bound(max=0.01), "params": Bound(max=500.0)}
+    bounded = problem(bounds=limits)
+    pool = [evaluation(0.01, 501.0), evaluation(0.9, 500.0), evaluation(0.4, 300.0), evaluation(0.01, 600.0)]
+    pool += [evaluation(0.0, 0.0, "out of memory"), evaluation(0.01, 500.0)]
+    violations = bounded.violations(pool)
+    assert violations.argsort().tolist() == [5, 2, 1, 0, 3, 4]
+    assert violations[5] == 0 and 0 < violations[2] < violations[1] < 1 < violations[0] < violations[3] < np.inf
+
+
+def test_a_bound_that_no_estimate_holds_does_not_keep_the_search_from_the_other_bounds() -> None:
+    """Two random networks of a hundred are small enough."""
+    rng = np.random.default_rng(1)
+    small = float(np.quantile([known_costs(SPACE.sample(rng))[1] for _ in range(500)], 0.02))
+    found = {}
+    for error in (None, 0.005):
+        bounds = {"params": Bound(max=small)} | ({} if error is None else {"error": Bound(max=error)})
+        made = on(0, 200)
+        object.__setattr__(made, "axes", replace(made.axes, bounds=bounds))
+        events = drive(start(Nsga2(population=20), made), evaluate)
+        points = [known_costs(event.evaluation.genotype) for event in events if isinstance(event, Evaluated)]
+        found[error] = sum(params <= small for _, params in points[100:])
+    assert min(found.values()) >= 40, found
 
 
 @pytest.mark.parametrize("algorithm", [Nsga2(population=4), RandomSearch(batch=3)])

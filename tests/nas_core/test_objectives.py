@@ -25,7 +25,8 @@ from nas_core.settings import form, parse
 from nas_core.spaces import spaces
 
 CPU = torch.device("cpu")
-NAMES = ["accuracy", "error", "flops", "latency_ms", "macs", "params"]
+NAMES = ["accuracy", "energy_mj", "error", "flops", "latency_ms", "macs", "params", "peak_memory_mb"]
+UNITS = {"latency_ms": "ms", "energy_mj": "mJ", "peak_memory_mb": "MB"}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,13 @@ def test_all_are_registered_and_say_what_they_are() -> None:
     for name in NAMES:
         cls = objectives[name]
         assert cls.direction == ("maximize" if name == "accuracy" else "minimize")
-        assert cls.unit == ("ms" if name == "latency_ms" else "")
+        assert cls.unit == UNITS.get(name, "")
         assert cls.source in ("data", "exact", "measured")
         assert cls.__doc__
 
 
 def test_a_name_that_nobody_registered_is_an_error_or_none_as_it_is_asked_for() -> None:
-    with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; known: accuracy, error, flops"):
+    with pytest.raises(UnknownNameError, match="unknown objective 'beauty'; known: accuracy, .*error, flops"):
         objectives["beauty"]
     assert objectives.get("beauty") is None and objectives.get("error") is objectives["error"]
 
@@ -85,14 +86,14 @@ def test_settings_of_latency() -> None:
     cls = objectives["latency_ms"]
     assert parse(cls, {}, "latency_ms") == cls(batch=1, threads=1)
     properties = form(cls)["properties"]
-    assert set(properties) == {"device", "kind", "runtime", "batch", "threads", "seconds"}
+    assert set(properties) == {"device", "kind", "runtime", "batch", "threads", "seconds", "profile"}
     assert all(entry["description"] for entry in properties.values())
     for wrong in (
         {"batch": 0},
         {"threads": 0},
         {"seconds": 0.0},
-        {"device": "phone"},
-        {"kind": "predicted"},
+        {"device": ""},
+        {"kind": "guessed"},
         {"warmup": 3},
     ):
         with pytest.raises(InvalidSettingsError, match=next(iter(wrong))):

@@ -45,3 +45,11 @@ def test_a_strided_convolution_is_the_same_with_and_without_gradients() -> None:
     with torch.no_grad():
         without = op(images)
     assert torch.allclose(op(images), without, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_no_connection_keeps_the_order_of_memory(stride: int) -> None:
+    x = torch.full((2, 4, 6, 6), torch.nan).to(memory_format=torch.channels_last)
+    out = make_op("none", 4, stride, Norm())(x)
+    assert out.shape == (2, 4, 6 // stride, 6 // stride) and not out.any()
+    assert out.is_contiguous(memory_format=torch.channels_last)

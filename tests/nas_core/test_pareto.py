@@ -1,5 +1,7 @@
 """Pareto functions by known answers and properties."""
 
+import warnings
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +43,50 @@ def test_feasible_comes_before_infeasible_by_violation() -> None:
     assert constrained_ranks(costs, [2.0, 0.0, 0.0, 1.0]).tolist() == [3, 0, 1, 2]
 
 
+VIOLATIONS = arrays(np.float64, 25, elements=st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0, np.inf]))
+
+
+def constrained_dominates(points: np.ndarray, violations: np.ndarray, a: int, b: int) -> bool:
+    """Deb et al. 2002, definition 1."""
+    if violations[a] <= 0 and violations[b] <= 0:
+        return dominates(points[a], points[b])
+    return bool(violations[a] < violations[b])
+
+
+@given(POINTS, VIOLATIONS)
+def test_constrained_ranks_peel_what_nothing_constrained_dominates(points: np.ndarray, violations: np.ndarray) -> None:
+    violations = violations[: len(points)]
+    found, left, level = constrained_ranks(points, violations), set(range(len(points))), 0
+    while left:
+        here = {i for i in left if not any(constrained_dominates(points, violations, other, i) for other in left)}
+        assert here == {i for i in left if found[i] == level}
+        left -= here
+        level += 1
+
+
+@given(POINTS, VIOLATIONS)
+def test_constrained_ranks_are_pymoos(points: np.ndarray, violations: np.ndarray) -> None:
+    """Its NSGA-II takes feasible ones front by front, then the others one by one from the least violation on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pymoo.algorithms.moo.nsga2 import RankAndCrowdingSurvival
+        from pymoo.core.individual import Individual
+        from pymoo.core.population import Population
+        from pymoo.core.problem import Problem
+    violations = violations[: len(points)]
+    finite = np.where(np.isinf(violations), 1e6, violations)  # it knows no failures
+    ranked = constrained_ranks(points, violations)
+    people = [
+        Individual(F=point, G=np.array([excess]), H=np.zeros(0)) for point, excess in zip(points, finite, strict=True)
+    ]
+    problem = Problem(n_var=1, n_obj=points.shape[1], n_ieq_constr=1)
+    for count in range(1, len(points) + 1):
+        kept = RankAndCrowdingSurvival().do(problem, Population.create(*people), n_survive=count)
+        chosen = {id(each) for each in kept}
+        theirs = sorted(rank for rank, each in zip(ranked, people, strict=True) if id(each) in chosen)
+        assert theirs == sorted(ranked)[:count], "whoever survives there has the lowest ranks here"
+
+
 @given(arrays(np.float64, (6, 2), elements=st.floats(0, 1)))
 def test_hypervolume_against_counting(points: np.ndarray) -> None:
     grid = (np.arange(200) + 0.5) / 200
@@ -74,3 +120,9 @@ def test_selection_goes_by_rank_then_contribution_and_ties_by_name() -> None:
     assert set(chosen[:5]) == {0, 1, 2, 3, 5}
     assert chosen[5] == 4
     assert select([[np.inf, np.inf]], [1.0, 1.0], 3, ["x"]) == []
+
+
+def test_selection_takes_feasible_ones_first_and_then_the_nearest() -> None:
+    costs = [[0.0, 1.0], [1.0, 0.0], [0.1, 0.1], [0.2, 0.2]]
+    assert select(costs, [3.0, 3.0], 4, list("abcd"), [0.0, 0.0, 0.5, 0.25]) == [0, 1, 3, 2]
+    assert select(costs, [3.0, 3.0], 1, list("abcd"), [0.3, 0.2, 0.5, 0.25]) == [1]

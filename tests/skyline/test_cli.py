@@ -280,14 +280,78 @@ def test_an_empty_front_says_so(jobs: Script) -> None:
     assert "no network meets these bounds" in run(jobs, "front", "last", "--max", "params=1").stdout
 
 
-def test_a_front_that_meets_no_bound_names_the_nearest(jobs: Script) -> None:
-    infeasible = {
-        "nearest": [CANDIDATE_ID],
-        "violations": {"params": {"min": None, "max": 500.0, "nearest": 900.0}},
+def infeasible(stage: str = "final") -> dict[str, Any]:
+    """Two networks near to bounds on params and error."""
+    near = [(CANDIDATE_ID, 0.05, 900.0, 0.8), (SMALL, 0.2, 480.0, 1.0)]
+    params = {"min": None, "max": 500.0, "side": "max", "nearest": 900.0, "by": 400.0, "share": 0.8}
+    error = {"min": None, "max": 0.1, "side": "max", "nearest": 0.2, "by": 0.1, "share": 1.0}
+    return {
+        "stage": stage,
+        "nearest": [
+            {"id": name, "violation": violation, "values": candidate(error=seen, params=size)["values"]}
+            for name, seen, size, violation in near
+        ],
+        "violations": {"params": {**params, "candidate": CANDIDATE_ID}},
+        "alone": {"params": {**params, "candidate": CANDIDATE_ID}, "error": {**error, "candidate": SMALL}},
     }
-    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=infeasible)))
+
+
+NEAREST = """no verified network holds the bounds; the nearest:
+  aaaaaaaa  error 5.00 %, params 900
+  bbbbbbbb  error 20.00 %, params 480
+for aaaaaaaa would have to move:
+  params: max 500 to 900, by 400 (80 % of it)
+alone would do:
+  error: max 10.00 % to 20.00 %, by 10.00 % (100 % of it), for bbbbbbbb
+"""
+
+
+def test_a_front_that_meets_no_bound_names_the_nearest_and_how_far_which_bound_would_have_to_move(
+    jobs: Script,
+) -> None:
+    jobs.on("GET", JOB, Reply(job("succeeded", front={"search": 3, "final": 0}, infeasible=infeasible())))
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=infeasible(), hypervolume=None)))
+    done = run(jobs, "front", "last")
+    assert (done.exit_code, done.stdout) == (4, NEAREST)
+    assert jobs.asked[-1].query == {"kind": "final"}, "the search front stands in for a final one no longer"
+    shown = run(jobs, "front", "last", "--json")
+    assert (shown.exit_code, json.loads(shown.stdout)["infeasible"]) == (4, infeasible())
+    only = infeasible("search")
+    only["alone"] = only["violations"]
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=only, hypervolume=None)))
     printed = run(jobs, "front", "last").stdout
-    assert "no network meets the bounds\n  params: max 500 asked for, 900 is the nearest" in printed
+    assert printed.startswith("nothing that the search found holds the bounds; the nearest:\n")
+    assert "alone would do" not in printed, "that is said already"
+    other = infeasible("search")
+    other["violations"] = {"error": {**other["alone"]["error"], "candidate": CANDIDATE_ID}}
+    jobs.on("GET", f"{JOB}/front", Reply(front(infeasible=other, hypervolume=None)))
+    printed = run(jobs, "front", "last").stdout
+    assert "  error: max 10.00 % to 20.00 %, by 10.00 % (100 % of it), an estimate\n" in printed
+    assert "  params: max 500 to 900, by 400 (80 % of it), for aaaaaaaa\n" in printed
+
+
+def test_a_job_without_a_network_says_what_came_nearest(jobs: Script) -> None:
+    unmet = job("succeeded", infeasible=infeasible())
+    jobs.on("GET", JOB, Reply(unmet))
+    assert NEAREST in run(jobs, "job", "last").stdout
+    jobs.on("GET", "/v1/jobs", Reply({"items": [unmet], "next": None}))
+    assert "no network holds the bounds" in run(jobs, "jobs").stdout
+
+
+def test_watching_a_job_that_ends_without_a_network_tells_the_nearest(script: Script) -> None:
+    ended = job("succeeded", progress=1.0, infeasible=infeasible())
+    script.on("GET", JOB, Reply(ended))
+    script.on("GET", f"{JOB}/front", Reply(front(infeasible=infeasible(), hypervolume=None)))
+    script.on(
+        "GET",
+        f"{JOB}/events",
+        Reply(stream(event(1, "warning", text="no network verified holds all bounds"))),
+        Reply({"items": [], "next": 1}),
+    )
+    done = run(script, "watch", JOB_ID)
+    assert done.exit_code == 0, done.stderr
+    assert "warning: no network verified holds all bounds" in done.stdout
+    assert done.stdout.endswith(f"{NEAREST}job {JOB_ID[:8]} succeeded\n")
 
 
 def test_a_spread_is_shown_beside_its_value(jobs: Script) -> None:
@@ -421,7 +485,7 @@ def test_gate_without_a_network_is_exit_4_with_the_nearest(jobs: Script) -> None
     assert done.stdout == (
         "none of 2 networks of the final front holds error<=2%, params<41322\n"
         "the nearest is aaaaaaaa:\n"
-        "  error<=2%: it has 2.10 %, which misses by 0.10 %\n"
+        "  error<=2%: it has 2.10 %, which misses by 0.10 %, 5 % of the bound\n"
         "  params<41322: it has 41,322, and the bound itself does not count\n"
     )
     jobs.on("GET", f"{JOB}/front", Reply(front(candidate(error=0.021))))
@@ -439,7 +503,7 @@ def test_gate_as_json_is_the_verdict_whatever_it_is(jobs: Script) -> None:
     failed = run(jobs, "gate", "last", "--require", "error<=1%", "--json")
     found = json.loads(failed.stdout)
     assert (failed.exit_code, found["passed"], found["best"], found["nearest"]["id"]) == (4, False, None, CANDIDATE_ID)
-    assert found["misses"][0]["by"] == pytest.approx(0.011)
+    assert found["misses"][0]["by"] == pytest.approx(0.011) and found["misses"][0]["share"] == pytest.approx(1.1)
     assert found["requirements"] == [{"key": "error", "sign": "<=", "bound": 0.01, "text": "error<=1%"}]
 
 
@@ -698,3 +762,62 @@ def test_every_command_has_json_and_says_what_it_does() -> None:
     for command in (["datasets"], ["datasets", "add"], ["datasets", "remove"], *tables):
         shown = CliRunner().invoke(build(), [*command, "--help"], env={"COLUMNS": "120"})
         assert shown.exit_code == 0 and "--json" in shown.stdout
+
+
+# --- devices --------------------------------------------------------------------------------------------------
+
+
+def device(name: str = "pi", **changes: Any) -> dict[str, Any]:
+    seen = {"space": "darts", "cells": 8, "channels": 16, "input": [3, 32, 32], "classes": 10, "n": 40}
+    return {
+        "name": name,
+        "sha256": "a" * 64,
+        "created_at": "2026-01-01T00:00:00Z",
+        "device": "cpu:Cortex-A72",
+        "protocol": {"batch": 1, "threads": 4, "dtype": "float32", "runtime": "torch 2.13.0"},
+        "parts": 41,
+        "predicts": ["latency_ms"],
+        "power_w": None,
+        "latency_validation": [{**seen, "tau": 0.912, "mape": 3.21, "tau_repeat": 0.954}],
+        "energy_validation": [],
+        "measured_at": None,
+        "notes": "",
+        **changes,
+    }
+
+
+def test_devices_as_a_table_and_as_json(script: Script) -> None:
+    untried = device("toaster", latency_validation=[], predicts=["latency_ms", "energy_mj"])
+    script.on("GET", "/v1/devices", Reply({"items": [device(), untried], "next": None}))
+    shown = run(script, "devices")
+    assert shown.exit_code == 0, shown.stderr
+    flat = " ".join(shown.stdout.replace("│", " ").split())
+    assert "pi" in flat and "cpu:Cortex-A72" in flat
+    assert "latency, darts: 0.91 (0.95), 3.2 %" in flat and "unknown" in flat
+    assert [each["name"] for each in json.loads(run(script, "devices", "--json").stdout)] == ["pi", "toaster"]
+    script.on("GET", "/v1/devices", Reply({"items": [], "next": None}))
+    assert "skyline device profile" in run(script, "devices").stdout
+
+
+def test_a_device_is_added_shown_and_removed(script: Script, tmp_path: Path) -> None:
+    file = tmp_path / "pi.yaml"
+    file.write_text("name: pi\nparts: [{op: add, inputs: 2, outputs: 2, size: [8, 8], ms: 1e-3}]\n")
+    script.on("POST", "/v1/devices", Reply(device(), 201))
+    done = run(script, "devices", "add", str(file))
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(script.asked[-1].body)["parts"][0]["ms"] == 0.001
+    assert (
+        "device pi: 41 parts; latency of 40 held-out networks of darts: tau 0.91 (measured twice: 0.95)" in done.stdout
+    )
+    assert "{name: latency_ms, device: pi}" in done.stdout
+    whole = {**device(power_w=4.2), "profile": {"name": "pi", "parts": []}}
+    script.on("GET", "/v1/devices/pi", Reply(whole))
+    shown = run(script, "devices", "show", "pi").stdout
+    assert "batch 1, 4 threads, float32, torch 2.13.0" in shown and "4.2 W busy" in shown
+    assert json.loads(run(script, "devices", "show", "pi", "--json").stdout) == whole["profile"]
+    script.on("DELETE", "/v1/devices/pi", Reply(status=204))
+    assert "pi is removed; jobs that named it go on" in run(script, "devices", "remove", "pi").stdout
+    done = run(script, "devices", "remove", "moon")
+    assert done.exit_code == 2 and "404" in done.stderr
+    missing = run(script, "devices", "add", str(tmp_path / "none.json"))
+    assert missing.exit_code == 2 and "it cannot be read" in missing.stderr

@@ -247,7 +247,9 @@ def test_where_the_jobs_bounds_left_nothing_the_nearest_is_among_those_that_brok
     script: Script, client: Client, kind: Any
 ) -> None:
     script.on("GET", JOB, Reply(job("succeeded")))
-    script.on("GET", FRONT, Reply(front(kind=kind, infeasible={"nearest": [CANDIDATE_ID, SMALL], "violations": {}})))
+    near = [{"id": name, "violation": 0.5, "values": {}} for name in (CANDIDATE_ID, SMALL)]
+    infeasible = {"stage": kind, "nearest": near, "violations": {}, "alone": {}}
+    script.on("GET", FRONT, Reply(front(kind=kind, infeasible=infeasible)))
     seen = {"error": {"value": 0.3, "unit": "", "kind": "supernet"}}
     for name, error in ((CANDIDATE_ID, 0.2), (SMALL, 0.15)):
         script.on("GET", f"/v1/candidates/{name}", Reply({**candidate(name, error=error), "search_values": seen}))

@@ -166,7 +166,7 @@ def test_sqlite_survives_power_loss_and_waits_for_its_turn() -> None:
 
 def test_not_a_number_reaches_no_document() -> None:
     with pytest.raises((StatementError, ValueError), match="JSON compliant"), unit_of_work() as session:
-        jobs.create(session, {"seed": float("nan")}, "", {})
+        jobs.create(session, {**SPEC, "seed": float("nan")}, "", {})
 
 
 def test_the_clock_is_the_databases_and_in_utc() -> None:

@@ -8,12 +8,14 @@ import pytest
 from nas_core.errors import NasCoreError
 from nas_core.objectives.accuracy import Accuracy
 from nas_core.objectives.error import Error
+from nas_core.objectives.latency_ms import LatencyMs
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.search import Axes, Bound
+from worker.conclude import words
 from worker.recorder import FrontKeeper
-from worker.search import Scored, choose
+from worker.search import Scored, choose, doubts
 
 AXES = Axes({"error": Error(), "params": Params()})
 REFERENCE = {"error": 0.9, "params": 1000.0}
@@ -44,11 +46,59 @@ def test_every_target_gets_its_share_and_a_small_one_leaves_it_to_the_others() -
     assert sorted(item.target for item in choose(few, AXES, REFERENCE, 4)) == [0, 1, 1, 1]
 
 
-def test_what_breaks_a_bound_is_never_chosen() -> None:
+def test_what_breaks_a_bound_for_good_is_never_chosen() -> None:
     axes = Axes(AXES.objectives, {"params": Bound(max=100)})
     items = [scored("over", 0.01, 101), scored("under", 0.5, 100)]
     assert [item.what for item in choose(items, axes, REFERENCE, 2)] == ["under"]
     assert choose(items[:1], axes, REFERENCE, 2) == []
+
+
+def test_a_bound_on_the_error_puts_last_and_does_not_rule_out() -> None:
+    """Verification trains anew; the least excess comes first, whatever the front says."""
+    axes = Axes(AXES.objectives, {"error": Bound(max=0.1), "params": Bound(max=500)})
+    items = [scored("far", 0.5, 10), scored("near", 0.2, 400), scored("over", 0.01, 501), scored("in", 0.1, 500)]
+    assert [item.what for item in choose(items, axes, REFERENCE, 4)] == ["in", "near", "far"]
+    assert [item.what for item in choose(items[:3], axes, REFERENCE, 1)] == ["near"]
+    assert [item.what for item in choose(items, axes, REFERENCE, 1)] == ["in"]
+
+
+def test_what_was_measured_too_slow_is_not_trained_for_nothing() -> None:
+    axes = Axes({**AXES.objectives, "lat": LatencyMs()}, {"lat": Bound(max=2.0), "error": Bound(max=0.1)})
+    items = [
+        Scored(name, 0, {"error": 0.3, "params": 10.0, "lat": lat}, name)
+        for name, lat in (("slow", 2.1), ("fast", 2.0))
+    ]
+    chosen = choose(items, axes, {**REFERENCE, "lat": 9.0}, 2)
+    assert [item.what for item in chosen] == ["fast"]
+
+
+def test_constrained_choice_on_every_target() -> None:
+    axes = Axes(AXES.objectives, {"error": Bound(max=0.15)})
+    items = [scored(f"a{n}", 0.2 + n / 10, 500 - 100 * n) for n in range(3)]
+    items += [scored(f"b{n}", 0.1 + n / 10, 900 - 100 * n, target=1) for n in range(3)]
+    assert [item.what for item in choose(items, axes, REFERENCE, 4)] == ["a0", "a1", "b0", "b1"]
+
+
+def test_what_is_told_of_a_choice_that_bounds_were_in_the_way_of() -> None:
+    axes = Axes(AXES.objectives, {"error": Bound(max=0.1), "params": Bound(max=500)})
+    assert doubts([scored("in", 0.1, 500)], axes) is None
+    assert doubts([Scored("unscored", 0, {"params": 500.0}, "unscored")], axes) is None
+    told = doubts([scored("in", 0.1, 500), scored("near", 0.2, 400)], axes)
+    assert told is not None and told.startswith("1 of the 2 networks to be verified break the bound on error by")
+    none: list[Scored[str]] = []
+    told = doubts(none, axes)
+    assert told is not None and "no candidate can hold all bounds, so none is verified" in told
+
+
+def test_the_nearest_in_words() -> None:
+    move = {"side": "max", "max": 990.0, "min": None, "nearest": 995.0, "by": 5.0, "share": 5 / 990}
+    least = {"side": "min", "max": None, "min": 0.0, "nearest": -0.5, "by": 0.5, "share": None}
+    found = {"stage": "final", "nearest": [{"id": "aaaaaaaa-bbbb"}], "violations": {"params": move, "gain": least}}
+    assert words(found) == (
+        "no network verified holds all bounds; the nearest, aaaaaaaa, has params 995 for max 990 (by 5, 0.505 %); "
+        "gain -0.5 for min 0 (by 0.5)"
+    )
+    assert words({**found, "stage": "search"}).startswith("no network found by the search holds all bounds")
 
 
 def test_what_has_no_search_value_is_verified_whole() -> None:

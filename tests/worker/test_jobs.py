@@ -217,6 +217,121 @@ def test_bounds_hold_on_every_front(client: Client) -> None:
         assert all(member.values["params"].value <= limit for member in client.front(job.id, kind=kind).members)
 
 
+def texts(client: Client, job: Job) -> list[str]:
+    return [event.data["text"] for event in client.events(job.id).items if event.type == "warning"]
+
+
+EVALUATE = {"evaluate": {"epochs": 1, "batch": 32, "subset": 96}}
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [{"name": "nsga2", "population": 4, **EVALUATE}, {"name": "random", **EVALUATE}, {"name": "darts", "batch": 32}],
+    ids=["nsga2", "random", "darts"],
+)
+def test_a_search_that_finds_nothing_within_the_bounds_verifies_nothing_and_says_what_came_nearest(
+    client: Client, algorithm: dict[str, Any]
+) -> None:
+    least, most = ends(client, "params", "macs")
+    both = {"params": {"max": least["params"] + 1}, "macs": {"min": most["macs"] - 1}}  # each by itself is possible
+    wanted = spec(objectives=["error", "params", "macs"], constraints=both, algorithm=algorithm)
+    job = ended(client, client.submit({**wanted, "budget": {"evaluations": 8, "epochs": 2}}))
+    assert (job.status, job.reason, job.front.search, job.front.final) == ("succeeded", None, 0, 0)
+    assert [attempt.kind for attempt in until("ends", lambda: all_ended(client.job(job.id)))] == ["search", "conclude"]
+    tried = {candidate.id: candidate for candidate in client.candidates(job.id)}
+    told = job.infeasible
+    assert told is not None and told.stage == "search"
+    excess = {
+        name: max(0.0, values["params"].value / (least["params"] + 1) - 1)
+        + max(0.0, 1 - values["macs"].value / (most["macs"] - 1))
+        for name, values in ((name, candidate.search_values) for name, candidate in tried.items())
+    }
+    assert [near.violation for near in told.nearest] == pytest.approx(sorted(excess.values())[: len(told.nearest)])
+    for near in told.nearest:
+        assert near.values == tried[near.id].search_values and set(near.values) == {"error", "params", "macs"}
+    for key, move in told.violations.items():
+        assert move.candidate == told.nearest[0].id
+        assert move.nearest == tried[move.candidate].search_values[key].value
+        bound = move.max if move.side == "max" else move.min
+        assert bound is not None and move.by == abs(move.nearest - bound) and move.share == move.by / bound
+    assert client.front(job.id).infeasible == client.front(job.id, kind="search").infeasible == told
+    verdict = client.gate(job.id, "error<=100%")
+    assert not verdict.passed and verdict.nearest is not None and verdict.nearest.id == told.nearest[0].id
+    said = texts(client, job)
+    assert said[0] == "no candidate can hold all bounds, so none is verified and the final front stays empty"
+    assert f"no network found by the search holds all bounds; the nearest, {str(told.nearest[0].id)[:8]}" in said[1]
+    types = [event.type for event in client.events(job.id).items if event.type != "attempt"]
+    assert types[-2:] == ["warning", "phase"], "told before the end, so that whoever watches sees it"
+
+
+def ends(client: Client, *resources: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Least and most that any network of the jobs' space has."""
+    ranges = client.estimate(spec(objectives=["error", *resources])).targets[0].ranges
+    found = [(ranges[key].possible, key) for key in resources]
+    spans = {key: span for span, key in found if span is not None}
+    return {key: span.floor for key, span in spans.items()}, {key: span.ceiling for key, span in spans.items()}
+
+
+def test_a_bound_that_no_verified_network_holds_is_told_with_verified_values(client: Client) -> None:
+    """After one epoch of search nobody has an error of 1 %, so the nearest are verified all the same."""
+    job = ended(client, client.submit(spec(constraints={"error": {"max": 0.01}}, verify={"top": 2, "epochs": 1})))
+    assert (job.status, job.front.search, job.front.final) == ("succeeded", 0, 0)
+    told = job.infeasible
+    assert told is not None and told.stage == "final"
+    verified = [candidate for candidate in client.candidates(job.id) if candidate.status == "verified"]
+    assert {near.id for near in told.nearest} == {candidate.id for candidate in verified}
+    errors = [near.values["error"].value for near in told.nearest]  # which may be equal
+    assert errors == sorted(candidate.values["error"].value for candidate in verified)
+    best = sorted(candidate.search_values["error"].value for candidate in client.candidates(job.id))[:2]
+    assert sorted(candidate.search_values["error"].value for candidate in verified) == best, "the nearest by the search"
+    assert all(near.values["error"].kind == "trained" for near in told.nearest)
+    move = told.violations["error"]
+    assert move.nearest == told.nearest[0].values["error"].value and move.by == pytest.approx(move.nearest - 0.01)
+    said = texts(client, job)
+    assert said[0].startswith("2 of the 2 networks to be verified break the bound on error by the search's estimate")
+    assert said[1].startswith("no network verified holds all bounds; the nearest, ")
+
+
+@pytest.mark.slow
+def test_networks_that_a_search_underrates_are_verified_and_found_to_hold_their_bound(client: Client) -> None:
+    """The short training of the search gives errors that the bound does not allow, the long one errors that it does."""
+    long = {"top": 1, "epochs": 20, "batch": 16, "lr": 0.1}
+    space = {"name": "darts", "cells": 3, "nodes": 2, "channels": 4}
+    short = {"name": "random", "batch": 3, "evaluate": {"epochs": 1, "batch": 32, "subset": 64}}
+    wanted = spec(space=space, algorithm=short, budget={"evaluations": 3}, constraints={"accuracy": {"min": 0.5}})
+    job = ended(client, client.submit({**wanted, "objectives": ["accuracy", "params"], "verify": long}))
+    assert (job.status, job.front.search) == ("succeeded", 0), "nothing holds it by the search's values"
+    front = client.front(job.id)
+    assert front.kind == "final" and front.members and front.infeasible is job.infeasible is None
+    assert all(member.values["accuracy"].value >= 0.5 for member in front.members)
+
+
+@pytest.mark.slow
+def test_a_measured_bound_holds_by_the_values_of_record(client: Client) -> None:
+    """Of several widths; whatever the final measurement says decides."""
+    latency = {"name": "latency_ms", "seconds": 0.02, "key": "lat"}
+    free = ended(client, client.submit(spec(objectives=["error", "params", latency], target={"channels": [2, 16]})))
+    seen = sorted(candidate.search_values["lat"].value for candidate in client.candidates(free.id))
+    limit = seen[len(seen) // 2]
+    job = ended(
+        client,
+        client.submit(
+            spec(
+                objectives=["error", "params", latency],
+                target={"channels": [2, 16]},
+                constraints={"lat": {"max": limit}},
+            )
+        ),
+    )
+    assert job.status == "succeeded"
+    for kind in ("search", "final"):
+        front = client.front(job.id, kind=kind)
+        assert all(member.values["lat"].value <= limit for member in front.members)
+        assert (front.infeasible is None) == bool(front.members)
+    for candidate in client.candidates(job.id):
+        assert candidate.status != "verified" or candidate.search_values["lat"].value <= limit, "trained for nothing"
+
+
 def test_seconds_end_a_search(client: Client) -> None:
     job = ended(
         client, client.submit(spec(budget={"evaluations": 5000, "max_seconds": 1.0}, verify={"top": 1, "epochs": 1}))

@@ -6,6 +6,8 @@ import os
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import pytest
+
 from worker import quiet
 from worker.quiet import Room
 
@@ -79,3 +81,26 @@ def test_one_who_is_alone_in_the_room_measures_at_once(tmp_path: Path) -> None:
     room.pass_measurers()
     room.close()
     assert quiet.LOOK_SECONDS > 0
+
+
+def test_one_that_hangs_does_not_keep_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "STEP_SECONDS", 0.2)
+    monkeypatch.setattr(quiet, "MEASURE_SECONDS", 0.2)
+    stopped = Room(tmp_path)  # in the room, and never looks at the gate again
+    measured = []
+    measuring = Room(tmp_path)
+    with measuring.alone():
+        measured.append("beside the one that hangs")
+        other = Room(tmp_path)  # one who comes meanwhile, and finds that this measurement does not end either
+        other.pass_measurers()
+        with other.alone():
+            measured.append("beside both")
+        other.close()
+    assert len(measured) == 2
+    measuring.close()
+    stopped.close()
+    fresh = Room(tmp_path)  # nothing is left locked
+    monkeypatch.setattr(quiet, "STEP_SECONDS", 0.0)
+    with fresh.alone():
+        pass
+    fresh.close()

@@ -1,0 +1,218 @@
+"""Devices' profiles: read from an upload, and what a job's objectives make of them.
+
+A job is settled when it is taken: it says for each cost whether it is measured or predicted and by what, and holds the
+SHA-256 of the profile. Workers never look a device's name up, and another profile under that name changes no job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.errors import Fault, pointer, refusal
+from api.shapes import shaped
+from nas_core import settings as forms
+from nas_core.architecture import Architecture, Genotype, Skeleton
+from nas_core.errors import LISTED_PARTS, SettingError
+from nas_core.objectives import objectives
+from nas_core.parts import Laid, Part, parts_of, parts_on
+from nas_core.profiles import DeviceProfile
+from skyline import schemas
+from skyline.schemas import CatalogEntry, Device, JobSpec, ObjectiveSpec
+from skyline.schemas.devices import THIS
+from store import devices, models
+from store.errors import NotFoundError
+from store.session import reading
+
+TITLE = "Invalid profile"
+NO_PROFILE = "upload one with 'skyline devices add FILE', or measure one with 'skyline device profile'"
+
+
+def read(document: Mapping[str, Any]) -> DeviceProfile:
+    """Raises ProblemError (422) with all faults of an upload."""
+    shape = shaped(schemas.DeviceProfile, document, TITLE, "the profile")
+    profile = DeviceProfile.from_json(shape.model_dump(mode="json"), check=False)
+    faults = []
+    for place, text in profile.faults():
+        got = profile.parts[int(place.split("/")[2])].op
+        faults.append(Fault("Invalid row", f"{place}: {text}", place, got, text))
+    if faults:
+        raise refusal(faults, TITLE)
+    return profile
+
+
+def described(row: models.Device, kept: models.DeviceProfileRow) -> Device:
+    """A device without its table."""
+    profile = kept.profile
+    ms, mj = (any(part.get(column) is not None for part in profile["parts"]) for column in ("ms", "mj"))
+    predicts = ["latency_ms"] if ms else []
+    predicts += ["energy_mj"] if mj or (ms and profile["power_w"] is not None) else []
+    told = ("device", "protocol", "power_w", "latency_validation", "energy_validation", "measured_at", "notes")
+    return Device(
+        name=row.name,
+        sha256=row.sha256,
+        created_at=row.created_at,
+        parts=len(profile["parts"]),
+        predicts=predicts,
+        **{name: profile[name] for name in told},
+    )
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What jobs can name."""
+
+    names: Mapping[str, str]
+    """SHA-256 of the profile by the device's name."""
+    profile: Callable[[str], DeviceProfile]
+    """By its SHA-256. Raises NotFoundError."""
+
+
+def known(names: Mapping[str, str]) -> Devices:
+    """Profiles are read when they are asked for: most jobs name none."""
+
+    def profile(sha256: str) -> DeviceProfile:
+        with reading() as session:
+            return DeviceProfile.from_json(devices.profile(session, sha256).profile, check=False)
+
+    return Devices(names, profile)
+
+
+def _unknown(sha256: str) -> DeviceProfile:
+    raise NotFoundError("device profile", sha256)
+
+
+NONE = Devices({}, _unknown)
+
+Used = Mapping[int, tuple[DeviceProfile, Any]]
+"""Profiles with the objectives that read them, by the objectives' number in the job."""
+Settled = Mapping[int, Mapping[str, Any]]
+"""Settings of objectives with nothing left open, by their number in the job."""
+
+
+def settle(
+    spec: JobSpec, entries: Mapping[tuple[object, ...], CatalogEntry], there: Devices, live: frozenset[str]
+) -> tuple[Settled, Used, list[Fault]]:
+    """(settings, profiles with the objectives that read them, faults), by the objectives' number in the job."""
+    settled: dict[int, Mapping[str, Any]] = {}
+    used: dict[int, tuple[DeviceProfile, Any]] = {}
+    faults: list[Fault] = []
+    for index, objective in enumerate(spec.objectives):
+        entry = entries["objectives", index]
+        if "predicts" not in entry.facts or "plugin" in entry.facts or objective.name not in objectives:
+            continue
+        found = _settle(objective, ("objectives", index), entry, there, live, spec.resources.device)
+        if isinstance(found, Fault):
+            faults.append(found)
+            continue
+        made, profile = found
+        dumped = forms.dump(made)
+        settled[index] = {name: dumped[name] for name in made.meaningful() if dumped[name] is not None}
+        if profile is not None:
+            used[index] = profile, made
+    return settled, used, faults
+
+
+def _settle(
+    objective: ObjectiveSpec,
+    place: tuple[object, ...],
+    entry: CatalogEntry,
+    there: Devices,
+    live: frozenset[str],
+    device_class: str,
+) -> tuple[Any, DeviceProfile | None] | Fault:
+    asked: Any = forms.parse(objectives[objective.name], objective.settings, f"objective '{objective.name}'")
+    profile = _profile(objective, asked, place, there)
+    if isinstance(profile, Fault):
+        return profile
+    counters = [part for name, part in entry.workers.items() if name in live and part.get("class") == device_class]
+    with_one = [part["counter"] for part in counters if part.get("counter")]
+    everywhere = with_one[0] if with_one and len(with_one) == len(counters) else None
+    try:
+        made = asked.settled(objective.settings, profile, everywhere)
+    except SettingError as error:
+        detail = f"objective '{objective.name}': {error}"
+        return Fault("Invalid setting", detail, pointer((*place, error.setting)), error.got, error.expected)
+    if objective.name == "energy_mj" and made.kind == "measured" and not with_one:
+        return _no_counter(counters, place, device_class)
+    return made, profile
+
+
+def _profile(
+    objective: ObjectiveSpec, asked: Any, place: tuple[object, ...], there: Devices
+) -> DeviceProfile | Fault | None:
+    """Of the device that an objective names; the one that a stored job noted goes before what the name has now."""
+    if asked.device == THIS:
+        return None
+    listed = ", ".join(there.names) or "none"
+    if asked.profile is not None:
+        try:
+            profile = there.profile(asked.profile)
+        except NotFoundError:
+            profile = None
+        if profile is not None and profile.name == asked.device:
+            return profile
+        detail = (
+            f"objective '{objective.name}': device '{asked.device}' never had a profile of SHA-256 {asked.profile}; "
+            "the service notes it by itself: leave 'profile' out"
+        )
+        return Fault("Unknown profile", detail, pointer((*place, "profile")), asked.profile, "nothing")
+    if asked.device not in there.names:
+        detail = f"unknown device '{asked.device}'; with a profile: {listed}; {NO_PROFILE}"
+        return Fault("Unknown device", detail, pointer((*place, "device")), asked.device, f"{THIS} or one of {listed}")
+    return there.profile(there.names[asked.device])
+
+
+def _no_counter(parts: Sequence[Mapping[str, Any]], place: tuple[object, ...], device_class: str) -> Fault:
+    reasons = sorted({str(part["reason"]) for part in parts if part.get("reason")}) or ["no such worker is live"]
+    detail = (
+        f"no live {device_class} worker counts energy: {'; '.join(reasons)}. A prediction would do: kind predicted, by "
+        "counting operations, with 'power_w', or with the 'device' of a profile"
+    )
+    return Fault("Energy cannot be measured", detail, pointer((*place, "kind")), "measured", "predicted")
+
+
+def uncovered(
+    spec: JobSpec, used: Used, space: Any, skeletons: Sequence[Skeleton], only: Sequence[Genotype] | None
+) -> Iterator[Fault]:
+    """Parts that networks of the job can have and a profile does not: those networks would fail.
+
+    ``only``: the genotypes of a job that will have no others; but for them, its reference point is that of the ceiling
+    network, unless it is given.
+    """
+    if only is None and not isinstance(space, Laid):
+        return  # a plug-in's own: each network is looked at when it is there
+    for index, (profile, objective) in used.items():
+        key, quantity = spec.objectives[index].effective_key, objective.reads()
+        if quantity is None:
+            continue
+        parts: set[Part] = set()
+        for skeleton in skeletons:
+            if only is None:
+                parts |= parts_on(space, skeleton)
+                continue
+            networks = [Architecture(genotype, skeleton) for genotype in only]
+            if space is not None and key not in spec.reference_point:
+                networks.append(Architecture(space.extreme(skeleton, "macs", True), skeleton))
+            parts = parts.union(*map(parts_of, networks))
+        missing = [str(part) for part in profile.lacking(parts, quantity)]
+        if not missing:
+            continue
+        listed = "; ".join(missing[:LISTED_PARTS]) + ("; ..." if len(missing) > LISTED_PARTS else "")
+        detail = (
+            f"the profile of device '{profile.name}' has no {quantity} of {len(missing)} of {len(parts)} parts that "
+            f"networks of this job can have: {listed}; {_command(spec, skeletons)} measures all of them"
+        )
+        expected = "a device whose profile has every part of these networks"
+        yield Fault("Parts without a cost", detail, pointer(("objectives", index, "device")), profile.name, expected)
+
+
+def _command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
+    one = skeletons[0]
+    widths = ",".join(str(skeleton.channels) for skeleton in skeletons)
+    shape = "x".join(map(str, one.input))
+    return (
+        f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths} "
+        f"--input {shape} --classes {one.classes}'"
+    )

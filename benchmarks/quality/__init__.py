@@ -1,0 +1,1 @@
+"""Parts of ``python -m benchmarks.search_quality``: signals, methods, the hand-over, statistics, the report."""

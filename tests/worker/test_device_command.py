@@ -1,0 +1,49 @@
+"""``skyline device profile`` on this machine, in the smallest form that measures anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nas_core.profiles import DeviceProfile
+from worker.device_command import device
+
+SMALL = ["profile", "--space", "nasbench201", "--cells", "5", "--channels", "2,3", "--input", "1x8x8", "--name", "here"]
+
+
+@pytest.mark.slow
+def test_a_profile_is_measured_and_written(tmp_path: Path) -> None:
+    out = tmp_path / "here.json"
+    words = [*SMALL, "--power-w", "9.5", "--networks", "6,8", "--seconds", "0.02", "--out", str(out), "--json"]
+    done = CliRunner().invoke(device, words)
+    assert done.exit_code == 0, done.output
+    profile = DeviceProfile.from_json(out.read_text(encoding="utf-8"))
+    assert json.loads(done.stdout) == profile.to_json()
+    assert (profile.name, profile.power_w, profile.protocol.batch) == ("here", 9.5, 1)
+    assert {row.inputs for row in profile.parts if row.op == "conv_3x3"} == {2, 3, 4, 6, 8, 12}
+    (seen,) = profile.latency_validation
+    assert (seen.n, seen.channels, profile.latency and profile.latency.n) == (8, 2, 6)
+    assert "skyline devices add" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["profile", "--space", "cubes"], "unknown space 'cubes'; known: darts, nasbench201"),
+        (["profile", "--space", "nasbench201", "--cells", "6"], "three equal stages and two reduction blocks"),
+        (["profile", "--input", "32x32"], "channels, height and width such as 3x32x32"),
+        (["profile", "--channels", "wide"], "channels such as 16 or 16,24"),
+        (["profile", "--name", "a b"], "a name of 1 to 100 letters"),
+        (["profile", "--device", "tpu"], "unknown device 'tpu'"),
+        (["profile", "--networks", "3"], "numbers such as 24,40"),
+        (["profile", "--networks", "0,40"], "numbers such as 24,40"),
+    ],
+)
+def test_what_cannot_be_measured_is_exit_2(words: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    done = CliRunner().invoke(device, words)
+    assert done.exit_code == 2
+    said = done.stderr + capfd.readouterr().err  # the process that measures has a standard error of its own
+    assert message in " ".join(said.replace("│", " ").split())
