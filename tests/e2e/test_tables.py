@@ -112,7 +112,7 @@ def test_bounds_that_nothing_holds_together_leave_the_front_empty(client: Client
     ended = run(client, constraints={"ms": {"max": 4}, "error": {"max": 0.2}})
     assert client.front(ended.id, kind="final").members == []
     searched = client.front(ended.id, kind="search")
-    assert searched.members == [] and searched.infeasible is not None and searched.infeasible["violations"]
+    assert searched.members == [] and searched.infeasible is not None and searched.infeasible.violations
 
 
 def test_a_cell_without_a_row_is_a_failed_candidate(client: Client) -> None:
