@@ -94,6 +94,8 @@ class Harness:
 
     def signal(self, name: str) -> Signal:
         table = self.bench.table
+        if name not in SIGNALS:
+            raise ValueError(f"there is no signal '{name}'; known: {', '.join(SIGNALS)}")
         if name not in self._signals:
             self._signals[name] = (
                 table_signal(table, name)

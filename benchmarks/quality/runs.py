@@ -20,7 +20,7 @@ MARKS = (20, 50, 100, 200, 500, 1000, 2000)
 COLUMNS = {"valid": ("c10_valid_acc", 200), "e12": ("e12_c10_valid_acc", 12)}
 """By signal: the table's column and the epochs of training behind it."""
 RANKERS = ("flops", "synflow", *COLUMNS)
-SIGNALS = ("synflow", *COLUMNS, "supernet")
+SIGNALS = ("synflow", *COLUMNS)
 
 
 @dataclass(frozen=True)

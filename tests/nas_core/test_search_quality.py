@@ -316,13 +316,14 @@ def test_the_command_writes_its_page_and_goes_on_where_it_was_cut(
     ElementTree.parse(out / "search-quality.svg")
 
 
+@pytest.mark.parametrize("method", ["nsga3:e12", "nsga2:supernet"])  # no signal ever stands in for another
 def test_the_command_names_what_it_does_not_know(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["search_quality", "--data", ".", "--methods", "nsga3:e12"])
+    monkeypatch.setattr(sys, "argv", ["search_quality", "--data", ".", "--methods", method])
     with pytest.raises(SystemExit):
         search_quality.main()
-    assert "unknown method 'nsga3:e12'; known: flops" in capsys.readouterr().err
+    assert f"unknown method '{method}'; known: flops" in capsys.readouterr().err
 
 
 # --- the real table -------------------------------------------------------------------------------------------------
