@@ -11,6 +11,7 @@ import math
 import pickle
 import pickletools
 import struct
+import warnings
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,9 @@ class _Restricted(pickle.Unpickler):
 def read_batch(data: bytes, where: str) -> dict[str, Any]:
     """The dictionary of a batch by text keys; arrays are stand-ins for ``pixels``. Raises DatasetError."""
     try:
-        _check(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of bad escapes in text opcodes, which are refused
+            _check(data)
         read = _Restricted(io.BytesIO(data), encoding="bytes").load()
     # what the scan and the unpickler raise for bytes that are no pickle
     except (

@@ -155,6 +155,7 @@ def nested() -> bytes:
         (pickle.dumps({b"data": bytes(300)}, protocol=3)[:-90], "no batch"),
         (b"", "no batch"),
         (b"<html>", "no batch"),
+        (b"\x80\x02S'\\u'\n.", "opcode STRING"),  # an escape of which Python warns
         (pickle.dumps([1], protocol=2), "holds a list"),
     ],
 )

@@ -326,7 +326,13 @@ def test_a_download_goes_on_where_files_are_missing(offered: Shop, root: Path) -
     assert name not in offered.asked and len(offered.asked) == 3
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"something else"), b"<html>log in to this network</html>"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(gzip.compress(b"something else"), id="other content"),
+        pytest.param(b"<html>log in to this network</html>", id="login page"),
+    ],
+)
 def test_other_content_is_refused_and_not_kept(offered: Shop, root: Path, data: bytes) -> None:
     offered.files[f"/{IMAGES}.gz"] = data
     with pytest.raises(DatasetError, match="nothing was kept"):
