@@ -122,13 +122,15 @@ def running(service: Embedded) -> Iterator[None]:
 def stopping_by_signal(halt: Event, hurry: Event) -> Iterator[None]:
     """Ctrl-C, SIGTERM and a closed terminal set ``halt``, a second one ``hurry``.
 
-    An exception out of a signal handler could come between a process' start and its entry in the books.
+    An exception out of a signal handler could come between a process' start and its entry in the books. Where SIGHUP is
+    ignored already (``nohup``), it stays so.
     """
 
     def note(number: int, frame: object) -> None:
         (hurry if halt.is_set() else halt).set()
 
-    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, *hangup)}
     try:
         yield
     finally:

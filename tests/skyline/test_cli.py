@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -86,6 +87,15 @@ def test_bad_usage_is_exit_2(jobs: Script, arguments: list[str]) -> None:
     assert done.stderr and done.stdout == ""
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children take Ctrl-C, also where this process was started in the background and ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_is_exit_130() -> None:
     with socket.socket() as silent:  # takes the request and never answers
         silent.bind(("127.0.0.1", 0))
