@@ -8,7 +8,7 @@ methods of Split can stand in their place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +34,10 @@ class Augmentation:
     """Mirror left to right, every second time."""
     cutout: int = 0
     """Side of a square set to zero around a random pixel (arXiv 1708.04552), pixels; 0: none."""
+
+    def shrunk(self, factor: int) -> Augmentation:
+        """What does the same to images with sides ``factor`` times smaller, in whole pixels."""
+        return replace(self, padding=self.padding // factor, cutout=self.cutout // factor)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:  # (N, H, W, C) -> the same
         """Draws on the CPU, so that the generator alone decides, and changes the batch on its device."""
@@ -94,6 +98,37 @@ def first_drawn(split: Split, count: int | None, seed: int) -> Split:
     return split.part(order[:count])
 
 
+def shrunk(split: Split, factor: int) -> Split:
+    """The same images with sides ``factor`` times smaller: each pixel is the mean of ``factor`` x ``factor``. What does
+    not fill a pixel at the right and at the foot is left out.
+    """
+    if factor == 1:
+        return split
+    return split.shrunk(factor) if isinstance(split, TensorSplit) else _Shrunk(split, factor)
+
+
+class _Shrunk:
+    """A split that is read from elsewhere: each batch is shrunk when it comes, after its augmentation."""
+
+    def __init__(self, split: Split, factor: int) -> None:
+        self.split, self.factor = split, factor
+
+    @property
+    def size(self) -> int:
+        return self.split.size
+
+    def part(self, indices: Indices) -> Split:
+        return _Shrunk(self.split.part(indices), self.factor)
+
+    def batches(
+        self, batch: int, generator: torch.Generator | None, augment: Augmentation | None, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As Split says; ``augment`` is that of small images."""
+        large = augment and replace(augment, padding=augment.padding * self.factor, cutout=augment.cutout * self.factor)
+        for images, labels in self.split.batches(batch, generator, large, device):
+            yield torch.nn.functional.avg_pool2d(images, self.factor), labels
+
+
 def in_order(size: int, batch: int, generator: torch.Generator | None) -> tuple[Tensor, int]:
     """The order of an epoch, (size,), and how many of it are used: what Split.batches says about shuffling and the
     last batch.
@@ -148,6 +183,18 @@ class TensorSplit:
         piece._source = self._source
         piece._places = self._places[torch.as_tensor(indices, dtype=torch.int64)]
         return piece
+
+    def shrunk(self, factor: int) -> TensorSplit:
+        """As the function of that name, in float32."""
+        source = self._source
+        small = torch.cat(
+            [self._averaged(self._places[start : start + 1024], factor) for start in range(0, self.size, 1024)]
+        )
+        return TensorSplit(small, self.labels, source.mean.tolist(), source.std.tolist())
+
+    def _averaged(self, places: Tensor, factor: int) -> Tensor:  # (n,) -> (n, h, w, C)
+        images = self._source.images[places].to(torch.float32).permute(0, 3, 1, 2)
+        return torch.nn.functional.avg_pool2d(images, factor).permute(0, 2, 3, 1)
 
     def batches(
         self, batch: int, generator: torch.Generator | None, augment: Augmentation | None, device: torch.device

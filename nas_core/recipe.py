@@ -6,7 +6,7 @@ We step the cosine schedule per batch, not per epoch: the same curve in long tra
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -64,6 +64,20 @@ class SupernetTraining:
     """Epochs of the shared supernet; the job's ``budget.epochs`` may end it earlier."""
     batch: Annotated[int, Ge(2), Le(65_536)] = 64
     lr: Annotated[float, Gt(0), Le(10)] = 0.05
+    """Initial learning rate, cosine to ``lr_end``."""
+    lr_end: Annotated[float, Ge(0), Le(10)] = 0.0
+    """Equal to ``lr``: the rate is constant, and a supernet trained for longer is the same one, further on."""
+    weight_decay: Annotated[float, Ge(0), Lt(1)] = 3e-4
+    augment: bool = True
+    """Whether the data set's own augmentation (crops, flips) is used."""
+    average: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay, a step, of the moving average of the weights that candidates are scored with; 0: the last weights."""
+    shrink: Annotated[int, Ge(1), Le(64)] = 1
+    """Images are made this many times smaller on either side, by averaging; a small supernet sees more of them in the
+    same time."""
+    score: Literal["error", "expected_error"] = "error"
+    """What stands for a candidate's error: the share of images it gets wrong, or the mean probability that it gives to
+    wrong classes."""
     score_images: Annotated[int, Ge(2)] | None = None
     """Validation images a candidate is scored on, the same ones for all; default: all of them."""
     share_features: bool = False

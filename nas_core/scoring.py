@@ -5,21 +5,25 @@ where a table has it.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from nas_core.architecture import Genotype
-from nas_core.data import first_drawn
-from nas_core.errors import IncompatibleSpaceError
+from nas_core.data import Augmentation, first_drawn, shrunk
+from nas_core.errors import IncompatibleSpaceError, InvalidSettingsError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
 from nas_core.search import Problem, Relaxable
-from nas_core.supernet.weights import WeightLearner, make_supernet, supernet_error
+from nas_core.supernet.weights import AveragedWeights, WeightLearner, make_supernet, supernet_errors
 from nas_core.training import seed_of
 from nas_core.values import Value
 from nas_core.valuing import data_value
+
+SMALLEST_SIDE = 2
+"""Of images a supernet is trained on, pixels."""
 
 
 class Scorer(Protocol):
@@ -112,48 +116,71 @@ class OnSupernet:
     """
 
     def __init__(self, estimation: SupernetTraining, problem: Problem[Relaxable]) -> None:
+        """Raises InvalidSettingsError for images that cannot be shrunk so far."""
         self.problem, self.estimation = problem, estimation
         self.epochs = min(estimation.supernet_epochs, problem.budget.epochs)
+        skeleton = replace(problem.skeleton, input=_shrunk_input(problem.skeleton.input, estimation.shrink))
         self.supernet = make_supernet(
-            lambda: problem.space.supernet(problem.skeleton, share_features=estimation.share_features),
+            lambda: problem.space.supernet(skeleton, share_features=estimation.share_features),
             seed_of(problem.seed, "supernet"),
             problem.device,
         )
-        self.learner = WeightLearner(self.supernet, epochs=self.epochs, lr=estimation.lr, pieces=problem.pieces)
+        self.learner = WeightLearner(
+            self.supernet,
+            epochs=self.epochs,
+            lr=estimation.lr,
+            lr_min=estimation.lr_end,
+            weight_decay=estimation.weight_decay,
+            pieces=problem.pieces,
+        )
+        self.averaged = AveragedWeights(self.supernet, estimation.average) if estimation.average else None
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "supernet order"))
         self.paths = np.random.default_rng(seed_of(problem.seed, "paths"))
-        self.judges = first_drawn(problem.splits.validation, estimation.score_images, seed_of(problem.seed, "judges"))
+        judges = first_drawn(problem.splits.validation, estimation.score_images, seed_of(problem.seed, "judges"))
+        self.train, self.judges = (shrunk(split, estimation.shrink) for split in (problem.splits.train, judges))
+        self.augmentation = (problem.splits.augmentation if estimation.augment else Augmentation()).shrunk(
+            estimation.shrink
+        )
         self.done = 0
 
     def prepare(self) -> Generator[Progress, None, None]:
         problem = self.problem
         while self.done < self.epochs and not (self.done and problem.time_is_up()):
             self.learner.start(self.done)
-            augmentation = problem.splits.augmentation
-            batches = problem.splits.train.batches(self.estimation.batch, self.order, augmentation, problem.device)
-            per_epoch = max(1, problem.splits.train.size // self.estimation.batch)
+            batches = self.train.batches(self.estimation.batch, self.order, self.augmentation, problem.device)
+            per_epoch = max(1, self.train.size // self.estimation.batch)
             for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
                 path = problem.space.selection(problem.space.sample(self.paths))
                 self.learner.step(images, labels, (None, path))
+                if self.averaged is not None:
+                    self.averaged.follow(self.supernet)
                 problem.between_steps()
                 problem.glance(index, self.epochs * per_epoch, self.learner.loss_so_far)
             self.done += 1
             yield Progress("supernet", self.done, self.epochs, {"loss": self.learner.mean_loss()})
 
     def propose(self, genotypes: Sequence[Genotype]) -> Propose:
-        return Propose(tuple(genotypes), tuple(self._score(genotype) for genotype in genotypes))
+        return Propose(tuple(genotypes), tuple(self._values(genotype) for genotype in genotypes))
 
-    def _score(self, genotype: Genotype) -> dict[str, Value]:
+    def score(self, genotype: Genotype) -> float:
+        """What stands for the error of a genotype, 0 to 1."""
         problem = self.problem
-        active = problem.space.selection(genotype)
-        error = supernet_error(self.supernet, self.judges, (None, active), problem.device, problem.pieces)
+        supernet = self.supernet if self.averaged is None else self.averaged.supernet
+        choice = None, problem.space.selection(genotype)
+        error, expected = supernet_errors(supernet, self.judges, choice, problem.device, problem.pieces)
         problem.between_steps()
+        return error if self.estimation.score == "error" else expected
+
+    def _values(self, genotype: Genotype) -> dict[str, Value]:
         detail = {"epochs": self.done, "split": "validation", "n": self.judges.size}
-        return data_values(problem, error, detail, self.estimation.batch)
+        if self.estimation.score != "error":
+            detail["score"] = self.estimation.score
+        return data_values(self.problem, self.score(genotype), detail, self.estimation.batch)
 
     def state(self) -> dict[str, Any]:
         return {
             "learner": self.learner.state(),
+            "averaged": None if self.averaged is None else self.averaged.supernet.state_dict(),
             "order": self.order.get_state(),
             "paths": self.paths.bit_generator.state,
             "done": self.done,
@@ -161,6 +188,19 @@ class OnSupernet:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self.learner.resume(state["learner"])
+        if self.averaged is not None:
+            self.averaged.supernet.load_state_dict(state["averaged"])
         self.order.set_state(state["order"])
         self.paths.bit_generator.state = state["paths"]
         self.done = int(state["done"])
+
+
+def _shrunk_input(input: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+    channels, height, width = input
+    if min(height, width) // factor < SMALLEST_SIDE:
+        raise InvalidSettingsError(
+            f"evaluate.shrink: {factor} leaves {height // factor}x{width // factor} pixels of {height}x{width}; at "
+            f"least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {max(1, min(height, width) // SMALLEST_SIDE)} or "
+            "less"
+        )
+    return channels, height // factor, width // factor

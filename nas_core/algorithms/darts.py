@@ -25,7 +25,7 @@ from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
 from nas_core.supernet import Supernet
-from nas_core.supernet.weights import WeightLearner, forever, make_supernet, supernet_error
+from nas_core.supernet.weights import WeightLearner, forever, make_supernet, supernet_errors
 from nas_core.training import seed_of
 from nas_core.training.room import in_pieces, room_for
 from nas_core.values import Value
@@ -152,7 +152,8 @@ class _Run:
         """Of the derived cell one-hot, with inherited weights, on all validation images."""
         problem = self.problem
         active = problem.space.selection(genotype)
-        return supernet_error(self.supernet, problem.splits.validation, (None, active), problem.device, problem.pieces)
+        split = problem.splits.validation
+        return supernet_errors(self.supernet, split, (None, active), problem.device, problem.pieces)[0]
 
     def scored(self, genotypes: tuple[Genotype, ...], revise: bool = False) -> Propose:
         """The genotypes with what they have on the supernet as it is now."""

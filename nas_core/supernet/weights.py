@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nas_core.data import Split
 from nas_core.errors import DivergedError
@@ -87,6 +89,19 @@ class WeightLearner:
         self.optimizer.load_state_dict(dict(state["optimizer"]))
 
 
+class AveragedWeights:
+    """A supernet whose weights are an exponential moving average, over steps, of another's."""
+
+    def __init__(self, supernet: Supernet, decay: float) -> None:
+        self.supernet = copy.deepcopy(supernet).requires_grad_(False)
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def follow(self, supernet: Supernet) -> None:
+        """After a step of the other's."""
+        self._average(list(self.supernet.parameters()), list(supernet.parameters()), None)
+
+
 def make_supernet(build: Callable[[], Supernet], seed: int, device: torch.device) -> Supernet:
     """A supernet whose first weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
@@ -102,19 +117,24 @@ def even_batches(size: int, largest: int) -> int:
 
 
 @torch.no_grad()
-def supernet_error(supernet: Supernet, split: Split, choice: Choice, device: torch.device, pieces: int = 1) -> float:
-    """Share of the split's images that the chosen sub-network gets wrong, with batch statistics.
+def supernet_errors(
+    supernet: Supernet, split: Split, choice: Choice, device: torch.device, pieces: int = 1
+) -> tuple[float, float]:
+    """Of the chosen sub-network, with batch statistics: the share of the split's images that it gets wrong, and the
+    mean probability that it gives to wrong classes (how often a class drawn from its softmax is wrong).
 
     ``pieces`` as in training: batches are as much smaller. Raises NoRoomError.
     """
     gates, active = choice
     supernet.train()  # batch norms of the supernet keep no running statistics
-    wrong = torch.zeros((), dtype=torch.int64, device=device)
+    wrong, expected = torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device)
     batch = even_batches(split.size, SCORING_BATCH // pieces)
     with room_for(batch, pieces, device):
         for images, labels in split.batches(batch, None, None, device):
-            wrong += (supernet(images, gates, active).argmax(dim=1) != labels).sum()
-    return int(wrong) / split.size
+            logits = supernet(images, gates, active)
+            wrong += (logits.argmax(dim=1) != labels).sum()
+            expected += (1.0 - logits.softmax(dim=1).gather(1, labels[:, None])).sum()
+    return int(wrong) / split.size, float(expected) / split.size
 
 
 def forever(epoch: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> Iterator[tuple[Tensor, Tensor]]:

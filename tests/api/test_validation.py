@@ -102,6 +102,10 @@ def test_settings_are_held_against_the_published_form(
         ({"objectives": []}, "/objectives", "at least 1 item"),
         ({"objectives": ["params"], "constraints": {}}, "/objectives", "objectives need 'error' or 'accuracy'"),
         ({"objectives": ["error", "error"], "constraints": {}}, "/objectives/1", "'error' stands twice"),
+        *[
+            ({"objectives": ["error", {"name": "params", "key": key}], "constraints": {}}, "/objectives/1", f"'{key}'")
+            for key in ("number", "a,b", "a<b", " a", "0", "params.kind", "test", "ä")
+        ],
         ({"constraints": {"macs": {"max": 1}}}, "/constraints/macs", "constraints names 'macs', which is no objective"),
         ({"constraints": {"params": {}}}, "/constraints/params", "min, max or both"),
         ({"constraints": {"params": {"min": 2, "max": 1}}}, "/constraints/params", "above max"),

@@ -24,8 +24,13 @@ from worker.recorder import FrontKeeper
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SUPERNET = {"supernet_epochs": 2, "batch": 16}
+LOW_COST = SUPERNET | {"average": 0.5, "shrink": 2, "score": "expected_error", "augment": False, "lr_end": 0.05}
 SMALL: dict[str, list[dict[str, Any]]] = {
-    "random": [{"batch": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 4, "evaluate": SUPERNET}],
+    "random": [
+        {"batch": 4, "evaluate": {"epochs": 1, "batch": 16}},
+        {"batch": 4, "evaluate": SUPERNET},
+        {"batch": 4, "evaluate": LOW_COST},
+    ],
     "nsga2": [{"population": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"population": 4, "evaluate": SUPERNET}],
     "darts": [{"batch": 16}, {"batch": 16, "share_features": True}],
     "given": [{"batch": 2, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 2, "evaluate": SUPERNET}],

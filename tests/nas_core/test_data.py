@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_core.data import Augmentation, TensorSplit, channel_statistics, tensor_splits
+from nas_core.data import Augmentation, TensorSplit, channel_statistics, shrunk, tensor_splits
 
 CPU = torch.device("cpu")
 
@@ -186,3 +188,41 @@ def test_splits_are_fed_alike_whatever_the_seed_and_fraction() -> None:
     )
     assert torch.allclose(pixels.mean((0, 2, 3)), torch.zeros(2), atol=1e-5)
     assert torch.allclose(pixels.std((0, 2, 3)), torch.ones(2), atol=1e-3)
+
+
+class Streamed:
+    """A split that is no tensor."""
+
+    def __init__(self, split: TensorSplit) -> None:
+        self.split, self.size = split, split.size
+
+    def part(self, indices: Any) -> Streamed:
+        return Streamed(self.split.part(indices))
+
+    def batches(self, *how: Any) -> Any:
+        return self.split.batches(*how)
+
+
+@pytest.mark.parametrize("wrapped", [lambda split: split, Streamed], ids=["in memory", "streamed"])
+def test_shrunk_pixels_are_means(wrapped: Any) -> None:
+    pixels = torch.randint(256, (5, 7, 9, 3), generator=seeded(), dtype=torch.uint8)
+    whole = wrapped(TensorSplit(pixels, torch.arange(5), (100.0, 110.0, 120.0), (50.0, 60.0, 70.0)))
+    small = shrunk(whole, 3).part([4, 0, 2])
+    images, labels = next(small.batches(3, None, None, CPU))
+    cut = pixels[[4, 0, 2], :6, :9].double().reshape(3, 2, 3, 3, 3, 3).mean((2, 4))
+    expected = (cut - torch.tensor([100.0, 110.0, 120.0])) / torch.tensor([50.0, 60.0, 70.0])
+    assert labels.tolist() == [4, 0, 2] and small.size == 3
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(images.permute(0, 2, 3, 1).double(), expected, atol=1e-5)
+    assert shrunk(whole, 1) is whole
+
+
+@pytest.mark.parametrize("wrapped", [lambda split: split, Streamed], ids=["in memory", "streamed"])
+def test_shrunk_images_are_augmented_by_their_own_pixels(wrapped: Any) -> None:
+    whole = wrapped(numbered(64, size=8))
+    augmentation = Augmentation(padding=4, flip=True, cutout=3).shrunk(4)
+    assert augmentation == Augmentation(padding=1, flip=True, cutout=0)
+    images, labels = next(shrunk(whole, 4).batches(64, seeded(), augmentation, CPU))
+    assert images.shape == (64, 1, 2, 2)
+    assert set((images.amax((1, 2, 3)) == labels).tolist()) == {True}, "a pixel of each image is left"
+    assert 0 < int((images.amin((1, 2, 3)) == 0).sum()) <= 64, "and zeros are around some"

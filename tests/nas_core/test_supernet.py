@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_core.costs import sites
+from nas_core.data import TensorSplit
 from nas_core.ops import SEARCH_NORM, make_op, preprocess
 from nas_core.spaces.darts import TYPES, DartsCells
 from nas_core.supernet import Supernet
 from nas_core.supernet.network import SupernetCell
-from nas_core.supernet.weights import WeightLearner
+from nas_core.supernet.weights import AveragedWeights, WeightLearner, supernet_errors
 
 SPACE = DartsCells(cells=4, channels=4, nodes=3)
 SKELETON = SPACE.skeleton((3, 8, 8), 5)
@@ -211,3 +212,31 @@ def test_a_node_without_active_inputs_is_zero() -> None:
     nothing = {name: np.zeros((len(SPACE.edges), 8), dtype=bool) for name in TYPES}
     x = images()
     assert torch.equal(net(x, None, nothing), net.classifier.linear.bias.expand(len(x), -1))
+
+
+def test_averaged_weights_follow_with_their_decay() -> None:
+    net, start = supernet(), supernet()
+    averaged = AveragedWeights(net, 0.75)
+    for value in (1.0, -2.0):
+        for parameter in net.parameters():
+            parameter.data.fill_(value)
+        averaged.follow(net)
+    pairs = zip(averaged.supernet.parameters(), start.parameters(), strict=True)
+    for parameter, first in pairs:
+        expected = 0.75 * (0.75 * first + 0.25 * 1.0) + 0.25 * -2.0
+        assert torch.allclose(parameter, expected, atol=1e-6) and not parameter.requires_grad
+
+
+def test_both_errors_of_a_sub_network() -> None:
+    net, active = supernet(), SPACE.selection(SPACE.sample(np.random.default_rng(0)))
+    pixels = torch.randn(12, 8, 8, 3, generator=torch.Generator().manual_seed(3))
+    labels = torch.arange(12) % 5
+    split = TensorSplit(pixels, labels, (0.0,) * 3, (1.0,) * 3)
+    error, expected = supernet_errors(net, split, (None, active), torch.device("cpu"))
+    chances = net(pixels.permute(0, 3, 1, 2), None, active).softmax(dim=1).detach()
+    assert error == pytest.approx(float((chances.argmax(dim=1) != labels).double().mean()))
+    others = torch.tensor(
+        [float(sum(row[c] for c in range(5) if c != y)) for row, y in zip(chances, labels, strict=True)]
+    )
+    assert expected == pytest.approx(float(others.mean()), abs=1e-5)
+    assert expected != error
