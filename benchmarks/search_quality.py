@@ -1,14 +1,18 @@
 """How good the cells are that a search hands over, on NAS-Bench-201, against what the search cost.
 
     python -m benchmarks.search_quality --data FOLDER [--methods flops e12 nsga2:e12 ...] [--costs hw_raspi4_lat_ms ...]
-        [--seeds 10] [--evaluations 2000] [--cache build/search-quality] [--out docs/benchmarks] [--check-reference]
+        [--seeds 10] [--supernets 2] [--evaluations 2000] [--cache build/search-quality] [--out docs/benchmarks]
+        [--check-reference]
 
 FOLDER holds ``nasbench201.csv.gz``. A method is one of
 
-- a ranker of all cells by one signal: ``flops``, ``synflow``, ``e12``, ``valid``;
+- a ranker of all cells by one signal: ``flops``, ``synflow``, ``e12``, ``valid``, ``supernet-E``;
 - ``random-N``: N cells drawn at random, handed over whole;
 - ``searcher:signal``, a search that asks for one cell after another: searchers random, nsga2, pymoo, optuna-nsga2,
-  optuna-tpe; signals valid, e12, synflow.
+  optuna-tpe; signals valid, e12, synflow, supernet-E.
+
+``supernet-E`` is a shared supernet trained for E epochs on CIFAR-10's images, which FOLDER holds as well
+(``cifar10_full_jpeg.npz``). Seed n has its own supernet, and only the first ``--supernets`` seeds have one.
 
 Every method hands over twenty cells chosen by its signal and the cost; their true errors are looked up afterwards. One
 run of a search serves all smaller budgets. Rows are kept in the cache as they come; a run that was cut goes on where it
@@ -26,12 +30,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.quality import report
+from benchmarks.quality.images import cifar10
 from benchmarks.quality.methods import POPULATION, SEARCHES
 from benchmarks.quality.oracle import TRAINING, Floats, Signal, Spent, macs_of
 from benchmarks.quality.picture import picture
@@ -50,6 +56,7 @@ from benchmarks.quality.runs import (
     table_signal,
 )
 from benchmarks.quality.statistics import by_decile, spearman
+from benchmarks.quality.supernet import SUPERNETS, SupernetSignal, of_a_supernet, plan
 from benchmarks.quality.zero_cost import SynflowSignal
 from benchmarks.rows import Row, RowFile
 from benchmarks.tight import Table, load_table
@@ -76,6 +83,10 @@ DEFAULT = [
     "optuna-tpe:e12",
     "random:synflow",
     "nsga2:synflow",
+    *SUPERNETS,
+    f"random:{SUPERNETS[-1]}",
+    f"nsga2:{SUPERNETS[-1]}",
+    f"pymoo:{SUPERNETS[-1]}",
 ]
 SLOW = {"optuna-tpe": 300}
 """Evaluations of searchers whose own time would eat up the rest."""
@@ -86,33 +97,40 @@ LOWEST = 0.65
 class Harness:
     """Everything that runs share: the table, the signals, the rows."""
 
-    def __init__(self, table: Table, costs: Sequence[str], evaluations: int, cache: Path) -> None:
+    def __init__(self, table: Table, costs: Sequence[str], evaluations: int, cache: Path, data: Path) -> None:
         self.bench, self.evaluations, self.cache = Bench.of(table, costs), evaluations, cache
+        self.images = lru_cache(1)(partial(cifar10, data))
         self.rows = RowFile(cache / "rows.jsonl")
         self.commit = _commit()
-        self._signals: dict[str, Signal] = {}
+        self._signals: dict[tuple[str, int], Signal] = {}
 
-    def signal(self, name: str) -> Signal:
+    def signal(self, name: str, seed: int) -> Signal:
+        """Of a supernet the seed's own; the others are the same for all seeds."""
+        place = name, seed if of_a_supernet(name) else 0
+        if place not in self._signals:
+            self._signals[place] = self._made(*place)
+        return self._signals[place]
+
+    def _made(self, name: str, seed: int) -> Signal:
         table = self.bench.table
-        if name not in SIGNALS:
-            raise ValueError(f"there is no signal '{name}'; known: {', '.join(SIGNALS)}")
-        if name not in self._signals:
-            self._signals[name] = (
-                table_signal(table, name)
-                if name in COLUMNS
-                else SynflowSignal(table.archs, macs_of(table), self.cache / "synflow.jsonl")
-            )
-        return self._signals[name]
+        if name in COLUMNS:
+            return table_signal(table, name)
+        if name == "synflow":
+            return SynflowSignal(table.archs, macs_of(table), self.cache / "synflow.jsonl")
+        if of_a_supernet(name):
+            return SupernetSignal(table, plan(name, seed), self.images, self.cache)
+        raise ValueError(f"there is no signal '{name}'; known: {', '.join(SIGNALS)}")
 
-    def scores(self, ranker: str) -> tuple[Floats, Spent]:
+    def scores(self, ranker: str, seed: int) -> tuple[Floats, Spent]:
         """(cells,) of a ranker, less is better, and the price of all connected cells."""
         table = self.bench.table
         if ranker == "flops":
             return -macs_of(table), Spent()
+        signal = self.signal(ranker, seed)
         scores, connected = np.full(len(table.archs), np.inf), np.flatnonzero(table.connected)
-        answers = [self.signal(ranker)(int(row)) for row in connected]
+        answers = [signal(int(row)) for row in connected]
         scores[connected] = [answer.score for answer in answers]
-        prices = [answer.price for answer in answers]
+        prices = [signal.preparation, *(answer.price for answer in answers)]
         return scores, Spent(sum(price.multiply_adds for price in prices), sum(price.seconds for price in prices))
 
     def result(self, method: str, cost: str, seed: int) -> Row:
@@ -124,12 +142,12 @@ class Harness:
             key |= {"evaluations": evaluations, "population": POPULATION}
 
             def compute() -> list[Row]:
-                return run(self.bench, searcher, self.signal(signal), cost, seed, evaluations)
+                return run(self.bench, searcher, self.signal(signal, seed), cost, seed, evaluations)
 
         elif method in RANKERS:
 
             def compute() -> list[Row]:
-                return rank_all(self.bench, cost, seed, *self.scores(method))
+                return rank_all(self.bench, cost, seed, *self.scores(method, seed))
 
         else:
 
@@ -145,25 +163,31 @@ class Harness:
         signal = method.split(":")[1]
         return equal_cost(
             self.bench,
-            self.signal(signal if signal in COLUMNS else "e12"),
+            self.signal(signal if signal in COLUMNS else "e12", seed),
             cost,
             seed,
             2 * self.evaluations,
             multiply_adds,
         )
 
-    def correlations(self, rankers: Sequence[str]) -> dict[str, Any]:
-        """Rank correlation with the truth over connected cells: overall, and within ten tenths of each cost."""
+    def correlations(self, rankers: Sequence[str], supernets: int) -> dict[str, Any]:
+        """Rank correlation with the truth over connected cells: overall, and within ten tenths of each cost; of
+        supernets the mean over them.
+        """
         connected = self.bench.table.connected
         accuracies = 100.0 - self.bench.errors[connected]
         found: dict[str, Any] = {}
         for ranker in rankers:
-            signal = -self.scores(ranker)[0][connected]
+            seeds = range(supernets if of_a_supernet(ranker) else 1)
+            signals = [-self.scores(ranker, seed)[0][connected] for seed in seeds]
+            overall = [spearman(signal, accuracies) for signal in signals]
             deciles = {
-                cost: by_decile(signal, accuracies, self.bench.table.columns[cost][connected])
+                cost: np.mean(
+                    [by_decile(signal, accuracies, self.bench.table.columns[cost][connected]) for signal in signals], 0
+                ).tolist()
                 for cost in self.bench.tights
             }
-            found[ranker] = {"overall": spearman(signal, accuracies), "deciles": deciles}
+            found[ranker] = {"overall": float(np.mean(overall)), "by_seed": overall, "deciles": deciles}
         return found
 
 
@@ -173,12 +197,14 @@ def main() -> int:
     if given.check_reference:
         return _check_reference(table)
     start = time.process_time()
-    harness = Harness(table, given.costs, given.evaluations, given.cache)
+    harness = Harness(table, given.costs, given.evaluations, given.cache, given.data)
     found: dict[str, dict[str, dict[int, Sequence[Row]]]] = {cost: {} for cost in given.costs}
     equal: dict[str, dict[str, dict[int, Row]]] = {cost: {} for cost in given.costs}
     for seed in range(given.seeds):
         for cost in given.costs:
             for method in given.methods:
+                if of_a_supernet(method.rpartition(":")[2]) and seed >= given.supernets:
+                    continue
                 rows = harness.result(method, cost, seed)["rows"]
                 found[cost].setdefault(method, {})[seed] = rows
                 if ":" in method:
@@ -195,11 +221,14 @@ def main() -> int:
         "settings": {
             "truth": TRUTH,
             "seeds": given.seeds,
+            "supernets": given.supernets,
             "evaluations": given.evaluations,
             "population": POPULATION,
             "training_is_forward_times": TRAINING,
         },
-        "correlations": harness.correlations([method for method in given.methods if method in RANKERS]),
+        "correlations": harness.correlations(
+            [method for method in given.methods if method in RANKERS], min(given.supernets, given.seeds)
+        ),
         "costs": summaries,
         "processor_seconds_of_this_run": round(time.process_time() - start, 1),
     }
@@ -261,6 +290,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=_method, nargs="+", default=DEFAULT)
     parser.add_argument("--costs", nargs="+", default=list(COSTS), metavar="COLUMN")
     parser.add_argument("--seeds", type=_positive, default=10)
+    parser.add_argument("--supernets", type=_positive, default=2, help="seeds that have one; the others go without")
     parser.add_argument("--evaluations", type=_positive, default=2000, help="distinct cells that a search may ask for")
     parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     parser.add_argument("--out", type=Path, help="folder for the page, the JSON object and the picture")

@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.quality.handover import K, hand_over
 from benchmarks.quality.methods import SEARCHES
 from benchmarks.quality.oracle import Floats, Oracle, Signal, Spent, TableSignal, macs_of
+from benchmarks.quality.supernet import SUPERNETS
 from benchmarks.rows import Row
 from benchmarks.tight import Table, Tight, tight
 
@@ -19,8 +20,8 @@ MARKS = (20, 50, 100, 200, 500, 1000, 2000)
 """Evaluations after which a search's hand-over is looked at, besides its last."""
 COLUMNS = {"valid": ("c10_valid_acc", 200), "e12": ("e12_c10_valid_acc", 12)}
 """By signal: the table's column and the epochs of training behind it."""
-RANKERS = ("flops", "synflow", *COLUMNS)
-SIGNALS = ("synflow", *COLUMNS)
+RANKERS = ("flops", "synflow", *COLUMNS, *SUPERNETS)
+SIGNALS = ("synflow", *COLUMNS, *SUPERNETS)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,18 @@ from nas_core.scoring import OnSupernet
 from nas_core.search import Axes, Budget, Problem
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
 
+PREFIX = "supernet-"
+SUPERNETS = tuple(f"{PREFIX}{epochs}" for epochs in (400, 800, 1600))
+"""Signals, by their epochs."""
+RECIPE = SupernetTraining(
+    supernet_epochs=1,
+    batch=128,
+    lr=0.03,
+    average=0.999,
+    shrink=4,
+    score="expected_error",
+    score_images=1000,
+)
 KEEP_SECONDS = 60
 """Of the processor between checkpoints."""
 
@@ -36,7 +48,7 @@ class Plan:
     training: SupernetTraining
     channels: int = 8
     cells: int = 5
-    """Of each stage."""
+    """Of the whole stack, two reduction blocks among them."""
     seed: int = 0
 
     @property
@@ -44,6 +56,15 @@ class Plan:
         """Tells plans apart in a cache."""
         text = json.dumps([settings.dump(self.training), self.channels, self.cells, self.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def plan(name: str, seed: int) -> Plan:
+    """Of one of SUPERNETS."""
+    return Plan(replace(RECIPE, supernet_epochs=int(name.removeprefix(PREFIX))), seed=seed)
+
+
+def of_a_supernet(name: str) -> bool:
+    return name in SUPERNETS
 
 
 class SupernetSignal:
@@ -69,8 +90,8 @@ class SupernetSignal:
 
     def __call__(self, row: int) -> Answer:
         if row not in self._known:
-            start = time.process_time()
-            score = self._scorer.score(from_arch(self.table.archs[row]))
+            scorer, start = self._scorer, time.process_time()
+            score = scorer.score(from_arch(self.table.archs[row]))
             self._known[row] = score, time.process_time() - start
             with self.scores.open("a") as file:
                 file.write(json.dumps([row, *self._known[row]]) + "\n")

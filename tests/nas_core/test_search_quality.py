@@ -7,7 +7,10 @@ import gzip
 import json
 import math
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,17 +19,22 @@ import torch
 from torch import nn
 
 from benchmarks import search_quality
-from benchmarks.quality import methods, runs
+from benchmarks.quality import methods, runs, supernet
 from benchmarks.quality.handover import K, hand_over
 from benchmarks.quality.oracle import Answer, Oracle, OutOfBudgetError, Spent, TableSignal
 from benchmarks.quality.picture import Panel, Point, picture
 from benchmarks.quality.reference import compare
 from benchmarks.quality.statistics import by_decile, estimate, paired, spearman
+from benchmarks.quality.supernet import RECIPE, Plan, SupernetSignal
 from benchmarks.quality.zero_cost import SynflowSignal, synflow
 from benchmarks.rows import Row, RowFile
 from benchmarks.tight import FILE, Table, load_table
+from nas_core import checkpoint
+from nas_core.architecture import Architecture
+from nas_core.counting import built_cost
+from nas_core.data import Augmentation, Splits, tensor_splits
 from nas_core.pareto import ranks
-from nas_core.spaces.nasbench201 import BENCHMARK_OPS, EDGES, from_arch, genotype_of, is_connected, to_arch
+from nas_core.spaces.nasbench201 import BENCHMARK_OPS, EDGES, NasBench201, from_arch, genotype_of, is_connected, to_arch
 
 COST = "ms"
 
@@ -222,6 +230,63 @@ def test_synflow_prefers_what_has_more_to_flow_through_and_is_kept(table: Table,
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------
+
+
+def tiny_images(seed: int) -> Splits:
+    """Ten classes of noise, 32 x 32."""
+    rng = np.random.default_rng(0)
+
+    def part(count: int) -> tuple[np.ndarray, np.ndarray]:
+        return rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), np.arange(count) % 10
+
+    return tensor_splits(part(200), part(20), 10, seed, 1.0, Augmentation(flip=True))
+
+
+@pytest.mark.slow
+def test_a_supernet_scores_with_what_it_kept_and_is_charged_for_its_training(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, supernet_epochs=2, batch=16, score_images=20)
+    plan = Plan(recipe, channels=4)
+    rows = np.flatnonzero(table.connected)[::6000].tolist()
+
+    def unread(seed: int) -> Splits:
+        raise AssertionError("everything is known")
+
+    def answers(images: Callable[[int], Splits], folder: Path, wanted: list[int]) -> list[float]:
+        signal = SupernetSignal(table, plan, images, folder)
+        found = [signal(row) for row in wanted]
+        assert all(answer.price.multiply_adds > 0 for answer in found)
+        return [answer.score for answer in found]
+
+    scores = answers(tiny_images, tmp_path, rows)
+    assert all(0 < score < 1 for score in scores) and len(set(scores)) == 3
+    assert answers(unread, tmp_path, rows) == scores
+    assert answers(tiny_images, tmp_path / "again", rows[::-1]) == scores[::-1], "in another order, trained anew"
+
+    # cut after its first epoch and gone on with
+    monkeypatch.setattr(supernet, "KEEP_SECONDS", 0)
+    true_save = checkpoint.save
+
+    def cut(state: dict[str, Any], path: Path) -> None:
+        true_save(state, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoint, "save", cut)
+        answers(tiny_images, tmp_path / "cut", rows)
+    assert answers(tiny_images, tmp_path / "cut", rows) == scores
+
+    signal = SupernetSignal(table, plan, tiny_images, tmp_path)
+    images = 2 * (tiny_images(0).train.size // 16) * 16
+    skeleton = NasBench201(cells=plan.cells, channels=plan.channels).skeleton((3, 8, 8), 10)
+    built = [built_cost(Architecture(from_arch(table.archs[row]), skeleton))[1] for row in rows]
+    assert [signal(row).price.multiply_adds for row in rows] == [20 * macs for macs in built]
+    mean = signal.preparation.multiply_adds / (3 * images)
+    assert built_cost(Architecture(genotype_of(["skip_connect"] * 6), skeleton))[1] < mean
+    assert mean < built_cost(Architecture(genotype_of(["conv_3x3"] * 6), skeleton))[1]
+    assert signal.preparation.seconds > 0
+    assert SupernetSignal(table, replace(plan, seed=1), tiny_images, tmp_path).scores != signal.scores
 
 
 def test_medians_and_intervals() -> None:
