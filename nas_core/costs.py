@@ -382,6 +382,10 @@ class CostTable:
     entries: Mapping[str, NDArray[np.int64]]
     """By cell type, (edges, ops): summed over the positions where the type stands."""
 
+    def of(self, selection: Mapping[str, NDArray[np.bool_]]) -> int:
+        """Of the network of the chosen ops; ``selection`` is by cell type, (edges, ops)."""
+        return self.constant + sum(int(self.entries[name][chosen].sum()) for name, chosen in selection.items())
+
 
 def cost_table(
     types: Mapping[str, CellType],

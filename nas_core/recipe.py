@@ -55,7 +55,7 @@ class ShortTraining:
 
 @settings
 class SupernetTraining:
-    """Score candidates with weights inherited from one supernet, trained on uniformly sampled paths.
+    """Score candidates with weights inherited from one supernet, trained on sampled paths.
 
     Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420.
     """
@@ -72,6 +72,9 @@ class SupernetTraining:
     """Whether the data set's own augmentation (crops, flips) is used."""
     average: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Decay, a step, of the moving average of the weights that candidates are scored with; 0: the last weights."""
+    draws: Annotated[int, Ge(1), Le(100)] = 1
+    """Genotypes drawn for each step, of which the one with the most multiply-adds is trained: what costs more needs
+    more training. 1: paths are uniform."""
     shrink: Annotated[int, Ge(1), Le(64)] = 1
     """Images are made this many times smaller on either side, by averaging; a small supernet sees more of them in the
     same time."""

@@ -17,6 +17,7 @@ from nas_core.errors import IncompatibleSpaceError, InvalidSettingsError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
 from nas_core.search import Problem, Relaxable
+from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import AveragedWeights, WeightLearner, make_supernet, supernet_errors
 from nas_core.training import seed_of
 from nas_core.values import Value
@@ -109,10 +110,10 @@ def data_values(problem: Problem[Any], error: float, detail: Mapping[str, Any], 
 
 
 class OnSupernet:
-    """Trains one supernet on uniformly sampled paths, then scores candidates with the weights they inherit.
+    """Trains one supernet on sampled paths, then scores candidates with the weights they inherit.
 
     Guo et al., "Single Path One-Shot NAS with Uniform Sampling", arXiv 1904.00420. A path is a random genotype of the
-    space, its ops unweighted. Scores use batch statistics.
+    space, its ops unweighted; of several drawn the costliest. Scores use batch statistics.
     """
 
     def __init__(self, estimation: SupernetTraining, problem: Problem[Relaxable]) -> None:
@@ -136,6 +137,7 @@ class OnSupernet:
         self.averaged = AveragedWeights(self.supernet, estimation.average) if estimation.average else None
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "supernet order"))
         self.paths = np.random.default_rng(seed_of(problem.seed, "paths"))
+        self.macs = problem.space.cost_table(skeleton, "macs")
         judges = first_drawn(problem.splits.validation, estimation.score_images, seed_of(problem.seed, "judges"))
         self.train, self.judges = (shrunk(split, estimation.shrink) for split in (problem.splits.train, judges))
         self.augmentation = (problem.splits.augmentation if estimation.augment else Augmentation()).shrunk(
@@ -150,14 +152,18 @@ class OnSupernet:
             batches = self.train.batches(self.estimation.batch, self.order, self.augmentation, problem.device)
             per_epoch = max(1, self.train.size // self.estimation.batch)
             for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
-                path = problem.space.selection(problem.space.sample(self.paths))
-                self.learner.step(images, labels, (None, path))
+                self.learner.step(images, labels, (None, self._path()))
                 if self.averaged is not None:
                     self.averaged.follow(self.supernet)
                 problem.between_steps()
                 problem.glance(index, self.epochs * per_epoch, self.learner.loss_so_far)
             self.done += 1
             yield Progress("supernet", self.done, self.epochs, {"loss": self.learner.mean_loss()})
+
+    def _path(self) -> Selection:
+        space = self.problem.space
+        drawn = [space.selection(space.sample(self.paths)) for _ in range(self.estimation.draws)]
+        return max(drawn, key=self.macs.of) if len(drawn) > 1 else drawn[0]
 
     def propose(self, genotypes: Sequence[Genotype]) -> Propose:
         return Propose(tuple(genotypes), tuple(self._values(genotype) for genotype in genotypes))

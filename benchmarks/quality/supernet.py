@@ -84,9 +84,13 @@ class SupernetSignal:
 
     @cached_property
     def preparation(self) -> Spent:
-        """Of the training: paths are uniform over connected cells, so that a step costs what they cost on average."""
+        """Of the training. A step costs what the costliest of its drawn paths does on average: they are uniform over
+        connected cells.
+        """
+        macs = np.sort(self._macs[self.table.connected])
+        chances = np.diff((np.arange(len(macs) + 1) / len(macs)) ** self.plan.training.draws)
         images = self._trained["images"]
-        return Spent(TRAINING * images * float(self._macs[self.table.connected].mean()), self._trained["seconds"])
+        return Spent(TRAINING * images * float((macs * chances).sum()), self._trained["seconds"])
 
     def __call__(self, row: int) -> Answer:
         if row not in self._known:
@@ -117,9 +121,7 @@ class SupernetSignal:
     def _macs(self) -> Any:
         """(cells,): forward multiply-adds of one image in the supernet."""
         table = SPACE.cost_table(self._skeleton(), "macs")
-        entries = table.entries["normal"]
-        chosen = [SPACE.selection(from_arch(arch))["normal"] for arch in self.table.archs]
-        return np.array([table.constant + int(entries[one].sum()) for one in chosen], dtype=np.float64)
+        return np.array([table.of(SPACE.selection(from_arch(arch))) for arch in self.table.archs], dtype=np.float64)
 
     def _skeleton(self) -> Any:
         side = 32 // self.plan.training.shrink

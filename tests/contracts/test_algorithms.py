@@ -24,7 +24,14 @@ from worker.recorder import FrontKeeper
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SUPERNET = {"supernet_epochs": 2, "batch": 16}
-LOW_COST = SUPERNET | {"average": 0.5, "shrink": 2, "score": "expected_error", "augment": False, "lr_end": 0.05}
+LOW_COST = SUPERNET | {
+    "average": 0.5,
+    "shrink": 2,
+    "score": "expected_error",
+    "augment": False,
+    "lr_end": 0.05,
+    "draws": 3,
+}
 SMALL: dict[str, list[dict[str, Any]]] = {
     "random": [
         {"batch": 4, "evaluate": {"epochs": 1, "batch": 16}},
