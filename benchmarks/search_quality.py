@@ -1,7 +1,7 @@
 """How good the cells are that a search hands over, on NAS-Bench-201, against what the search cost.
 
     python -m benchmarks.search_quality --data FOLDER [--methods flops e12 nsga2:e12 ...] [--costs hw_raspi4_lat_ms ...]
-        [--seeds 10] [--supernets 2] [--evaluations 2000] [--cache build/search-quality] [--out docs/benchmarks]
+        [--seeds 10] [--evaluations 2000] [--cache build/search-quality] [--out docs/benchmarks]
         [--check-reference]
 
 FOLDER holds ``nasbench201.csv.gz``. A method is one of
@@ -12,7 +12,8 @@ FOLDER holds ``nasbench201.csv.gz``. A method is one of
   optuna-tpe; signals valid, e12, synflow, supernet-E.
 
 ``supernet-E`` is a shared supernet trained for E epochs on CIFAR-10's images, which FOLDER holds as well
-(``cifar10_full_jpeg.npz``). Seed n has its own supernet, and only the first ``--supernets`` seeds have one.
+(``cifar10_full_jpeg.npz``). Seed n has its own supernet, and only the first seeds have one: three of the shortest
+training, one of the longest.
 
 Every method hands over twenty cells chosen by its signal and the cost; their true errors are looked up afterwards. One
 run of a search serves all smaller budgets. Rows are kept in the cache as they come; a run that was cut goes on where it
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.quality import report
 from benchmarks.quality.images import cifar10
@@ -84,9 +86,7 @@ DEFAULT = [
     "random:synflow",
     "nsga2:synflow",
     *SUPERNETS,
-    f"random:{SUPERNETS[-1]}",
-    f"nsga2:{SUPERNETS[-1]}",
-    f"pymoo:{SUPERNETS[-1]}",
+    *(f"{searcher}:{signal}" for signal in SUPERNETS for searcher in ("random", "nsga2", "pymoo")),
 ]
 SLOW = {"optuna-tpe": 300}
 """Evaluations of searchers whose own time would eat up the rest."""
@@ -170,7 +170,7 @@ class Harness:
             multiply_adds,
         )
 
-    def correlations(self, rankers: Sequence[str], supernets: int) -> dict[str, Any]:
+    def correlations(self, rankers: Sequence[str], seeds: int) -> dict[str, Any]:
         """Rank correlation with the truth over connected cells: overall, and within ten tenths of each cost; of
         supernets the mean over them.
         """
@@ -178,8 +178,8 @@ class Harness:
         accuracies = 100.0 - self.bench.errors[connected]
         found: dict[str, Any] = {}
         for ranker in rankers:
-            seeds = range(supernets if of_a_supernet(ranker) else 1)
-            signals = [-self.scores(ranker, seed)[0][connected] for seed in seeds]
+            own = range(seeds_of(ranker, seeds) if of_a_supernet(ranker) else 1)
+            signals = [-self.scores(ranker, seed)[0][connected] for seed in own]
             overall = [spearman(signal, accuracies) for signal in signals]
             deciles = {
                 cost: np.mean(
@@ -191,8 +191,14 @@ class Harness:
         return found
 
 
+def seeds_of(method: str, wanted: int) -> int:
+    """How many of the seeds wanted a method has: those of its supernet."""
+    return min(wanted, SUPERNETS.get(method.rpartition(":")[2], wanted))
+
+
 def main() -> int:
     given = _arguments()
+    torch.set_num_threads(1)  # seconds are of one core
     table = load_table(given.data)
     if given.check_reference:
         return _check_reference(table)
@@ -203,7 +209,7 @@ def main() -> int:
     for seed in range(given.seeds):
         for cost in given.costs:
             for method in given.methods:
-                if of_a_supernet(method.rpartition(":")[2]) and seed >= given.supernets:
+                if seed >= seeds_of(method, given.seeds):
                     continue
                 rows = harness.result(method, cost, seed)["rows"]
                 found[cost].setdefault(method, {})[seed] = rows
@@ -221,14 +227,11 @@ def main() -> int:
         "settings": {
             "truth": TRUTH,
             "seeds": given.seeds,
-            "supernets": given.supernets,
             "evaluations": given.evaluations,
             "population": POPULATION,
             "training_is_forward_times": TRAINING,
         },
-        "correlations": harness.correlations(
-            [method for method in given.methods if method in RANKERS], min(given.supernets, given.seeds)
-        ),
+        "correlations": harness.correlations([method for method in given.methods if method in RANKERS], given.seeds),
         "costs": summaries,
         "processor_seconds_of_this_run": round(time.process_time() - start, 1),
     }
@@ -290,7 +293,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=_method, nargs="+", default=DEFAULT)
     parser.add_argument("--costs", nargs="+", default=list(COSTS), metavar="COLUMN")
     parser.add_argument("--seeds", type=_positive, default=10)
-    parser.add_argument("--supernets", type=_positive, default=2, help="seeds that have one; the others go without")
     parser.add_argument("--evaluations", type=_positive, default=2000, help="distinct cells that a search may ask for")
     parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     parser.add_argument("--out", type=Path, help="folder for the page, the JSON object and the picture")

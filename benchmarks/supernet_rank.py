@@ -1,7 +1,7 @@
 """How well a shared supernet ranks cells of NAS-Bench-201, beside counting multiply-adds, after so much training.
 
-    python -m benchmarks.supernet_rank --data FOLDER [--epochs 400 800 1600] [--seeds 0 1] [--sample 1000]
-        [--set lr=0.1 shrink=2 ...] [--channels 8] [--cells 5] [--cache build/search-quality]
+    python -m benchmarks.supernet_rank --data FOLDER [--epochs 240 480 960] [--seeds 0] [--sample 1000]
+        [--set lr=0.1 shrink=2 ...] [--channels 16] [--cells 5] [--cache build/search-quality]
 
 FOLDER holds ``nasbench201.csv.gz`` and ``cifar10_full_jpeg.npz``. Each supernet (epochs, seed) is trained on one core
 by the recipe of ``benchmarks.quality.supernet``, changed by ``--set``, and scores ``--sample`` connected cells, always
@@ -96,11 +96,11 @@ def _setting(text: str) -> tuple[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--epochs", type=int, nargs="+", default=[400, 800, 1600])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--epochs", type=int, nargs="+", default=[240, 480, 960])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--sample", type=int, default=1000, help="connected cells that are scored; 0: all")
     parser.add_argument("--set", type=_setting, nargs="+", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=5, help="of the whole stack")
     parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
