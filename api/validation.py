@@ -16,6 +16,7 @@ from api.imagesets import Images
 from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
+from nas_core.recipe import SupernetTraining
 from nas_core.search import SearchSpace
 from nas_core.settings import parse
 from nas_core.spaces import spaces
@@ -199,9 +200,22 @@ def _ground(
         got = dict(spec.space.settings)
         return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
     skeletons, faults = ranges.targets(spec, space, images)
+    faults += _too_small(spec, images)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
+
+
+def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
+    """Images that a supernet would shrink to nothing."""
+    evaluate = spec.algorithm.settings.get("evaluate")
+    if not isinstance(evaluate, dict) or "supernet_epochs" not in evaluate:
+        return
+    try:
+        parse(SupernetTraining, evaluate, "evaluate").shrunk_input(images.input)
+    except InvalidSettingsError as error:
+        got = evaluate.get("shrink")
+        yield Fault("Invalid setting", str(error), "/algorithm/evaluate/shrink", got, "less, for images of this size")
 
 
 def _unmet(

@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from nas_core.errors import InvalidSettingsError
 from nas_core.settings import settings
+
+SMALLEST_SIDE = 2
+"""Of images a supernet is trained on, pixels."""
 
 
 @settings
@@ -85,6 +89,17 @@ class SupernetTraining:
     """Validation images a candidate is scored on, the same ones for all; default: all of them."""
     share_features: bool = False
     """One feature per (source, op) for all targets instead of one per edge."""
+
+    def shrunk_input(self, input: tuple[int, int, int]) -> tuple[int, int, int]:
+        """What is left of images of ``input`` (C, H, W). Raises InvalidSettingsError where that is too little."""
+        channels, height, width = input
+        most = max(1, min(height, width) // SMALLEST_SIDE)
+        if self.shrink > most:
+            raise InvalidSettingsError(
+                f"evaluate.shrink: {self.shrink} leaves {height // self.shrink}x{width // self.shrink} pixels of "
+                f"{height}x{width}; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {most} or less"
+            )
+        return channels, height // self.shrink, width // self.shrink
 
 
 Estimation = ShortTraining | SupernetTraining

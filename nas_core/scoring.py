@@ -13,7 +13,7 @@ import torch
 
 from nas_core.architecture import Genotype
 from nas_core.data import Augmentation, first_drawn, shrunk
-from nas_core.errors import IncompatibleSpaceError, InvalidSettingsError
+from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
 from nas_core.search import Problem, Relaxable
@@ -22,9 +22,6 @@ from nas_core.supernet.weights import AveragedWeights, WeightLearner, make_super
 from nas_core.training import seed_of
 from nas_core.values import Value
 from nas_core.valuing import data_value
-
-SMALLEST_SIDE = 2
-"""Of images a supernet is trained on, pixels."""
 
 
 class Scorer(Protocol):
@@ -120,7 +117,7 @@ class OnSupernet:
         """Raises InvalidSettingsError for images that cannot be shrunk so far."""
         self.problem, self.estimation = problem, estimation
         self.epochs = min(estimation.supernet_epochs, problem.budget.epochs)
-        skeleton = replace(problem.skeleton, input=_shrunk_input(problem.skeleton.input, estimation.shrink))
+        skeleton = replace(problem.skeleton, input=estimation.shrunk_input(problem.skeleton.input))
         self.supernet = make_supernet(
             lambda: problem.space.supernet(skeleton, share_features=estimation.share_features),
             seed_of(problem.seed, "supernet"),
@@ -199,14 +196,3 @@ class OnSupernet:
         self.order.set_state(state["order"])
         self.paths.bit_generator.state = state["paths"]
         self.done = int(state["done"])
-
-
-def _shrunk_input(input: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
-    channels, height, width = input
-    if min(height, width) // factor < SMALLEST_SIDE:
-        raise InvalidSettingsError(
-            f"evaluate.shrink: {factor} leaves {height // factor}x{width // factor} pixels of {height}x{width}; at "
-            f"least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {max(1, min(height, width) // SMALLEST_SIDE)} or "
-            "less"
-        )
-    return channels, height // factor, width // factor

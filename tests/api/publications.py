@@ -23,6 +23,7 @@ class Short:
 @settings
 class Shared:
     supernet_epochs: Annotated[int, Ge(1)]
+    shrink: Annotated[int, Ge(1)] = 1
     lr: Annotated[float, Gt(0)] = 0.05
 
 

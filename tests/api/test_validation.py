@@ -125,6 +125,16 @@ def test_the_shape_of_a_job(
     assert expected in found.errors[0].expected
 
 
+def test_images_that_a_supernet_would_shrink_away(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    def asked(shrink: int) -> dict[str, Any]:
+        return changed(spec, algorithm={"name": "nsga2", "evaluate": {"supernet_epochs": 1, "shrink": shrink}})
+
+    found = refused(shared, asked(5))  # digits: 8 x 8
+    assert paths(found) == ["/algorithm/evaluate/shrink"]
+    assert "5 leaves 1x1 pixels of 8x8; at least 2x2 are needed: use 4 or less" in (found.detail or "")
+    assert shared.post("/v1/jobs", params={"dry_run": True}, json=asked(4)).status_code == 200
+
+
 def test_all_faults_are_told_at_once(shared: httpx.Client, spec: dict[str, Any]) -> None:
     found = refused(shared, changed(spec, seed=-1, budget={"evaluations": 0}, verify={"top": 0}))
     assert sorted(paths(found)) == ["/budget/evaluations", "/seed", "/verify/top"]
