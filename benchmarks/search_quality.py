@@ -12,8 +12,8 @@ FOLDER holds ``nasbench201.csv.gz``. A method is one of
   optuna-tpe; signals valid, e12, synflow, supernet-E.
 
 ``supernet-E`` is a shared supernet trained for E epochs on CIFAR-10's images, which FOLDER holds as well
-(``cifar10_full_jpeg.npz``). Seed n has its own supernet, and only the first seeds have one: three of the shortest
-training, one of the longest.
+(``cifar10_full_jpeg.npz``). Seed n has its own supernet, and only the first seeds have one: two of the shortest
+training, one of the others.
 
 Every method hands over twenty cells chosen by its signal and the cost; their true errors are looked up afterwards. One
 run of a search serves all smaller budgets. Rows are kept in the cache as they come; a run that was cut goes on where it
