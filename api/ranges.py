@@ -128,7 +128,8 @@ def _single(
             continue
         match entry.facts.get("source"):
             case "tabular":
-                yield from _listed(key, columns[key], bound, reference)
+                wrong = list(_fraction(key, entry, bound, None)) if objective.name in QUALITIES else []
+                yield from wrong or _listed(key, columns[key], bound, reference)
             case "data" | "measured" if "plugin" in entry.facts:
                 continue  # any number may be a value of a user's own
             case "data":
@@ -138,6 +139,8 @@ def _single(
                 if space is not None and resource is not None:
                     ranges = [exact_range(space, skeleton, *resource) for skeleton in skeletons]
                     yield from _counted(key, objective, ranges, bound, reference)
+                elif resource is None and "plugin" not in entry.facts:
+                    yield from _positive(key, bound, reference)
             case _:
                 yield from _positive(key, bound, reference)
 
@@ -298,7 +301,7 @@ def _listed(key: str, column: Column, bound: Bound | None, reference: float | No
 
 
 def _positive(key: str, bound: Bound | None, reference: float | None) -> Iterator[Fault]:
-    """Measured costs: time, energy, memory."""
+    """Costs that nothing is counted for here: time, energy, memory."""
     if bound is not None and bound.max is not None and bound.max <= 0:
         yield _bound(key, "max", bound.max, "is met by no network", "above 0")
     if reference is not None and reference <= 0:

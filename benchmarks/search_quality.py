@@ -61,7 +61,7 @@ from benchmarks.quality.statistics import by_decile, spearman
 from benchmarks.quality.supernet import SUPERNETS, SupernetSignal, of_a_supernet, plan
 from benchmarks.quality.zero_cost import SynflowSignal
 from benchmarks.rows import Row, RowFile
-from benchmarks.tight import Table, load_table
+from benchmarks.tight import Table, load_table, tight
 
 VERSION = 1
 """Of rows: raised when hand-over or methods change, so that no old row is taken for a new one."""
@@ -91,6 +91,7 @@ DEFAULT = [
 SLOW = {"optuna-tpe": 300}
 """Evaluations of searchers whose own time would eat up the rest."""
 NAME = "search-quality"
+COST_NAME = re.compile(r"_ms$|_mj$|^ms$|^flops_m$|^params_m$")
 LOWEST = 0.65
 
 
@@ -197,18 +198,25 @@ def seeds_of(method: str, wanted: int) -> int:
 
 
 def main() -> int:
-    given = _arguments()
+    parser = _parser()
+    given = parser.parse_args()
     torch.set_num_threads(1)  # seconds are of one core
-    table = load_table(given.data)
+    try:
+        table = load_table(given.data)
+        for cost in given.costs:
+            _check_cost(table, cost)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if given.check_reference:
         return _check_reference(table)
     start = time.process_time()
-    harness = Harness(table, given.costs, given.evaluations, given.cache, given.data)
-    found: dict[str, dict[str, dict[int, Sequence[Row]]]] = {cost: {} for cost in given.costs}
-    equal: dict[str, dict[str, dict[int, Row]]] = {cost: {} for cost in given.costs}
+    methods, costs = list(dict.fromkeys(given.methods)), list(dict.fromkeys(given.costs))
+    harness = Harness(table, costs, given.evaluations, given.cache, given.data)
+    found: dict[str, dict[str, dict[int, Sequence[Row]]]] = {cost: {} for cost in costs}
+    equal: dict[str, dict[str, dict[int, Row]]] = {cost: {} for cost in costs}
     for seed in range(given.seeds):
-        for cost in given.costs:
-            for method in given.methods:
+        for cost in costs:
+            for method in methods:
                 if seed >= seeds_of(method, given.seeds):
                     continue
                 rows = harness.result(method, cost, seed)["rows"]
@@ -218,9 +226,7 @@ def main() -> int:
                     equal[cost].setdefault(method, {})[seed] = row
                 print(json.dumps({"seed": seed, "cost": cost, "method": method, **_short(rows[-1])}), flush=True)
     results = report.Results(found, equal)
-    summaries = {
-        cost: {method: report.summary(results, cost, method) for method in given.methods} for cost in given.costs
-    }
+    summaries = {cost: {method: report.summary(results, cost, method) for method in methods} for cost in costs}
     document = {
         "benchmark": "search_quality",
         "commit": harness.commit,
@@ -231,7 +237,7 @@ def main() -> int:
             "population": POPULATION,
             "training_is_forward_times": TRAINING,
         },
-        "correlations": harness.correlations([method for method in given.methods if method in RANKERS], given.seeds),
+        "correlations": harness.correlations([method for method in methods if method in RANKERS], given.seeds),
         "costs": summaries,
         "processor_seconds_of_this_run": round(time.process_time() - start, 1),
     }
@@ -239,6 +245,14 @@ def main() -> int:
         _write(given.out, document)
     print(json.dumps(document))
     return 0
+
+
+def _check_cost(table: Table, cost: str) -> None:
+    """Raises ValueError for a column that is no cost, or lacks values."""
+    costs = [name for name in table.columns if COST_NAME.search(name)]
+    if cost not in costs:
+        raise ValueError(f"--costs: '{cost}' is no cost column of the table; these are: {', '.join(costs)}")
+    tight(table, TRUTH, cost)
 
 
 def _write(folder: Path, document: dict[str, Any]) -> None:
@@ -287,7 +301,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _arguments() -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--methods", type=_method, nargs="+", default=DEFAULT)
@@ -297,7 +311,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     parser.add_argument("--out", type=Path, help="folder for the page, the JSON object and the picture")
     parser.add_argument("--check-reference", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ def architecture_of(text: str, wanted: Wanted, space: str | None = None) -> Arch
             f"this is a genotype of space '{genotype.space}', not of '{space}'; "
             "leave the space out, or give another file"
         )
+    reduce = genotype.types.get("reduce")
+    if genotype.space == "darts" and reduce is not None and not reduce.reduction:
+        raise InvalidGenotypeError(
+            "cell 'reduce' is not marked as a reduction, so that nothing would be downsampled; "
+            'write "reduction": true in it'
+        )
     if "skeleton" not in document:
         return _checked(genotype, _skeleton(genotype.space, wanted))
     whole = Architecture.from_json(document)

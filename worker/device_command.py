@@ -8,6 +8,7 @@ import subprocess
 import sys
 from json import dumps, loads
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated, Any
 
 import typer
@@ -30,9 +31,20 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _widths(text: str) -> list[int]:
-    if not re.fullmatch(r"[0-9]{1,4}(,[0-9]{1,4})*", text):
+    if not re.fullmatch(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3})*", text):
         raise typer.BadParameter(f"channels such as 16 or 16,24 are wanted; got '{text}'")
     return [int(part) for part in text.split(",")]
+
+
+def _check_place(out: Path) -> None:
+    """Before anything is measured. Raises BadParameter."""
+    folder = out.absolute().parent
+    if out.is_dir():
+        raise typer.BadParameter(f"{out} is a folder; name a file in it", param_hint="--out")
+    if not folder.is_dir():
+        raise typer.BadParameter(f"there is no folder {folder}; make it, or name another file", param_hint="--out")
+    if not os.access(out if out.exists() else folder, os.W_OK):
+        raise typer.BadParameter(f"{out} cannot be written; name another file", param_hint="--out")
 
 
 def _counts(text: str) -> tuple[int, int]:
@@ -85,6 +97,8 @@ def profile(
     if not NAME_FORM.fullmatch(named):
         raise typer.BadParameter(NAME_RULE, param_hint="--name")
     train, held_out = _counts(networks)
+    if out is not None:
+        _check_place(out)
     document = _measured(
         {
             "space": space,
@@ -108,9 +122,16 @@ def profile(
         typer.echo(f"written to {out}; 'skyline devices add {out}' uploads it", err=True)
     else:
         from skyline.client import Client
+        from skyline.errors import ClientError
 
-        with Client(url, key) as client:
-            client.add_device(document)
+        try:
+            with Client(url, key) as client:
+                client.add_device(document)
+        except ClientError:
+            kept = Path(mkdtemp(prefix="skyline-")) / f"{named}.json"
+            kept.write_text(dumps(document, indent=1) + "\n", encoding="utf-8")
+            typer.echo(f"not uploaded; the profile is kept: 'skyline devices add {kept}' uploads it", err=True)
+            raise
         typer.echo(f"in a job: objectives: [error, {{name: latency_ms, device: {named}}}]", err=True)
     if json:
         emit(document)

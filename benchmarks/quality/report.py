@@ -141,7 +141,7 @@ def page(document: Mapping[str, Any], picture: str) -> str:
     parts = [
         "# Search quality on NAS-Bench-201\n",
         "Made by `python -m benchmarks.search_quality`; do not edit. [What is measured, and how](README.md).\n",
-        f"Commit `{document['commit']}`. Seeds 0 to {settings['seeds'] - 1}; medians, in brackets 95 % bootstrap "
+        f"Commit `{document['commit']}`. {settings['seeds']} seeds; medians, in brackets 95 % bootstrap "
         f"intervals. Searches of {settings['evaluations']} evaluations at most, populations of "
         f"{settings['population']}. True values are of `{settings['truth']}`.\n",
         f"![Tight hypervolume against multiply-adds spent]({picture})\n",
@@ -150,10 +150,7 @@ def page(document: Mapping[str, Any], picture: str) -> str:
         correlation_table(document["correlations"], costs),
     ]
     for cost, found in document["costs"].items():
-        parts += [
-            f"## `{cost}`\n",
-            markdown_table(found),
-            "By evaluations, medians:\n",
-            anytime_table(found),
-        ]
+        parts += [f"## `{cost}`\n", markdown_table(found)]
+        if any(":" in method for method in found):
+            parts += ["By evaluations, medians:\n", anytime_table(found)]
     return "\n".join(parts)

@@ -299,6 +299,7 @@ LOW, HIGH = (end([values(arch)["ms"] for arch in ARCHS]) for end in (min, max))
             "/algorithm/evaluate",
             "this job takes it from a table",
         ),
+        ({"constraints": {"error": {"max": 5}}}, "/constraints/error/max", "is no fraction; expected 0 to 1"),
         ({"constraints": {"ms": {"max": LOW - 0.1}}}, "/constraints/ms/max", f"lies below {LOW:.8g}, the least of the"),
         ({"constraints": {"ms": {"min": HIGH + 1}}}, "/constraints/ms/min", f"expected {LOW:.8g} to {HIGH:.8g}, as in"),
         ({"constraints": {"error": {"max": 0.01}}}, "/constraints/error/max", "the least of the table"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -198,6 +199,21 @@ def with_op(op: str) -> dict[str, Any]:
     return {**DARTS_V2, "normal": [[op, 0], *DARTS_V2["normal"][1:]]}
 
 
+def without_reduction() -> dict[str, Any]:
+    document = genotype_to_json(TND_NAS)
+    del document["types"]["reduce"]["reduction"]
+    return document
+
+
+def test_who_stops_reading_has_what_they_wanted(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as after "| head -c 10"
+    command = [sys.executable, "-m", "nas_core", "count", written(tmp_path, DARTS_V2)]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("document", "options", "words"),
     [
@@ -209,6 +225,7 @@ def with_op(op: str) -> dict[str, Any]:
         ({**DARTS_V2, "normal": [["skip_connect", 0]]}, [], "'normal' lists 1 ops; two for each node are needed"),
         ({**DARTS_V2, "normal_concat": [2, 9]}, [], r"concat \[2, 9\] must name distinct nodes of 2..5"),
         ({**genotype_to_json(TND_NAS), "space": "cubes"}, [], "unknown space 'cubes'; known: darts"),
+        (without_reduction(), [], "cell 'reduce' is not marked as a reduction"),
         ("|warp~0|", [], r"'\|warp~0\|' is no cell of NAS-Bench-201"),
         (
             "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",

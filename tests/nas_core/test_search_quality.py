@@ -391,6 +391,30 @@ def test_the_command_names_what_it_does_not_know(
     assert f"unknown method '{method}'; known: flops" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--costs", "nosuch"], "'nosuch' is no cost column of the table; these are: flops_m, ms"),
+        (["--costs", "c10_test_acc"], "'c10_test_acc' is no cost column"),
+        (["--data", "/no/such/folder"], "/no/such/folder/nasbench201.csv.gz"),
+    ],
+)
+def test_the_command_says_what_it_cannot_measure(
+    table: Table,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    write(table, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["search_quality", "--data", str(tmp_path), "--costs", COST, *arguments])
+    with pytest.raises(SystemExit) as end:
+        search_quality.main()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 # --- the real table -------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,20 @@ def test_a_profile_is_measured_and_written(tmp_path: Path) -> None:
     assert "skyline devices add" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_profile_that_cannot_be_uploaded_is_kept() -> None:
+    with socket.socket() as nobody:  # bound, never listening
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        small = ["profile", "--space", "nasbench201", "--cells", "5", "--channels", "2", "--input", "1x8x8"]
+        done = CliRunner().invoke(device, [*small, "--networks", "2,2", "--seconds", "0.01", "--url", url])
+    assert done.exit_code != 0
+    kept = re.search(r"skyline devices add (\S+\.json)", done.stderr)
+    assert kept is not None, done.output
+    assert DeviceProfile.from_json(Path(kept[1]).read_text(encoding="utf-8")).parts
+    shutil.rmtree(Path(kept[1]).parent)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -36,6 +53,9 @@ def test_a_profile_is_measured_and_written(tmp_path: Path) -> None:
         (["profile", "--space", "nasbench201", "--cells", "6"], "three equal stages and two reduction blocks"),
         (["profile", "--input", "32x32"], "channels, height and width such as 3x32x32"),
         (["profile", "--channels", "wide"], "channels such as 16 or 16,24"),
+        (["profile", "--channels", "0"], "channels such as 16 or 16,24"),
+        (["profile", "--out", "/no/such/folder/q.json"], "there is no folder /no/such/folder"),
+        (["profile", "--out", "/"], "/ is a folder"),
         (["profile", "--name", "a b"], "a name of 1 to 100 letters"),
         (["profile", "--device", "tpu"], "unknown device 'tpu'"),
         (["profile", "--networks", "3"], "numbers such as 24,40"),
