@@ -275,6 +275,10 @@ def test_bounds_hold_at_the_target_not_at_the_searched_skeleton(shared: httpx.Cl
         ({"constraints": {"error": {"max": 8}}}, "/constraints/error/max"),
         ({"constraints": {"error": {"min": -0.1}}}, "/constraints/error/min"),
         ({"constraints": {"latency_ms": {"max": 0}}}, "/constraints/latency_ms/max"),
+        (
+            {"objectives": ["error", "peak_memory_mb"], "constraints": {"peak_memory_mb": {"max": 0}}},
+            "/constraints/peak_memory_mb/max",
+        ),
         ({"reference_point": {"error": 0}}, "/reference_point/error"),
         ({"reference_point": {"error": 1.5}}, "/reference_point/error"),
         ({"reference_point": {"params": 10}}, "/reference_point/params"),
