@@ -261,6 +261,16 @@ def column_line(column: TableColumn) -> str:
     return f"{column.name}: {column.unit}, {column.low:.6g} to {column.high:.6g}, the {better} the better"
 
 
+def read_as(column: TableColumn) -> str | None:
+    """``acc: read as accuracy, 32 % to 92 %``; None for a column that says neither error nor accuracy."""
+    if column.says is None:
+        return None
+    unit = " %" if column.unit == "%" else ""
+    line = f"{column.name}: read as {column.says}, {column.low:.6g}{unit} to {column.high:.6g}{unit}"
+    other = f"; an accuracy is --column {column.name}:{column.unit}:max"
+    return line + (other if column.says == "error" else "")
+
+
 def trust(device: Device) -> str:
     """How well held-out networks were predicted, in a sentence."""
     said = []

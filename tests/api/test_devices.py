@@ -135,6 +135,9 @@ def test_the_list_is_paged_by_name(client: httpx.Client) -> None:
         ({"speed": 3}, "/speed", "unknown field 'speed'"),
         ({"power_w": -1.0}, "/power_w", "greater than 0"),
         ({"latency": {"scale": 0.0}}, "/latency/scale", "greater than 0"),
+        ({"latency": {"scale": 1e300}}, "/latency/scale", "less than or equal to 1000000"),
+        ({"energy": {"offset": 1e300}}, "/energy/offset", "less than or equal to 1000000000"),
+        ({"measured_at": "yesterday"}, "/measured_at", "an ISO 8601 time for 'measured_at', such as"),
         (
             {"latency_validation": [{**HELD, "n": 40, "tau": 2.0, "mape": 1.0}]},
             "/latency_validation/0/tau",
@@ -164,6 +167,9 @@ def test_rows_that_make_no_sense_are_all_named(client: httpx.Client) -> None:
     assert client.get("/v1/devices").json()["items"] == []
     document["parts"] = [{"op": "add", "inputs": 2, "outputs": 2, "size": [8, "x"], "ms": -1}]
     assert paths(problem(upload(client, document), 422)) == ["/parts/0/size/1", "/parts/0/ms"]
+    document["parts"] = [{"op": "add", "inputs": 2, "outputs": 2, "size": [8, 8], "ms": 1e300, "mj": 1e300}]
+    refused = problem(upload(client, document), 422)
+    assert paths(refused) == ["/parts/0/ms", "/parts/0/mj"], "their sum would be no number"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"name": NaN}', '{"name": "a", "name": "b"}'])
