@@ -171,7 +171,7 @@ def _missing(
         more = f" and {missing - NAMED} others" if missing > NAMED else ""
         raise _malformed(
             f"{len(found)} of {space.size()} architectures; without a row: {names}{more}",
-            "a row for each, or a partial table (--partial, or partial: true): then what has no row fails as a candidate",
+            "a row for each, or a partial table (--partial, or partial: true): what has no row fails as a candidate",
         )
     return missing
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from skyline.errors import InvalidSpecError
 
-
 BEGINNINGS = {"job": "'space: ...'", "profile": "'name: ...', 'device: ...', 'parts: ...'"}
 """What a file of each kind holds, for messages."""
 

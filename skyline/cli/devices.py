@@ -49,7 +49,7 @@ def add(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Upload a profile: one written by hand, or by 'skyline device profile --out FILE'. It replaces one of that name."""
+    """Upload a profile: one written by hand, or by 'skyline device profile --out FILE'. It replaces any before."""
     from skyline.cli.output import as_json, emit
     from skyline.client import Client
     from skyline.specs import load
@@ -57,7 +57,7 @@ def add(
     profile = load(file, "profile")
     asked = merged(context, json, url, key)
     with Client(asked.url, asked.key) as client:
-        before = _known(client, profile.get("name"))
+        before = None if asked.json else _known(client, profile.get("name"))
         answer = client.add_device(profile)
     if asked.json:
         emit(as_json(answer))
