@@ -102,6 +102,11 @@ def gate_lines(gate: Gate) -> list[str]:
         count = f"{len(gate.passing)} of {gate.members} networks of the {gate.kind} front"
         return [f"{count} hold {asked}", f"the best of them, by {gate.rule}: {short(gate.best)}"]
     lines = [f"none of {gate.members} networks of the {gate.kind} front holds {asked}"]
+    if not gate.members:
+        why = f"'skyline candidates {short(gate.job)}' lists what was tried"
+        if gate.nearest is not None:
+            why = "no network holds the job's own bounds"
+        lines = [f"the {gate.kind} front is empty ({why}), so nothing holds {asked}"]
     if gate.nearest is None:
         return lines
     lines.append(f"the nearest is {short(gate.nearest.id)}:")
