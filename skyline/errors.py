@@ -95,7 +95,8 @@ class ApiError(ClientError):
 
 def _told(error: FieldError, detail: str) -> bool:
     """Whether the detail names the place and what would do."""
-    return f"{_where(error)}: " in detail and error.expected in detail
+    named = any(f"{place}: " in detail for place in (_where(error), error.path))
+    return named and error.expected in detail
 
 
 def _where(error: FieldError) -> str:

@@ -273,7 +273,7 @@ def from_darts(data: Mapping[str, Any]) -> Genotype:
     node n + 2 with any number of ops. Raises InvalidGenotypeError with the path of the first fault.
     """
     by_node = any(_is_grouped(data.get(name)) for name in TYPES)
-    published: _ByNode | _Published = parse_json(_ByNode if by_node else _Published, data)
+    published = parse_json(_ByNode, data) if by_node else parse_json(_Published, data)
     types = {}
     for name in TYPES:
         listed, concat = getattr(published, name), getattr(published, f"{name}_concat")
