@@ -16,13 +16,13 @@ from sqlalchemy.orm import Session
 from api import examples, views
 from api.conditional import unchanged
 from api.deps import JobId, Reading
-from api.errors import Fault, refusal
+from api.errors import Fault, ProblemError, refusal
 from api.openapi import answers, problems
 from nas_core.objectives import objectives
 from skyline.schemas import Front, FrontObjective, JobSpec, ObjectiveSpec
 from skyline.schemas.answers import FrontKind
 from store import catalog, cursors, fronts, jobs, members, nearest
-from store.errors import InvalidCursorError, NotFoundError
+from store.errors import InvalidCursorError
 
 router = APIRouter(prefix="/v1/jobs", tags=["results"])
 
@@ -119,7 +119,8 @@ def _position(query: FrontQuery, newest: int) -> tuple[int, int]:
     if version is None:
         return newest, after
     if version > newest:
-        raise NotFoundError(f"version (newest: {newest}) of the {query.kind} front", str(version))
+        detail = f"the {query.kind} front has no version {version}; the newest is {newest}"
+        raise ProblemError(HTTPStatus.NOT_FOUND, "Not found", detail)
     return version, after
 
 

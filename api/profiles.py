@@ -6,8 +6,9 @@ SHA-256 of the profile. Workers never look a device's name up, and another profi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from api.errors import Fault, pointer, refusal
@@ -183,6 +184,7 @@ def uncovered(
     """
     if only is None and not isinstance(space, Laid):
         return  # a plug-in's own: each network is looked at when it is there
+    lacking: dict[str, list[Lack]] = {}
     for index, (profile, objective) in used.items():
         key, quantity = spec.objectives[index].effective_key, objective.reads()
         if quantity is None:
@@ -196,16 +198,51 @@ def uncovered(
             if space is not None and key not in spec.reference_point:
                 networks.append(Architecture(space.extreme(skeleton, "macs", True), skeleton))
             parts = parts.union(*map(parts_of, networks))
-        missing = [str(part) for part in profile.lacking(parts, quantity)]
-        if not missing:
-            continue
-        listed = "; ".join(missing[:LISTED_PARTS]) + ("; ..." if len(missing) > LISTED_PARTS else "")
-        detail = (
-            f"the profile of device '{profile.name}' has no {quantity} of {len(missing)} of {len(parts)} parts that "
-            f"networks of this job can have: {listed}; {_command(spec, skeletons)} measures all of them"
-        )
-        expected = "a device whose profile has every part of these networks"
-        yield Fault("Parts without a cost", detail, pointer(("objectives", index, "device")), profile.name, expected)
+        missing = profile.lacking(parts, quantity)
+        if missing:
+            lacking.setdefault(profile.name, []).append(Lack(index, quantity, missing, len(parts)))
+    for device, lacks in lacking.items():
+        yield from _uncovered(device, lacks, _command(spec, skeletons))
+
+
+@dataclass(frozen=True)
+class Lack:
+    """What an objective looks for in a profile and does not find."""
+
+    objective: int
+    """Its number in the job."""
+    quantity: str
+    missing: Sequence[Part]
+    parts: int
+    """That its networks can have."""
+
+
+def _uncovered(device: str, lacks: Sequence[Lack], command: str) -> Iterator[Fault]:
+    """One for each objective; the first has all rows, as they can be put into the profile's JSON."""
+    rows: dict[Part, dict[str, Any]] = {}
+    counts = {}
+    for lack in lacks:
+        counts[lack.quantity] = f"no {lack.quantity} of {len(lack.missing)} of {lack.parts}"
+        for part in lack.missing:
+            rows.setdefault(part, _row(part))[lack.quantity] = None
+    ordered = sorted(rows, key=str)
+    listed = "; ".join(map(str, ordered[:LISTED_PARTS])) + ("; ..." if len(ordered) > LISTED_PARTS else "")
+    detail = (
+        f"the profile of device '{device}' has {' and '.join(counts.values())} parts that networks of this job can "
+        f"have: {listed}; {command} measures all of them, or write them by hand: 'errors' has the rows"
+    )
+    written = ",\n".join(json.dumps(rows[part]) for part in ordered)
+    expected = f"a device whose profile has these parts, too, with numbers in place of null:\n[{written}]"
+    for lack in lacks:
+        place = pointer(("objectives", lack.objective, "device"))
+        yield Fault("Parts without a cost", detail, place, device, expected)
+        expected = "the same"
+
+
+def _row(part: Part) -> dict[str, Any]:
+    """As profiles have it, what is usual left out."""
+    usual = {field.name: field.default for field in fields(Part)}
+    return {name: value for name, value in asdict(part).items() if value != usual[name]}
 
 
 def _command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:

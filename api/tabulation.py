@@ -15,7 +15,7 @@ from nas_core.errors import NasCoreError
 from nas_core.search import SearchSpace
 from nas_core.settings import dump, form, parse
 from nas_core.spaces import spaces
-from nas_core.tables import MalformedTableError, read
+from nas_core.tables import Column, MalformedTableError, read
 from skyline.schemas import RegisteredTable, TableColumn, TableRegistration
 from store import models
 
@@ -66,7 +66,7 @@ def columns(wanted: Wanted) -> dict[str, Any]:
 
 def _fault(error: MalformedTableError, index: int) -> Fault:
     fault = error.faults[index]
-    detail = str(fault)
+    detail = f"csv: {fault}"
     if error.more and index == len(error.faults) - 1:
         detail += f"; and {error.more} more like these"
     return Fault(TITLE, detail, "/csv", f"{fault.place}: {fault.got}", fault.expected)
@@ -93,6 +93,9 @@ def _network(wanted: TableRegistration) -> tuple[SearchSpace, Skeleton]:
 
 def described(row: models.RegisteredTable) -> RegisteredTable:
     fields = {name: getattr(row, name) for name in RegisteredTable.model_fields if name != "columns"}
-    ends = [row.ends[column["name"]] for column in row.columns]
-    listed = [TableColumn(**column, low=low, high=high) for column, (low, high) in zip(row.columns, ends, strict=True)]
-    return RegisteredTable(**fields, columns=listed)
+    return RegisteredTable(**fields, columns=[_column(column, *row.ends[column["name"]]) for column in row.columns])
+
+
+def _column(about: Mapping[str, Any], low: float, high: float) -> TableColumn:
+    says = Column(about["unit"], about["direction"], low, high).says
+    return TableColumn(**about, low=low, high=high, says=says)

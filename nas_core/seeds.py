@@ -12,7 +12,8 @@ from nas_core.spaces.nasbench201 import from_arch
 
 FORMS = (
     'a genotype {"space": ..., "types": {...}}, an architecture {"genotype": ..., "skeleton": ...}, '
-    'the form of DARTS {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., ...} or '
+    'the form of DARTS {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": [...], "reduce": ..., ...} (two ops for '
+    "each node, or a list of them for each node) or "
     'of NAS-Bench-201 {"arch": "|nor_conv_3x3~0|+|...|+|...|"}'
 )
 """In words, for messages."""

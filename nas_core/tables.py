@@ -53,13 +53,20 @@ class Column:
     low: float
     high: float
 
+    @property
+    def says(self) -> Literal["error", "accuracy"] | None:
+        """What jobs can take from it; None where its unit or its numbers are no error's or accuracy's."""
+        whole = SHARES.get(self.unit)
+        if whole is None or not 0 <= self.low <= self.high <= whole:
+            return None
+        return "accuracy" if self.direction == "maximize" else "error"
+
     def quality(self, name: str) -> Column:
         """The ``error`` or ``accuracy``, as a fraction, that this column says: what is maximised is an accuracy.
 
         Raises TableError for a column that says neither.
         """
-        whole = SHARES.get(self.unit)
-        if whole is None or not 0 <= self.low <= self.high <= whole:
+        if self.says is None:
             wanted = " or ".join(f"in '{unit}' from 0 to {most:g}" for unit, most in SHARES.items())
             raise TableError(
                 f"an {name} is taken from a column {wanted}; this one is in '{self.unit}', from {self.low:g} to "
@@ -71,8 +78,7 @@ class Column:
     def share(self, quality: str, number: float) -> float:
         """A number of this column as the fraction ``error`` or ``accuracy``."""
         whole = SHARES[self.unit]
-        says = "accuracy" if self.direction == "maximize" else "error"
-        return number / whole if says == quality else (whole - number) / whole
+        return number / whole if self.says == quality else (whole - number) / whole
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -165,7 +171,7 @@ def _missing(
         more = f" and {missing - NAMED} others" if missing > NAMED else ""
         raise _malformed(
             f"{len(found)} of {space.size()} architectures; without a row: {names}{more}",
-            "a row for each, or 'partial': then what has no row fails as a candidate",
+            "a row for each, or a partial table (--partial, or partial: true): what has no row fails as a candidate",
         )
     return missing
 

@@ -688,7 +688,8 @@ def _table_text(path: Path) -> str:
         content = path.read_bytes()
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
-        raise InvalidSpecError(str(path), str(error), "table") from error
+        why = getattr(error, "strerror", None) or error
+        raise InvalidSpecError(str(path), f"it cannot be read: {why}", "table") from error
     except UnicodeDecodeError as error:
         raise InvalidSpecError(str(path), f"byte {error.start} is not UTF-8", "table") from error
 

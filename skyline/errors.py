@@ -88,8 +88,15 @@ class ApiError(ClientError):
     def __init__(self, problem: Problem) -> None:
         self.problem, self.status = problem, problem.status
         lines = [f"{problem.title} ({problem.status}): {problem.detail}"]
-        lines += [f"  {_where(error)}: {error.expected} (got {error.got!r})" for error in problem.errors]
+        untold = [error for error in problem.errors if not _told(error, problem.detail)]
+        lines += [f"  {_where(error)}: {error.expected} (got {error.got!r})" for error in untold]
         super().__init__("\n".join(lines))
+
+
+def _told(error: FieldError, detail: str) -> bool:
+    """Whether the detail names the place and what would do."""
+    named = any(f"{place}: " in detail for place in (_where(error), error.path))
+    return named and error.expected in detail
 
 
 def _where(error: FieldError) -> str:

@@ -11,24 +11,28 @@ from typing import Any
 
 from skyline.errors import InvalidSpecError
 
+BEGINNINGS = {"job": "'space: ...'", "profile": "'name: ...', 'device: ...', 'parts: ...'"}
+"""What a file of each kind holds, for messages."""
 
-def load(source: str | Path) -> dict[str, Any]:
-    """The job in a file, ``-`` for standard input; JSON is YAML too. Raises InvalidSpecError."""
+
+def load(source: str | Path, what: str = "job") -> dict[str, Any]:
+    """The ``what`` in a file, ``-`` for standard input; JSON is YAML too. Raises InvalidSpecError."""
     name = "standard input" if str(source) == "-" else str(source)
     try:
         text = sys.stdin.read() if str(source) == "-" else Path(source).read_text(encoding="utf-8")
     except OSError as error:
-        raise InvalidSpecError(name, f"it cannot be read: {error.strerror or error}") from error
+        raise InvalidSpecError(name, f"it cannot be read: {error.strerror or error}", what) from error
     except UnicodeDecodeError as error:
-        raise InvalidSpecError(name, "it is not UTF-8 text") from error
-    return parse(text, name)
+        raise InvalidSpecError(name, "it is not UTF-8 text", what) from error
+    return parse(text, name, what)
 
 
-def parse(text: str, name: str) -> dict[str, Any]:
-    """The job in a text; ``name`` stands for it in messages. Raises InvalidSpecError."""
-    document = _yaml(text, name)
+def parse(text: str, name: str, what: str = "job") -> dict[str, Any]:
+    """The ``what`` in a text; ``name`` stands for it in messages. Raises InvalidSpecError."""
+    document = _yaml(text, name, what)
     if not isinstance(document, dict):
-        raise InvalidSpecError(name, f"it holds a {type(document).__name__}; a mapping such as 'space: ...' is needed")
+        holds = "it is empty" if document is None else f"it holds a {type(document).__name__}"
+        raise InvalidSpecError(name, f"{holds}; a mapping such as {BEGINNINGS[what]} is needed", what)
     return {str(key): value for key, value in document.items()}
 
 
@@ -65,7 +69,7 @@ def _step(place: Any, part: str, setting: str, where: str, default: Any) -> Any:
     return place.setdefault(part, default)
 
 
-def _yaml(text: str, name: str) -> Any:
+def _yaml(text: str, name: str, what: str = "job") -> Any:
     import yaml
 
     try:
@@ -73,7 +77,7 @@ def _yaml(text: str, name: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise InvalidSpecError(name, f"{line}{getattr(error, 'problem', None) or error}") from error
+        raise InvalidSpecError(name, f"{line}{getattr(error, 'problem', None) or error}", what) from error
 
 
 def _loader() -> Any:

@@ -26,7 +26,7 @@ Tables = Mapping[str, Table]
 
 def tables_of(spec: JobSpec) -> Tables:
     """Raises TableGoneError where one is not there any more, or another than the job was posted for."""
-    document = {"objectives": [objective.model_dump() for objective in spec.objectives]}
+    document = _document(spec)
     if not tables.wanted(document):
         return {}
     with reading(settings().outage_seconds) as session:
@@ -45,6 +45,23 @@ def tables_of(spec: JobSpec) -> Tables:
             )
             for row in rows
         }
+
+
+def gaps(session: Session, spec: JobSpec) -> list[str]:
+    """Of each table of the job that lacks rows, in words: how many it has, and what evaluates just those.
+
+    Raises TableGoneError.
+    """
+    return [
+        f"table '{row.name}' has a row for {row.rows} of the {row.rows + row.missing} architectures of its space; "
+        "algorithm 'given' with those as seed_genotypes evaluates just them"
+        for row in tables.read(session, _document(spec))
+        if row.missing
+    ]
+
+
+def _document(spec: JobSpec) -> dict[str, Any]:
+    return {"objectives": [objective.model_dump() for objective in spec.objectives]}
 
 
 def front_of(rows: Sequence[candidates.Row], axes: Axes) -> list[candidates.Row]:

@@ -21,7 +21,7 @@ from store.settings import settings
 from worker.assembly import Plan, plan_of, reference_point
 from worker.attempt import Attempt
 from worker.control import Stopped
-from worker.lookup import front_of, settle, tables_of
+from worker.lookup import front_of, gaps, settle, tables_of
 from worker.recorder import SEARCH_SHARE, SearchRecorder, numbers
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,8 @@ def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]
         found = [Scored(row.hash, row.target, numbers(row.values), row) for row in worked]
         if not found:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
-            raise NasCoreError(f"no candidate could be evaluated; the first failed with: {why}")
+            told = "; ".join([f"the first failed with: {why}", *gaps(session, attempt.spec)])
+            raise NasCoreError(f"no candidate could be evaluated; {told}")
         top = attempt.spec.verify.top
         if axes.learnt:
             chosen = choose(found, axes, reference, top)

@@ -255,19 +255,46 @@ class _Published:
     reduce_concat: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _ByNode:
+    """The same with the ops of each node in a list of their own."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    normal: tuple[tuple[tuple[str, int], ...], ...]
+    normal_concat: tuple[int, ...]
+    reduce: tuple[tuple[tuple[str, int], ...], ...]
+    reduce_concat: tuple[int, ...]
+
+
 def from_darts(data: Mapping[str, Any]) -> Genotype:
     """The usual DARTS form: ``{"normal": [[op, source], ...], "normal_concat": [...], "reduce": ..., ...}``.
 
-    The flat list is read in pairs: pair n feeds node n + 2. Raises InvalidGenotypeError with the path of the first
-    fault.
+    The flat list is read in pairs: pair n feeds node n + 2. In groups, ``[[[op, source], ...], ...]``, group n feeds
+    node n + 2 with any number of ops. Raises InvalidGenotypeError with the path of the first fault.
     """
-    published = parse_json(_Published, data)
+    by_node = any(_is_grouped(data.get(name)) for name in TYPES)
+    published = parse_json(_ByNode, data) if by_node else parse_json(_Published, data)
     types = {}
     for name in TYPES:
-        pairs, concat = getattr(published, name), getattr(published, f"{name}_concat")
-        if not pairs or len(pairs) % FAN_IN:
-            raise InvalidGenotypeError(f"'{name}' lists {len(pairs)} ops; two for each node are needed")
-        edges = [Edge(INPUTS + n // FAN_IN, source, op) for n, (op, source) in enumerate(pairs)]
-        types[name] = CellType(tuple(edges), INPUTS, len(pairs) // FAN_IN, name == "reduce", "concat", concat)
+        listed, concat = getattr(published, name), getattr(published, f"{name}_concat")
+        groups = listed if by_node else _pairs(listed, name)
+        edges = [Edge(INPUTS + n, source, op) for n, group in enumerate(groups) for op, source in group]
+        types[name] = CellType(tuple(edges), INPUTS, len(groups), name == "reduce", "concat", concat)
         types[name].check(name)
     return Genotype("darts", types)
+
+
+def _is_grouped(listed: Any) -> bool:
+    """Whether any item is a list of ops, not an op."""
+    lists = [item for item in listed if isinstance(item, list | tuple)] if isinstance(listed, list | tuple) else []
+    return any(not item or isinstance(item[0], list | tuple) for item in lists)
+
+
+def _pairs(ops: Sequence[tuple[str, int]], name: str) -> list[Sequence[tuple[str, int]]]:
+    """Raises InvalidGenotypeError."""
+    if not ops or len(ops) % FAN_IN:
+        raise InvalidGenotypeError(
+            f"'{name}' lists {len(ops)} ops; two for each node are needed, or a list for each node: "
+            "[[[op, source], ...], ...]"
+        )
+    return [ops[start : start + FAN_IN] for start in range(0, len(ops), FAN_IN)]

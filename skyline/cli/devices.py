@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skyline.cli.options import Asked, Json, Key, Url, merged
+
+if TYPE_CHECKING:
+    from skyline.client import Client
+    from skyline.schemas import Device
 
 devices = typer.Typer(invoke_without_command=True)
 
@@ -45,22 +49,31 @@ def add(
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Upload a profile: one written by hand, or by 'skyline device profile --out FILE'."""
+    """Upload a profile: one written by hand, or by 'skyline device profile --out FILE'. It replaces any before."""
     from skyline.cli.output import as_json, emit
     from skyline.client import Client
     from skyline.specs import load
 
-    profile = load(file)
+    profile = load(file, "profile")
     asked = merged(context, json, url, key)
     with Client(asked.url, asked.key) as client:
+        before = None if asked.json else _known(client, profile.get("name"))
         answer = client.add_device(profile)
     if asked.json:
         emit(as_json(answer))
         return
     from skyline.cli.tables import trust
 
+    if before is not None and before.sha256 != answer.sha256:
+        was = f"{before.sha256[:12]}, {before.device}"
+        typer.echo(f"replaced the profile of '{answer.name}' ({was}); jobs that were posted with it go on with it")
     typer.echo(f"device {answer.name}: {answer.parts} parts; {trust(answer)}")
     typer.echo(f"in a job: objectives: [error, {{name: {answer.predicts[0]}, device: {answer.name}}}]")
+
+
+def _known(client: Client, name: Any) -> Device | None:
+    """The device that has the name already."""
+    return next((one for one in client.devices(limit=200) if one.name == name), None)
 
 
 @devices.command()

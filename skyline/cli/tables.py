@@ -102,6 +102,11 @@ def gate_lines(gate: Gate) -> list[str]:
         count = f"{len(gate.passing)} of {gate.members} networks of the {gate.kind} front"
         return [f"{count} hold {asked}", f"the best of them, by {gate.rule}: {short(gate.best)}"]
     lines = [f"none of {gate.members} networks of the {gate.kind} front holds {asked}"]
+    if not gate.members:
+        why = f"'skyline candidates {short(gate.job)}' lists what was tried"
+        if gate.nearest is not None:
+            why = "no network holds the job's own bounds"
+        lines = [f"the {gate.kind} front is empty ({why}), so nothing holds {asked}"]
     if gate.nearest is None:
         return lines
     lines.append(f"the nearest is {short(gate.nearest.id)}:")
@@ -259,6 +264,16 @@ def column_line(column: TableColumn) -> str:
     """``raspi4_ms: ms, 3.2 to 98, the less the better``."""
     better = "less" if column.direction == "minimize" else "more"
     return f"{column.name}: {column.unit}, {column.low:.6g} to {column.high:.6g}, the {better} the better"
+
+
+def read_as(column: TableColumn) -> str | None:
+    """``acc: read as accuracy, 32 % to 92 %``; None for a column that says neither error nor accuracy."""
+    if column.says is None:
+        return None
+    unit = " %" if column.unit == "%" else ""
+    line = f"{column.name}: read as {column.says}, {column.low:.6g}{unit} to {column.high:.6g}{unit}"
+    other = f"; an accuracy is --column {column.name}:{column.unit}:max"
+    return line + (other if column.says == "error" else "")
 
 
 def trust(device: Device) -> str:

@@ -82,7 +82,7 @@ def add(
             space={"name": space, **parsed(settings or [])},
             input=_input(input),
             classes=classes,
-            columns=dict(_column(text) for text in column),
+            columns=_columns(column),
             key=architecture,
             partial=partial,
             description=description,
@@ -90,10 +90,13 @@ def add(
     if asked.json:
         emit(as_json(answer))
         return
-    from skyline.cli.tables import rows_line
+    from skyline.cli.tables import read_as, rows_line
 
     left_out = f"; {answer.left_out:,} rows outside the space are left out" if answer.left_out else ""
-    typer.echo(f"table {answer.name}: {rows_line(answer)} architectures, {len(answer.columns)} columns{left_out}")
+    count = "1 column" if len(answer.columns) == 1 else f"{len(answer.columns)} columns"
+    typer.echo(f"table {answer.name}: {rows_line(answer)} architectures, {count}{left_out}")
+    for one in filter(None, map(read_as, answer.columns)):
+        typer.echo(one)
     typer.echo(f"in a job: objectives: [{{name: error, table: {answer.name}, column: ...}}, ...]")
 
 
@@ -135,6 +138,20 @@ def _input(text: str) -> list[int]:
     if len(sizes) != 3 or not all(size.strip().isdecimal() for size in sizes):
         raise typer.BadParameter(f"'{text}' is no shape of images; write it as --input 3x32x32")
     return [int(size) for size in sizes]
+
+
+def _columns(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """By name. Raises typer.BadParameter."""
+    found: dict[str, dict[str, Any]] = {}
+    written: dict[str, str] = {}
+    for text in texts:
+        name, about = _column(text)
+        if name in found:
+            raise typer.BadParameter(
+                f"column '{name}' is named twice, '{written[name]}' and '{text}'; keep one of them"
+            )
+        found[name], written[name] = about, text
+    return found
 
 
 def _column(text: str) -> tuple[str, dict[str, Any]]:

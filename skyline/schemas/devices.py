@@ -29,10 +29,22 @@ def _few(rows: list[Any]) -> list[Any]:
     return rows
 
 
+def _moment(text: str) -> str:
+    """Kept as it came: a profile's SHA-256 is of its text."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("an ISO 8601 time for 'measured_at', such as 2026-01-31T14:05:00Z") from None
+    return text
+
+
+MOST_COST = 1e9
+MOST_SCALE = 1e6
 DeviceName = Annotated[OwnName, AfterValidator(_another)]
 Channels = Annotated[int, Field(ge=1, le=1_000_000)]
 Pixels = Annotated[int, Field(ge=1, le=100_000)]
-Cost = Annotated[float, Field(ge=0)]
+Cost = Annotated[float, Field(ge=0, le=MOST_COST)]
+"""Any network's sum of them, scaled, is far from the largest float."""
 
 
 class ProfileRow(BaseModel):
@@ -79,7 +91,7 @@ class ProfileCalibration(BaseModel):
 
     model_config = STRICT
 
-    scale: Annotated[float, Field(gt=0)] = 1.0
+    scale: Annotated[float, Field(gt=0, le=MOST_SCALE)] = 1.0
     offset: Cost = 0.0
     n: Annotated[int, Field(ge=0)] = 0
     """Whole networks it was fitted on, none of which is held out."""
@@ -124,7 +136,8 @@ class DeviceProfile(BaseModel):
     energy: ProfileCalibration | None = None
     latency_validation: Annotated[list[ProfileValidation], Field(max_length=100)] = []
     energy_validation: Annotated[list[ProfileValidation], Field(max_length=100)] = []
-    measured_at: Annotated[str, Field(max_length=100)] | None = None
+    measured_at: Annotated[str, Field(max_length=100), AfterValidator(_moment)] | None = None
+    """In ISO 8601."""
     notes: Annotated[str, Field(max_length=1000)] = ""
 
 

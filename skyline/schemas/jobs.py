@@ -153,7 +153,7 @@ class Bound(BaseModel):
         if self.min is None and self.max is None:
             raise ValueError("a bound needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} lies above max {self.max}")
+            raise ValueError(f"a min of at most the max, {self.max:.12g}; {self.min:.12g} lies above it")
         return self
 
 

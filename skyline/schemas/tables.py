@@ -56,6 +56,8 @@ class TableColumn(Answer):
     """The least number of the column."""
     high: float
     """The largest."""
+    says: Literal["error", "accuracy"] | None
+    """What jobs can take from it: of a column in `%` or `fraction` the error, or the accuracy where more is better."""
 
 
 class RegisteredTable(Answer):

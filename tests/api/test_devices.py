@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from nas_core.parts import parts_on
 from nas_core.profiles import DeviceProfile
 from nas_core.spaces import spaces
-from skyline.schemas import Catalog, Device, DeviceWithProfile
+from skyline.schemas import Catalog, Device, DeviceWithProfile, Problem
 from store import devices
 from store.session import reading
 from tests.api.conftest import publish
@@ -135,6 +136,9 @@ def test_the_list_is_paged_by_name(client: httpx.Client) -> None:
         ({"speed": 3}, "/speed", "unknown field 'speed'"),
         ({"power_w": -1.0}, "/power_w", "greater than 0"),
         ({"latency": {"scale": 0.0}}, "/latency/scale", "greater than 0"),
+        ({"latency": {"scale": 1e300}}, "/latency/scale", "less than or equal to 1000000"),
+        ({"energy": {"offset": 1e300}}, "/energy/offset", "less than or equal to 1000000000"),
+        ({"measured_at": "yesterday"}, "/measured_at", "an ISO 8601 time for 'measured_at', such as"),
         (
             {"latency_validation": [{**HELD, "n": 40, "tau": 2.0, "mape": 1.0}]},
             "/latency_validation/0/tau",
@@ -164,6 +168,9 @@ def test_rows_that_make_no_sense_are_all_named(client: httpx.Client) -> None:
     assert client.get("/v1/devices").json()["items"] == []
     document["parts"] = [{"op": "add", "inputs": 2, "outputs": 2, "size": [8, "x"], "ms": -1}]
     assert paths(problem(upload(client, document), 422)) == ["/parts/0/size/1", "/parts/0/ms"]
+    document["parts"] = [{"op": "add", "inputs": 2, "outputs": 2, "size": [8, 8], "ms": 1e300, "mj": 1e300}]
+    refused = problem(upload(client, document), 422)
+    assert paths(refused) == ["/parts/0/ms", "/parts/0/mj"], "their sum would be no number"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"name": NaN}', '{"name": "a", "name": "b"}'])
@@ -220,11 +227,38 @@ def test_a_job_whose_parts_are_not_covered_is_refused_with_their_names(
     assert "sep_conv_3x3 8 to 8 channels at 8x8" in refused.detail
     command = "skyline device profile --space darts --cells 5 --channels 8 --input 1x8x8 --classes 10"
     assert command in refused.detail
+    rows = missing_rows(refused)
+    assert all(row.pop("ms", 0) is None and row["op"] == "sep_conv_3x3" for row in rows) and len(rows) == 5
+    mended = profile("half", without="sep_conv_3x3")
+    mended["parts"] += [{**row, "ms": 0.01} for row in rows]
+    assert upload(client, mended).status_code == 200
+    assert client.post("/v1/jobs", json=job(spec, {"name": "latency_ms", "device": "half"})).status_code == 201
 
     upload(client, profile("whole"))
     wide = job(spec, {"name": "latency_ms", "device": "whole"}, target={"channels": [8, 12]})
     refused = problem(client.post("/v1/jobs", json=wide), 422)
     assert "12 channels" in refused.detail and "--channels 8,12" in refused.detail
+
+
+def missing_rows(refused: Problem) -> list[dict[str, Any]]:
+    """What a profile lacks, as the first error has it."""
+    text = refused.errors[0].expected
+    rows: list[dict[str, Any]] = json.loads(text[text.index("[") :])
+    return rows
+
+
+def test_parts_without_time_and_energy_are_told_once(client: httpx.Client, spec: dict[str, Any]) -> None:
+    document = profile("half", mj=0.2, without="sep_conv_3x3")
+    document["parts"][0] |= {"mj": None}
+    upload(client, document)
+    both = [{"name": name, "device": "half"} for name in ("latency_ms", "energy_mj")]
+    refused = problem(client.post("/v1/jobs", json=job(spec, *both)), 422)
+    assert paths(refused) == ["/objectives/1/device", "/objectives/2/device"]
+    assert "has no ms of 5 of 48 and no mj of 6 of 48 parts" in refused.detail
+    assert refused.detail.count("'skyline device profile") == 1
+    rows = missing_rows(refused)
+    assert sorted(len({"ms", "mj"} & set(row)) for row in rows) == [1, 2, 2, 2, 2, 2]
+    assert refused.errors[1].expected == "the same"
 
 
 def test_networks_that_are_given_need_only_their_own_parts(client: httpx.Client, spec: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def asking(service: Service, server: str) -> Iterator[httpx.Client]:
 def taken_or_refused(asking: httpx.Client, path: str, **query: Any) -> None:
     response = asking.get(path, params=query)
     if response.status_code == 404:
-        assert "no version (newest: 1)" in problem(response, 404).detail
+        assert "the newest is 1" in problem(response, 404).detail
     elif response.status_code != 200:
         assert problem(response, 422).errors or "is not one of this list" in response.text
 

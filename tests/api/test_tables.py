@@ -91,7 +91,15 @@ def test_from_registration_to_deletion(service: httpx.Client) -> None:
     assert (found.rows, found.left_out, found.missing) == (len(ARCHS), 0, 0)
     costs = [values(arch)["ms"] for arch in ARCHS]
     last = found.columns[-1].model_dump()
-    assert last == {"name": "ms", "unit": "ms", "direction": "minimize", "low": min(costs), "high": max(costs)}
+    assert last == {
+        "name": "ms",
+        "unit": "ms",
+        "direction": "minimize",
+        "low": min(costs),
+        "high": max(costs),
+        "says": None,
+    }
+    assert [column.says for column in found.columns] == ["accuracy", "accuracy", None]
     assert service.get("/v1/tables/made").json() == made.json()
     assert service.get("/v1/tables").json() == {"items": [made.json()], "next": None}
 

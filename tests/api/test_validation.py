@@ -108,7 +108,11 @@ def test_settings_are_held_against_the_published_form(
         ],
         ({"constraints": {"macs": {"max": 1}}}, "/constraints/macs", "constraints names 'macs', which is no objective"),
         ({"constraints": {"params": {}}}, "/constraints/params", "min, max or both"),
-        ({"constraints": {"params": {"min": 2, "max": 1}}}, "/constraints/params", "above max"),
+        (
+            {"constraints": {"params": {"min": 5e5, "max": 4e5}}},
+            "/constraints/params",
+            "at most the max, 400000; 500000 lies",
+        ),
         ({"space": {"cells": 3}}, "/space/name", "a value: it is required"),
         ({"space": "darts"}, "/space", "a valid dictionary"),
         ({"target": {"channels": [8, 1]}}, "/target/channels/1", "greater than or equal to 2"),

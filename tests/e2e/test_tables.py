@@ -125,6 +125,17 @@ def test_a_cell_without_a_row_is_a_failed_candidate(client: Client) -> None:
     assert {arch(one) for one in client.front(ended.id, kind="final").members} <= set(ARCHS[::2])
 
 
+def test_a_search_that_hits_no_row_says_how_many_there_are(client: Client) -> None:
+    client.add_table("two", text(ARCHS[:2]), space=SPACE, input=INPUT, classes=CLASSES, columns=COLUMNS, partial=True)
+    objectives = [{**one, "table": "two"} for one in job()["objectives"]]
+    made = client.submit(job(objectives=objectives, algorithm={"name": "random"}, budget={"evaluations": 2}))
+    ended = client.wait(made.id, timeout=SECONDS)
+    assert ended.status == "failed" and ended.reason is not None
+    assert "no candidate could be evaluated; the first failed with: table 'two' has no row for |" in ended.reason
+    assert f"table 'two' has a row for 2 of the {len(ARCHS)} architectures of its space" in ended.reason
+    assert "algorithm 'given' with those as seed_genotypes evaluates just them" in ended.reason
+
+
 def test_counts_and_measurements_stand_beside_looked_up_values(client: Client) -> None:
     measured = {"name": "latency_ms", "seconds": 0.05}
     ended = run(client, objectives=[*job()["objectives"], "params", measured], budget={"evaluations": 10})

@@ -55,6 +55,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err
 
 
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "counting.md"
+EXAMPLES = re.findall(r"```json\n(.*?)```", HOWTO.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("document", EXAMPLES)
+def test_examples_of_the_page_are_counted_and_built(
+    document: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = counted(capsys, written(tmp_path, document), "--cells", "5", "--channels", "4", "--check")
+    assert found["built"] == {"params": found["params"], "macs": found["macs"]}
+
+
 @pytest.mark.parametrize("network", SETTINGS)
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_genotypes_count_as_published(

@@ -79,6 +79,30 @@ def test_published_form_is_read() -> None:
         from_darts({**DARTS_V2, "normal": DARTS_V2["normal"][:3]})
 
 
+def test_published_form_by_node_takes_any_number_of_ops_and_any_concat() -> None:
+    def grouped(name: str) -> list[list[list[object]]]:
+        return [DARTS_V2[name][start : start + 2] for start in range(0, 8, 2)]
+
+    document = {**DARTS_V2, "normal": grouped("normal"), "reduce": grouped("reduce")}
+    assert from_darts(document) == from_darts(DARTS_V2)
+    normal = [[["sep_conv_3x3", 0], ["skip_connect", 0], ["dil_conv_3x3", 1]], [["max_pool_3x3", 2]]]
+    found = from_darts({**document, "normal": normal, "normal_concat": [3]})
+    cell = found.types["normal"]
+    assert (cell.nodes, cell.concat) == (2, (3,))
+    assert cell.into(2) == (Edge(2, 0, "sep_conv_3x3"), Edge(2, 0, "skip_connect"), Edge(2, 1, "dil_conv_3x3"))
+    assert cell.into(3) == (Edge(3, 2, "max_pool_3x3"),)
+    assert found.types["reduce"] == from_darts(DARTS_V2).types["reduce"]
+    for wrong, message in (
+        ({"normal": [*normal, []]}, "node 4 has no input"),
+        ({"normal": [*normal, ["skip_connect", 0]]}, "/normal/2/0: Input should be a valid"),
+        ({"reduce": DARTS_V2["reduce"]}, "/reduce/0/0: Input should be a valid"),
+        ({"normal": [[["skip_connect", 2]]]}, "edge 2->2 runs backwards"),
+        ({"normal": [[["skip_connect", "0"]]]}, "/normal/0/0/1: Input should be a valid integer"),
+    ):
+        with pytest.raises(InvalidGenotypeError, match=message):
+            from_darts({**document, **wrong})
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -502,7 +502,9 @@ def test_gate_without_a_network_is_exit_4_with_the_nearest(jobs: Script) -> None
     assert "  params<9: it has no value\n" in run(jobs, "gate", "last", "-r", "params<9").stdout
     jobs.on("GET", f"{JOB}/front", Reply(front()))
     empty = run(jobs, "gate", "last", "-r", "params<9")
-    assert (empty.exit_code, empty.stdout) == (4, "none of 0 networks of the final front holds params<9\n")
+    tried = f"'skyline candidates {JOB_ID[:8]}' lists what was tried"
+    assert empty.exit_code == 4
+    assert empty.stdout == f"the final front is empty ({tried}), so nothing holds params<9\n"
 
 
 def test_gate_as_json_is_the_verdict_whatever_it_is(jobs: Script) -> None:
@@ -812,6 +814,7 @@ def test_devices_as_a_table_and_as_json(script: Script) -> None:
 def test_a_device_is_added_shown_and_removed(script: Script, tmp_path: Path) -> None:
     file = tmp_path / "pi.yaml"
     file.write_text("name: pi\nparts: [{op: add, inputs: 2, outputs: 2, size: [8, 8], ms: 1e-3}]\n")
+    script.on("GET", "/v1/devices", Reply({"items": [], "next": None}))
     script.on("POST", "/v1/devices", Reply(device(), 201))
     done = run(script, "devices", "add", str(file))
     assert done.exit_code == 0, done.stderr
@@ -830,4 +833,31 @@ def test_a_device_is_added_shown_and_removed(script: Script, tmp_path: Path) -> 
     done = run(script, "devices", "remove", "moon")
     assert done.exit_code == 2 and "404" in done.stderr
     missing = run(script, "devices", "add", str(tmp_path / "none.json"))
-    assert missing.exit_code == 2 and "it cannot be read" in missing.stderr
+    assert missing.exit_code == 2 and "none.json is no valid profile: it cannot be read" in missing.stderr
+
+
+def test_a_profile_that_is_replaced_is_named(script: Script, tmp_path: Path) -> None:
+    file = tmp_path / "pi.yaml"
+    file.write_text("name: pi\n")
+    script.on("GET", "/v1/devices", Reply({"items": [device("a"), device(sha256="b" * 64)], "next": None}))
+    script.on("POST", "/v1/devices", Reply(device(), 200))
+    done = run(script, "devices", "add", str(file))
+    assert "replaced the profile of 'pi' (bbbbbbbbbbbb, cpu:Cortex-A72); jobs that were posted with it" in done.stdout
+    script.on("GET", "/v1/devices", Reply({"items": [device()], "next": None}))
+    same = run(script, "devices", "add", str(file))
+    assert same.exit_code == 0 and "replaced" not in same.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "it is empty; a mapping such as 'name: ...', 'device: ...', 'parts: ...' is needed"),
+        ("- a", "it holds a list; a mapping such as 'name: ...'"),
+        ("{", "line 1, column 2: "),
+    ],
+)
+def test_a_broken_profile_is_called_one(script: Script, tmp_path: Path, content: str, why: str) -> None:
+    file = tmp_path / "pi.json"
+    file.write_text(content)
+    done = run(script, "devices", "add", str(file))
+    assert done.exit_code == 2 and "is no valid profile: " + why in " ".join(done.stderr.split())

@@ -95,6 +95,17 @@ def test_an_error_says_what_the_service_said_field_by_field(script: Script, clie
         "Unknown algorithm (422): unknown algorithm 'nsga3'; known: darts, nsga2",
         "  algorithm.name: one of darts, nsga2 (got 'nsga3')",
     ]
+    told = {"path": "/seed", "got": -1, "expected": "at least 0"}
+    for detail, lines in (
+        ("seed: got -1; expected at least 0", 1),
+        ("/seed: at least 0", 1),
+        ("no seed is below 0", 2),
+        ("seed: got -1", 2),
+    ):
+        script.on("POST", "/v1/jobs", Reply({**problem, "detail": detail, "errors": [told]}, 422))
+        with pytest.raises(ApiError) as caught:
+            client.submit(SPEC)
+        assert len(str(caught.value).splitlines()) == lines, "what the detail tells is told once"
 
 
 def test_an_error_that_is_no_problem_document_keeps_status_and_text(script: Script, client: Client) -> None:

@@ -175,6 +175,9 @@ def test_a_gate_on_a_front_that_the_jobs_bounds_left_empty_names_who_came_neares
         ("error<=1%", 0.04, 0.03),
         ("params<=1000 (the job's own bound)", 9000.0, 8000.0),
     ]
+    done = service.run("gate", str(job), "--require", "error<=1%")
+    empty = "the final front is empty (no network holds the job's own bounds), so nothing holds error<=1%\n"
+    assert done.exit_code == 4 and done.stdout.startswith(empty)
     search = client.gate(job, "error<=10%", "search")
     assert not search.passed and search.nearest is not None and search.nearest.id == ids[0]
     assert [miss.value for miss in search.misses] == [9000.0], "what it misses is the job's bound alone"

@@ -29,7 +29,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("a: [1", r"line 1, column \d+"),
         ("- a\n- b", "holds a list"),
-        ("", "holds a NoneType"),
+        ("", "it is empty; a mapping such as 'space: ...' is needed"),
         ("space: {name: darts}\nseed: 1\nspace: {}", "line 3, column 1: 'space' stands twice"),
         ('{"seed": 1, "seed": 2}', "'seed' stands twice"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),

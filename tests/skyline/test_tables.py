@@ -18,7 +18,7 @@ from skyline.cli import build
 from skyline.client import Client
 from skyline.errors import ApiError, InvalidSpecError
 from store import session
-from tests.made_table import ARCHS, CLASSES, COLUMNS, INPUT, SPACE, text
+from tests.made_table import ARCHS, CLASSES, COLUMNS, INPUT, SPACE, text, values
 
 ADD = (
     *("--space", "nasbench201", "--set", "cells=5", "--set", "channels=2"),
@@ -63,6 +63,8 @@ def test_from_add_to_delete(service: Embedded, client: Client, file: Path) -> No
     done = run(service, "add", "made", file, *ADD)
     assert done.exit_code == 0, done.output
     assert f"table made: {len(ARCHS)} architectures, 2 columns" in done.stdout
+    low, high = (f"{end(values(arch)['acc'] for arch in ARCHS):.6g}" for end in (min, max))
+    assert f"\nacc: read as accuracy, {low} % to {high} %\n" in done.stdout and "ms: read as" not in done.stdout
     assert "{name: error, table: made, column: ...}" in done.stdout
     known = client.table("made")
     assert known.sha256 == hashlib.sha256(text().encode()).hexdigest()
@@ -84,10 +86,20 @@ def test_a_partial_one_says_what_it_lacks(service: Embedded, client: Client, tmp
     file = tmp_path / "some.csv.gz"
     file.write_bytes(gzip.compress(text(ARCHS[:5]).encode()))
     refused = run(service, "add", "some", file, *ADD)
-    assert refused.exit_code == 2 and f"5 of {len(ARCHS)} architectures; without a row: {ARCHS[5]}" in refused.stderr
+    assert refused.exit_code == 2
+    assert refused.stderr.count(f"5 of {len(ARCHS)} architectures; without a row: {ARCHS[5]}") == 1, "told once"
+    assert "or a partial table (--partial, or partial: true)" in refused.stderr
     done = run(service, "add", "some", file, *ADD, "--partial", "--json")
     assert json.loads(done.stdout)["missing"] == len(ARCHS) - 5
     assert f"5, {len(ARCHS) - 5} missing" in run(service, "show", "some").stdout
+
+
+def test_an_accuracy_without_max_is_read_as_an_error_and_says_so(service: Embedded, client: Client, file: Path) -> None:
+    done = run(service, "add", "made", file, *ADD[:-4], "--column", "acc:%")
+    assert done.exit_code == 0, done.output
+    assert "architectures, 1 column\n" in done.stdout
+    assert "acc: read as error, " in done.stdout and "; an accuracy is --column acc:%:max\n" in done.stdout
+    assert client.table("made").columns[0].says == "error"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +107,7 @@ def test_a_partial_one_says_what_it_lacks(service: Embedded, client: Client, tmp
     [
         (["--column", "ms"], "'ms' is no column; write it as --column NAME:UNIT"),
         (["--column", "ms:ms:up"], "'ms:ms:up' is no column"),
+        (["--column", "ms:s"], "column 'ms' is named twice, 'ms:ms' and 'ms:s'; keep one of them"),
         (["--input", "3x8"], "'3x8' is no shape of images"),
         (["--set", "cells"], "'cells' is no setting"),
         (["--set", "cells=6"], "three equal stages"),
@@ -121,7 +134,7 @@ def test_a_file_that_cannot_be_read(service: Embedded, client: Client, tmp_path:
                 "made", tmp_path / name, space="nasbench201", input=INPUT, classes=CLASSES, columns=COLUMNS
             )
         done = run(service, "add", "made", tmp_path / name, *ADD)
-        assert done.exit_code == 2 and "is no valid table" in done.stderr
+        assert done.exit_code == 2 and "is no valid table" in done.stderr and "[Errno" not in done.stderr
 
 
 def test_the_client_says_what_came_back(client: Client) -> None:
