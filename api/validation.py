@@ -6,6 +6,7 @@ the images, the skeletons, the seeds, the bounds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,13 @@ from skyline.schemas.catalog import CatalogKind
 from skyline.schemas.jobs import TABULAR
 
 TITLE = "Invalid job"
+
+KEY_FORM = re.compile(r"[A-Za-z_][\w.@:+-]{0,99}", re.ASCII)
+"""Of objective keys: they stand in addresses, in requirements of a gate and above the columns of a table."""
+_TABLE = {"number", "id", "hash", "status", "stage", "target", "cells", "channels", "stem", "failure", "genotype"}
+NO_KEYS = frozenset(_TABLE | {"test", "test_error", "test_sd"})
+"""What stands above other columns, or means test values."""
+NO_ENDS = (".kind", ".search")
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if not faults:
         settled, used, faults = profiles.settle(spec, entries, known.devices, known.live)
     faults += _fit(spec, entries["algorithm",])
+    faults += _keys(spec)
     faults += lookups.untrained(spec, entries)
     given, unread = seeds.read(spec)
     faults += unread or seeds.fit(spec, given, entries["algorithm",])
@@ -174,6 +183,17 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
         listed = ", ".join(sorted(fitting)) or "none"
         detail = f"algorithm '{algorithm.name}' cannot search space '{spec.space.name}'; it searches: {listed}"
         yield Fault("Space and algorithm do not fit", detail, "/space/name", spec.space.name, f"one of {listed}")
+
+
+def _keys(spec: JobSpec) -> Iterator[Fault]:
+    for index, key in enumerate(spec.keys):
+        if not KEY_FORM.fullmatch(key) or key in NO_KEYS or key.endswith(NO_ENDS):
+            detail = f"'{key}' cannot be an objective's key; give it another 'key'"
+            expected = (
+                "a letter or '_', then letters, digits and any of '_.@:+-', at most 100 in all; not ending in "
+                f"{' or '.join(NO_ENDS)}, and none of {', '.join(sorted(NO_KEYS))}"
+            )
+            yield Fault("Invalid key", f"{detail}: {expected}", pointer(("objectives", index, "key")), key, expected)
 
 
 # --- what can be built and met ----------------------------------------------------------------------------------------

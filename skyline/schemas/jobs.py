@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -20,12 +19,6 @@ QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
 TABULAR = "tabular"
 """The objective that is a column of a table as it stands; a quality may be taken from one, too."""
-KEY_FORM = re.compile(r"[A-Za-z_][\w.@:+-]{0,99}", re.ASCII)
-"""Of objective keys: they stand in addresses, in requirements of a gate and above the columns of a table."""
-_TABLE = {"number", "id", "hash", "status", "stage", "target", "cells", "channels", "stem", "failure", "genotype"}
-NO_KEYS = frozenset(_TABLE | {"test", "test_error", "test_sd"})
-"""What stands above other columns, or means test values."""
-NO_ENDS = (".kind", ".search")
 NEEDED = "needed"
 """Type of the error of a field that only some jobs may leave out."""
 ALIASES = {"latency": "latency_ms", "energy": "energy_mj"}
@@ -267,12 +260,6 @@ class JobSpec(BaseModel):
     def _keys(self) -> Self:
         keys = self.keys
         for index, key in enumerate(keys):
-            if not KEY_FORM.fullmatch(key) or key in NO_KEYS or key.endswith(NO_ENDS):
-                text = (
-                    f"'{key}' cannot be an objective's key: a letter or '_', then letters, digits and any of '_.@:+-', "
-                    f"none of {', '.join(sorted(NO_KEYS))}, not ending in .kind or .search; give it another 'key'"
-                )
-                raise _rule(text, "objectives", index)
             if key in keys[:index]:
                 text = f"objective keys must differ; '{key}' stands twice: give one of them a 'key'"
                 raise _rule(text, "objectives", index)
