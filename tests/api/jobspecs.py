@@ -17,6 +17,8 @@ MEANT = {"latency_ms": ("runtime", "batch", "threads", "seconds"), "energy_mj": 
 """Settings that go together whatever they are, of objectives that may be measured or predicted."""
 MOST = 1e15
 """More than any network of these spaces costs."""
+MOST_SHRUNK = 2
+"""Of the images of any data set here something is left then."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
 
@@ -80,6 +82,9 @@ def valid(draw: DrawFn, catalog: Mapping[str, Any]) -> dict[str, Json]:
         "objectives": draw(_objectives(catalog["objectives"])),
         "algorithm": {"name": algorithm["name"], **draw(settings_of(algorithm["settings"]))},
     }
+    evaluate = spec["algorithm"].get("evaluate")
+    if isinstance(evaluate, dict) and "shrink" in evaluate:
+        evaluate["shrink"] = min(evaluate["shrink"], MOST_SHRUNK)
     bounded = [(_key(objective), _name(objective)) for objective in spec["objectives"]]
     optional = {
         "name": TEXT,

@@ -47,7 +47,7 @@ def test_the_stored_job_is_normalised(client: httpx.Client, spec: dict[str, Any]
         "name": "nsga2",
         "population": 8,
         "crossover": 0.9,
-        "evaluate": {"supernet_epochs": 3, "lr": 0.05},
+        "evaluate": {"supernet_epochs": 3, "shrink": 1, "lr": 0.05},
     }
     assert stored["dataset"] == {"name": "digits", "fraction": 1.0}
     assert stored["verify"]["top"] == 8
