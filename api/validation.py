@@ -17,7 +17,7 @@ from api.imagesets import Images
 from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
-from nas_core.recipe import SupernetTraining
+from nas_core.recipe import shrunk_input
 from nas_core.search import SearchSpace
 from nas_core.settings import parse
 from nas_core.spaces import spaces
@@ -229,13 +229,11 @@ def _ground(
 def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
     """Images that a supernet would shrink to nothing."""
     evaluate = spec.algorithm.settings.get("evaluate")
-    if not isinstance(evaluate, dict) or "supernet_epochs" not in evaluate:
-        return
+    shrink = evaluate.get("shrink", 1) if isinstance(evaluate, dict) and "supernet_epochs" in evaluate else 1
     try:
-        parse(SupernetTraining, evaluate, "evaluate").shrunk_input(images.input)
+        shrunk_input(images.input, shrink)
     except InvalidSettingsError as error:
-        got = evaluate.get("shrink")
-        yield Fault("Invalid setting", str(error), "/algorithm/evaluate/shrink", got, "less, for images of this size")
+        yield Fault("Invalid setting", str(error), "/algorithm/evaluate/shrink", shrink, "less, for these images")
 
 
 def _unmet(

@@ -90,16 +90,17 @@ class SupernetTraining:
     share_features: bool = False
     """One feature per (source, op) for all targets instead of one per edge."""
 
-    def shrunk_input(self, input: tuple[int, int, int]) -> tuple[int, int, int]:
-        """What is left of images of ``input`` (C, H, W). Raises InvalidSettingsError where that is too little."""
-        channels, height, width = input
-        most = max(1, min(height, width) // SMALLEST_SIDE)
-        if self.shrink > most:
-            raise InvalidSettingsError(
-                f"evaluate.shrink: {self.shrink} leaves {height // self.shrink}x{width // self.shrink} pixels of "
-                f"{height}x{width}; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {most} or less"
-            )
-        return channels, height // self.shrink, width // self.shrink
+
+def shrunk_input(input: tuple[int, int, int], shrink: int) -> tuple[int, int, int]:
+    """What ``shrink`` leaves of images of ``input`` (C, H, W). Raises InvalidSettingsError where that is too little."""
+    channels, height, width = input
+    most = max(1, min(height, width) // SMALLEST_SIDE)
+    if shrink > most:
+        raise InvalidSettingsError(
+            f"evaluate.shrink: {shrink} leaves {height // shrink}x{width // shrink} pixels of {height}x{width}; "
+            f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {most} or less"
+        )
+    return channels, height // shrink, width // shrink
 
 
 Estimation = ShortTraining | SupernetTraining

@@ -15,7 +15,7 @@ from nas_core.architecture import Genotype
 from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Progress, Propose
-from nas_core.recipe import Estimation, ShortTraining, SupernetTraining
+from nas_core.recipe import Estimation, ShortTraining, SupernetTraining, shrunk_input
 from nas_core.search import Problem, Relaxable
 from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import AveragedWeights, WeightLearner, make_supernet, supernet_errors
@@ -117,7 +117,7 @@ class OnSupernet:
         """Raises InvalidSettingsError for images that cannot be shrunk so far."""
         self.problem, self.estimation = problem, estimation
         self.epochs = min(estimation.supernet_epochs, problem.budget.epochs)
-        skeleton = replace(problem.skeleton, input=estimation.shrunk_input(problem.skeleton.input))
+        skeleton = replace(problem.skeleton, input=shrunk_input(problem.skeleton.input, estimation.shrink))
         self.supernet = make_supernet(
             lambda: problem.space.supernet(skeleton, share_features=estimation.share_features),
             seed_of(problem.seed, "supernet"),
