@@ -6,29 +6,18 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, registrations
 from api.bodies import Document
 from api.catalog import known
-from api.deps import DatasetName, NoQuery, Reading, Writing
-from api.openapi import answers, document_body, problems
+from api.deps import DatasetName, NoQuery, PageQuery, Reading, Writing
+from api.openapi import REGISTERING, answers, document_body, problems
 from skyline.schemas import DatasetPage, DatasetRegistration, RegisteredDataset
 from store import datasets
 from store.errors import DatasetExistsError
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/datasets", tags=["catalog"])
-
-
-class DatasetQuery(BaseModel):
-    """Page of a list of data sets."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    cursor: Annotated[str, Field(max_length=500)] | None = None
-    """`next` of the page before."""
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 @router.post(
@@ -44,12 +33,7 @@ class DatasetQuery(BaseModel):
             "model": RegisteredDataset,
             "description": "The same was registered before.",
         },
-        **problems(
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        **REGISTERING,
     },
 )
 def register_dataset(document: Document, response: Response) -> RegisteredDataset:
@@ -82,7 +66,7 @@ def register_dataset(document: Document, response: Response) -> RegisteredDatase
     summary="Registered data sets by name",
     responses={**answers(examples.DATASETS), **problems(HTTPStatus.UNPROCESSABLE_ENTITY)},
 )
-def list_datasets(query: Annotated[DatasetQuery, Query()], session: Reading) -> DatasetPage:
+def list_datasets(query: Annotated[PageQuery, Query()], session: Reading) -> DatasetPage:
     rows, following = datasets.page(session, **query.model_dump())
     there = known(session)
     return DatasetPage(items=[registrations.described(row, there) for row in rows], next=following)

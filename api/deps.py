@@ -7,7 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Path, Request
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from api.errors import Fault, pointer, refusal
@@ -58,3 +58,13 @@ NoQuery = Depends(_no_query)
 """Of routes that change something and take no parameters."""
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """PostgreSQL takes any character but NUL."""
+
+
+class PageQuery(BaseModel):
+    """A page of a list."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    cursor: Annotated[str, Field(max_length=500)] | None = None
+    """`next` of the page before."""
+    limit: Annotated[int, Field(ge=1, le=200)] = 50

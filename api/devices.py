@@ -6,27 +6,16 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, profiles
 from api.bodies import Document
-from api.deps import DeviceName, NoQuery, Reading, Writing
-from api.openapi import answers, document_body, problems
+from api.deps import DeviceName, NoQuery, PageQuery, Reading, Writing
+from api.openapi import REGISTERING, answers, document_body, problems
 from skyline.schemas import Device, DevicePage, DeviceProfile, DeviceWithProfile
 from store import devices
 from store.session import unit_of_work
 
 router = APIRouter(prefix="/v1/devices", tags=["catalog"])
-
-
-class DeviceQuery(BaseModel):
-    """Page of a list of devices."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    cursor: Annotated[str, Field(max_length=500)] | None = None
-    """`next` of the page before."""
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 @router.post(
@@ -42,12 +31,7 @@ class DeviceQuery(BaseModel):
             "model": Device,
             "description": "The device was known; it has this profile now.",
         },
-        **problems(
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        **REGISTERING,
     },
 )
 def upload_profile(document: Document, response: Response) -> Device:
@@ -74,7 +58,7 @@ def upload_profile(document: Document, response: Response) -> Device:
     summary="Devices with a profile, by name",
     responses={**answers(examples.DEVICES), **problems(HTTPStatus.UNPROCESSABLE_ENTITY)},
 )
-def list_devices(query: Annotated[DeviceQuery, Query()], session: Reading) -> DevicePage:
+def list_devices(query: Annotated[PageQuery, Query()], session: Reading) -> DevicePage:
     """Without their tables; one device has its whole profile."""
     rows, following = devices.page(session, **query.model_dump())
     return DevicePage(items=[profiles.described(row, kept) for row, kept in rows], next=following)

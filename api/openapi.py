@@ -117,6 +117,15 @@ def problems(*statuses: int) -> Responses:
     return documented
 
 
+REGISTERING = problems(
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+"""Of whatever keeps a document under a name."""
+
+
 def answers(example: Any, status: HTTPStatus = HTTPStatus.OK) -> Responses:
     """Documents an operation's answer by an example."""
     return {int(status): {"content": {"application/json": {"example": example}}}}

@@ -6,28 +6,17 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
 from api import examples, tabulation
 from api.bodies import Document
-from api.deps import NoQuery, Reading, TableName, Writing
-from api.openapi import answers, document_body, problems
+from api.deps import NoQuery, PageQuery, Reading, TableName, Writing
+from api.openapi import REGISTERING, answers, document_body, problems
 from skyline.schemas import RegisteredTable, TablePage, TableRegistration
 from store import tables
 from store.errors import TableExistsError
 from store.session import reading, unit_of_work
 
 router = APIRouter(prefix="/v1/tables", tags=["catalog"])
-
-
-class TableQuery(BaseModel):
-    """Page of a list of tables."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    cursor: Annotated[str, Field(max_length=500)] | None = None
-    """`next` of the page before."""
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 @router.post(
@@ -43,12 +32,7 @@ class TableQuery(BaseModel):
             "model": RegisteredTable,
             "description": "The same was registered before.",
         },
-        **problems(
-            HTTPStatus.CONFLICT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        ),
+        **REGISTERING,
     },
 )
 def register_table(document: Document, response: Response) -> RegisteredTable:
@@ -79,7 +63,7 @@ def register_table(document: Document, response: Response) -> RegisteredTable:
     summary="Registered tables by name",
     responses={**answers(examples.TABLES), **problems(HTTPStatus.UNPROCESSABLE_ENTITY)},
 )
-def list_tables(query: Annotated[TableQuery, Query()], session: Reading) -> TablePage:
+def list_tables(query: Annotated[PageQuery, Query()], session: Reading) -> TablePage:
     rows, following = tables.page(session, **query.model_dump())
     return TablePage(items=[tabulation.described(row) for row in rows], next=following)
 

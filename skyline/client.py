@@ -17,10 +17,10 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -78,6 +78,7 @@ HELD_SECONDS = 20.0
 """How long the service holds one request of ``wait``."""
 
 Model = TypeVar("Model", bound=BaseModel)
+Item_co = TypeVar("Item_co", covariant=True)
 JobId = UUID | str
 Spec = Mapping[str, Any] | JobSpec | str | Path
 
@@ -159,13 +160,7 @@ class Client:
     ) -> Iterator[Job]:
         """All jobs, newest first, fetched in pages of ``limit`` as they are asked for; ``label`` is ``key=value``."""
         asked = {"status": status, "name": name, "label": label, "limit": limit}
-        cursor: str | None = None
-        while True:
-            page = self._get(JobPage, "/v1/jobs", {**asked, "cursor": cursor})
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return _pages(lambda cursor: self._get(JobPage, "/v1/jobs", {**asked, "cursor": cursor}))
 
     def wait(self, job_id: JobId, until: Iterable[str] = ENDED, timeout: float | None = None) -> Job:
         """Returns the job once its status is one of ``until`` or it has ended; ``timeout`` in seconds, None: for ever.
@@ -391,13 +386,9 @@ class Client:
             "status": status,
             "limit": limit,
         }
-        cursor: str | None = None
-        while True:
-            page = self._get(CandidatePage, f"/v1/jobs/{job_id}/candidates", {**asked, "cursor": cursor})
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return _pages(
+            lambda cursor: self._get(CandidatePage, f"/v1/jobs/{job_id}/candidates", {**asked, "cursor": cursor})
+        )
 
     def candidates_csv(
         self,
@@ -485,13 +476,7 @@ class Client:
 
     def datasets(self, limit: int = 50) -> Iterator[RegisteredDataset]:
         """All registered data sets by name, fetched in pages of ``limit`` as they are asked for."""
-        cursor: str | None = None
-        while True:
-            page = self._get(DatasetPage, "/v1/datasets", {"limit": limit, "cursor": cursor})
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return _pages(lambda cursor: self._get(DatasetPage, "/v1/datasets", {"limit": limit, "cursor": cursor}))
 
     def dataset(self, name: str) -> RegisteredDataset:
         """A registered data set and which workers have it now."""
@@ -541,13 +526,7 @@ class Client:
 
     def tables(self, limit: int = 50) -> Iterator[RegisteredTable]:
         """All registered tables by name, fetched in pages of ``limit`` as they are asked for."""
-        cursor: str | None = None
-        while True:
-            page = self._get(TablePage, "/v1/tables", {"limit": limit, "cursor": cursor})
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return _pages(lambda cursor: self._get(TablePage, "/v1/tables", {"limit": limit, "cursor": cursor}))
 
     def table(self, name: str) -> RegisteredTable:
         """A registered table: its columns and how far they reach."""
@@ -570,13 +549,7 @@ class Client:
 
     def devices(self, limit: int = 50) -> Iterator[Device]:
         """All devices with a profile by name, fetched in pages of ``limit`` as they are asked for."""
-        cursor: str | None = None
-        while True:
-            page = self._get(DevicePage, "/v1/devices", {"limit": limit, "cursor": cursor})
-            yield from page.items
-            cursor = page.next
-            if cursor is None:
-                return
+        return _pages(lambda cursor: self._get(DevicePage, "/v1/devices", {"limit": limit, "cursor": cursor}))
 
     def device(self, name: str) -> DeviceWithProfile:
         """A device with its whole profile. Raises ApiError (404) where there is none."""
@@ -680,6 +653,22 @@ def _as_json(body: Any, source: str, what: str) -> str:
         return json.dumps(body)  # NaN and Infinity go out as they are: it is the service that says what would do
     except TypeError as error:
         raise InvalidSpecError(source, f"it does not fit into JSON: {error}", what) from error
+
+
+class _Page(Protocol[Item_co]):
+    @property
+    def items(self) -> Sequence[Item_co]: ...
+    @property
+    def next(self) -> str | None: ...
+
+
+def _pages(read: Callable[[str | None], _Page[Item_co]]) -> Iterator[Item_co]:
+    """The items of all pages; ``read`` fetches the one that begins at a cursor, when it is asked for."""
+    page = read(None)
+    yield from page.items
+    while page.next is not None:
+        page = read(page.next)
+        yield from page.items
 
 
 def _table_text(path: Path) -> str:

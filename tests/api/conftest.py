@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,18 @@ def publish(name: str, **changes: Any) -> None:
     with unit_of_work() as session:
         worker = {"name": name, "host": "desk", "queues": QUEUES}
         catalog.publish(session, worker, {**publication(name), **changes})
+
+
+@contextmanager
+def served(request: pytest.FixtureRequest, folder: Path, server: str, **published: Any) -> Iterator[httpx.Client]:
+    """A service without keys on the database that a fixture's parameter names, with one live worker that publishes
+    what is given.
+    """
+    url = request.getfixturevalue(f"{request.param}_url")
+    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
+        patch.setenv("SKYLINE_DATA_DIR", str(folder))
+        patch.setenv("SKYLINE_DATABASE_URL", url)
+        patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{folder}/nobody.sock")
+        patch.setenv("SKYLINE_KEYS", "off")
+        publish("worker-1", **published)
+        yield client

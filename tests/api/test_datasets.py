@@ -14,7 +14,7 @@ from nas_core.settings import form
 from skyline.schemas import Catalog, RegisteredDataset
 from store import catalog, datasets
 from store.session import unit_of_work
-from tests.api.conftest import publish
+from tests.api.conftest import publish, served
 from tests.api.problems import paths, problem
 from tests.api.publications import entries
 
@@ -39,13 +39,7 @@ def register(client: httpx.Client, name: str = "leaves", dataset: Any = None, **
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, server: str) -> Iterator[httpx.Client]:
     """A service with one live worker that has a folder of images, on each database in turn."""
-    url = request.getfixturevalue(f"{request.param}_url")
-    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
-        patch.setenv("SKYLINE_DATA_DIR", str(tmp_path))
-        patch.setenv("SKYLINE_DATABASE_URL", url)
-        patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
-        patch.setenv("SKYLINE_KEYS", "off")
-        publish("worker-1", entries=published("worker-1", {"leaves": FILE}))
+    with served(request, tmp_path, server, entries=published("worker-1", {"leaves": FILE})) as client:
         yield client
 
 

@@ -17,7 +17,7 @@ from nas_core.spaces import spaces
 from skyline.schemas import Catalog, Device, DeviceWithProfile, Problem
 from store import devices
 from store.session import reading
-from tests.api.conftest import publish
+from tests.api.conftest import publish, served
 from tests.api.problems import paths, problem
 from tests.api.publications import entries
 
@@ -62,13 +62,7 @@ def job(spec: dict[str, Any], *objectives: Any, **changes: Any) -> dict[str, Any
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, server: str) -> Iterator[httpx.Client]:
     """A service with one live worker, on each database in turn."""
-    url = request.getfixturevalue(f"{request.param}_url")
-    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
-        patch.setenv("SKYLINE_DATA_DIR", str(tmp_path))
-        patch.setenv("SKYLINE_DATABASE_URL", url)
-        patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
-        patch.setenv("SKYLINE_KEYS", "off")
-        publish("worker-1")
+    with served(request, tmp_path, server) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from nas_core.spaces.nasbench201 import from_arch
 from skyline.schemas import Estimate, RegisteredTable
 from store import candidates, tables
 from store.session import reading, unit_of_work
-from tests.api.conftest import publish
+from tests.api.conftest import publish, served
 from tests.api.problems import paths, problem
 from tests.api.publications import entries
 from tests.made_table import ARCHS, SPACE, job, registration, text, values
@@ -39,13 +39,7 @@ def published(worker: str = "worker-1") -> list[dict[str, Any]]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path: Path, server: str) -> Iterator[httpx.Client]:
     """A service with one live worker, on each database in turn."""
-    url = request.getfixturevalue(f"{request.param}_url")
-    with pytest.MonkeyPatch.context() as patch, httpx.Client(base_url=server, timeout=30, trust_env=False) as client:
-        patch.setenv("SKYLINE_DATA_DIR", str(tmp_path))
-        patch.setenv("SKYLINE_DATABASE_URL", url)
-        patch.setenv("SKYLINE_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
-        patch.setenv("SKYLINE_KEYS", "off")
-        publish("worker-1", entries=published())
+    with served(request, tmp_path, server, entries=published()) as client:
         yield client
 
 
