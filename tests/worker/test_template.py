@@ -97,7 +97,9 @@ def test_it_has_computed_nothing_that_a_fork_would_break(reserve: Reserve) -> No
 
 def test_all_processes_of_a_worker_have_one_environment(reserve: Reserve) -> None:
     fresh = Template(environment(), template(reserve).output)
-    one, other = (psutil.Process(made.process.pid).environ() for made in (template(reserve), fresh))
+    processes = [psutil.Process(made.process.pid) for made in (template(reserve), fresh)]
+    until(lambda: all(process.environ() for process in processes), "an environment: none is seen in the midst of exec")
+    one, other = (process.environ() for process in processes)
     fresh.discard()
     assert one == other and one["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
 
