@@ -68,14 +68,12 @@ class Policy:
 
     def gradient(self, samples: Sequence[Columns], advantages: Sequence[float]) -> dict[str, Tensor]:
         """Of minus the expected reward, by type (edges, ops): the mean of advantage * (p - onehot)."""
+        weights = torch.tensor(advantages, dtype=torch.float64)
         found = {}
         for name, p in self.probabilities().items():
-            total = torch.zeros_like(p, dtype=torch.float64)
-            for columns, advantage in zip(samples, advantages, strict=True):
-                chosen = torch.zeros_like(total)
-                chosen[torch.arange(len(p)), torch.from_numpy(columns[name])] = 1.0
-                total += advantage * (p.double() - chosen)
-            found[name] = total / len(samples)
+            chosen = torch.from_numpy(np.stack([columns[name] for columns in samples], axis=1))  # (edges, samples)
+            drawn = torch.zeros(p.shape, dtype=torch.float64).scatter_add_(1, chosen, weights.expand(len(p), -1))
+            found[name] = (weights.sum() * p.double() - drawn) / len(samples)
         return found
 
     def step(self, samples: Sequence[Columns], rewards: Sequence[float]) -> None:

@@ -379,11 +379,11 @@ class Run:
         samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
         yield from self.price([sample.genotype for sample in samples])
         known = [(s.genotype, costs) for s in samples if not isinstance(costs := self.prices[s.genotype.key()], str)]
-        accuracies = np.array([self.accuracy(genotype, images, labels) for genotype, _ in known])
-        table = np.array([[abs(costs[key]) for key in self.cost_keys] for _, costs in known]).reshape(len(known), -1)
-        if self.cost_keys and not known:
+        if not known:
             failure = next(costs for costs in self.prices.values() if isinstance(costs, str))
             raise InvalidSettingsError(f"none of {len(samples)} random networks could be priced; the last: {failure}")
+        accuracies = np.array([self.accuracy(genotype, images, labels) for genotype, _ in known])
+        table = np.array([[abs(costs[key]) for key in self.cost_keys] for _, costs in known]).reshape(len(known), -1)
         middle = dict(zip(self.cost_keys, np.median(table, axis=0).tolist(), strict=True))
         if not self.most:
             self.most = dict(zip(self.cost_keys, table.max(axis=0).tolist(), strict=True))
@@ -463,7 +463,8 @@ class Run:
             self.stage = settings.stages
             return
         derived = [self.derive(preference) for preference in self.preferences]
-        yield from self.price(derived)
+        if len(derived) > 2:
+            yield from self.price(derived)
         left_after = {name: self._left_after(name) for name in self._types()}
         for preference in self.preferences:
             preference.policy.shrink(left_after)
@@ -485,7 +486,7 @@ class Run:
 
     def _refine(self, derived: Sequence[Genotype]) -> None:
         """Moves the preference that is of least use to where the front is widest apart."""
-        if any(isinstance(self.prices[genotype.key()], str) for genotype in derived):
+        if len(derived) < 3 or any(isinstance(self.prices[genotype.key()], str) for genotype in derived):
             return
         costs = np.array([self._points({genotype.key(): genotype})[0] for genotype in derived])
         moved = refined(self.preferences, costs)
