@@ -76,7 +76,7 @@ def files() -> Files:
 
 
 def path_of(job_id: UUID, candidate_id: UUID | None, format: str, fence: int, suffix: str) -> str:
-    """The path of the file that one attempt makes of a candidate, or of the job itself; no other attempt has the same."""
+    """The path of the file that one attempt makes of a candidate, or of the job itself; no other attempt has it."""
     return f"{job_id}/{candidate_id or 'job'}.{format}-{fence}{suffix}"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-
 LISTED = 5
 """Jobs that a message names."""
 
@@ -143,8 +142,8 @@ class JobInUseError(StoreError):
         self.job_id = job_id
         listed = ", ".join(map(str, jobs[:LISTED])) + (f" and {len(jobs) - LISTED} more" if len(jobs) > LISTED else "")
         super().__init__(
-            f"the search of job {job_id} is what jobs under way go on from: {listed}; wait until they have searched, or "
-            "cancel them"
+            f"the search of job {job_id} is what jobs under way go on from: {listed}; wait until they have searched, "
+            "or cancel them"
         )
 
 
@@ -154,8 +153,8 @@ class OriginGoneError(StoreError):
     def __init__(self, job_id: UUID) -> None:
         self.job_id = job_id
         super().__init__(
-            f"there is no state of a search of job {job_id} to go on from (any more): the job was deleted, or kept none; "
-            "post a job without 'from', which searches from scratch"
+            f"there is no state of a search of job {job_id} to go on from (any more): the job was deleted, or kept "
+            "none; post a job without 'from', which searches from scratch"
         )
 
 

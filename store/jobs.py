@@ -380,8 +380,9 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
 def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: float) -> None:
     """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks.
 
-    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with; TableGoneError
-    for a table that went in the meantime; and OriginGoneError where its search goes on from a job that did.
+    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with;
+    TableGoneError for a table that went in the meantime; and OriginGoneError where its search goes on from a job that
+    did.
     """
     job = get(session, job_id)
     if status == "queued":

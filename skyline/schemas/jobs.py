@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -198,11 +199,17 @@ class Resources(BaseModel):
 
 
 class JobSpec(BaseModel):
-    """A search job."""
+    """A search job. One that goes on `from` another takes `space`, `dataset`, `algorithm` and `seed` from that; they may
+    be given, and must be the same. `target`, `budget`, `verify` and `resources` may be others; what is not given of
+    each is as there. Answers have all of them.
+    """
 
     model_config = ConfigDict(
         **STRICT,
+        serialize_by_alias=True,
         json_schema_extra={
+            "required": ["objectives"],
+            "anyOf": [{"required": ["space", "algorithm"]}, {"required": ["from"]}],
             "examples": [
                 {
                     "name": "digits-edge",
@@ -214,11 +221,14 @@ class JobSpec(BaseModel):
                     "budget": {"evaluations": 48},
                     "verify": {"top": 6, "epochs": 20},
                 }
-            ]
+            ],
         },
     )
 
     name: JobName = ""
+    origin: Annotated[UUID | None, Field(alias="from", strict=False, exclude_if=lambda job: job is None)] = None
+    """Id of a job whose search this one goes on from, for other objectives, bounds or targets. Its algorithm has to be
+    one that can (`hands_on` in the catalog); settings that this names there (`redone`) may be others."""
     space: SpaceSpec
     target: TargetSpec = TargetSpec()
     dataset: DatasetSpec | None = None
