@@ -20,6 +20,7 @@ from api.errors import Fault, ProblemError, echo, pointer, refusal
 from api.lookups import WHOLE_FRONT
 from api.shapes import shaped
 from skyline.schemas import CatalogEntry, JobSpec
+from skyline.schemas.jobs import JobReference
 from store import jobs, origins
 from store.errors import NotFoundError
 
@@ -37,7 +38,7 @@ Catalog = Mapping[str, Mapping[str, CatalogEntry]]
 class _Reference(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    job: Annotated[UUID, Field(alias=FIELD, strict=False)]
+    job: Annotated[JobReference, Field(alias=FIELD)]
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ class Origin:
         if not place or place[0] not in (*SAME, *PARTS):
             return False
         own, given = self.spec[place[0]], document.get(place[0])
-        if given is None:
+        if place[0] not in document or (place[0] == "dataset" and given is None):
             return own is not None
         inside = isinstance(own, dict) and isinstance(given, dict) and len(place) > 1
         return inside and place[1] in own and place[1] not in given

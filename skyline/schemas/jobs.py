@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -15,6 +16,19 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
 JobName = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)]
+
+
+def _id(value: Any) -> Any:
+    """JSON has no ids: a text that is one stands for it."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return UUID(value)
+    if isinstance(value, UUID):
+        return value
+    raise PydanticCustomError("job_id", "{text}", {"text": "the id of a job, as its answer has it"})
+
+
+JobReference = Annotated[UUID, BeforeValidator(_id, json_schema_input_type=UUID)]
 
 QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
@@ -199,9 +213,9 @@ class Resources(BaseModel):
 
 
 class JobSpec(BaseModel):
-    """A search job. One that goes on `from` another takes `space`, `dataset`, `algorithm` and `seed` from that; they may
-    be given, and must be the same. `target`, `budget`, `verify` and `resources` may be others; what is not given of
-    each is as there. Answers have all of them.
+    """A search job. One that goes on `from` another takes `space`, `dataset`, `algorithm` and `seed` from that; they
+    may be given, and must be the same. `target`, `budget`, `verify` and `resources` may be others; what is not given
+    of each is as there. Answers have all of them.
     """
 
     model_config = ConfigDict(
@@ -226,7 +240,7 @@ class JobSpec(BaseModel):
     )
 
     name: JobName = ""
-    origin: Annotated[UUID | None, Field(alias="from", strict=False, exclude_if=lambda job: job is None)] = None
+    origin: Annotated[JobReference | None, Field(alias="from", exclude_if=lambda job: job is None)] = None
     """Id of a job whose search this one goes on from, for other objectives, bounds or targets. Its algorithm has to be
     one that can (`hands_on` in the catalog); settings that this names there (`redone`) may be others."""
     space: SpaceSpec
