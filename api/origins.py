@@ -160,7 +160,8 @@ class Origin:
     def _took(self, place: Sequence[str], document: Mapping[str, Any]) -> bool:
         if not place or place[0] not in (*SAME, *PARTS):
             return False
-        own, given = self.spec[place[0]], document.get(place[0])
+        own: Any = self.spec[place[0]]
+        given: Any = document.get(place[0])
         if place[0] not in document or (place[0] == "dataset" and given is None):
             return own is not None
         inside = isinstance(own, dict) and isinstance(given, dict) and len(place) > 1

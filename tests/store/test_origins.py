@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
@@ -10,12 +12,13 @@ from sqlalchemy import inspect, text
 
 from store import artefacts, candidates, jobs, loose, origins, quota, retention
 from store.engine import build_for_migration, parse_url
-from store.errors import JobInUseError, NotFoundError, OriginGoneError, QuotaExceededError
+from store.errors import JobInUseError, NotFoundError, OriginGoneError, QuotaExceededError, StoreError
 from store.models import Artefact, Job
 from store.schema import config
 from store.session import dispose, migrate, reading, unit_of_work
 from store.settings import settings
 from tests.store.factories import SPEC, change, must_claim, only_task
+from tests.store.test_concurrency import at_once
 from tests.store.test_retention import MB, candidate_of, days_ago, lying, made
 
 
@@ -90,6 +93,22 @@ def test_a_search_that_runs_still_needs_it() -> None:
     must_claim(only_task(going_on(source), "search").id)
     with pytest.raises(JobInUseError):
         delete(source)
+
+
+def test_of_posting_and_deleting_at_once_one_is_refused() -> None:
+    def done(act: Callable[[], object], refusal: type[StoreError]) -> bool:
+        try:
+            act()
+        except refusal:
+            return False
+        return True
+
+    for _ in range(4):
+        source, _files = made()
+        keep(source)
+        ways = [partial(done, partial(going_on, source), OriginGoneError)]
+        ways += [partial(done, partial(delete, source), JobInUseError)]
+        assert sorted(at_once(ways)) == [False, True]
 
 
 def test_nothing_goes_on_from_what_kept_no_state() -> None:
