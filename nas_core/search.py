@@ -206,8 +206,8 @@ class Problem(Generic[S]):
     seeds: tuple[Genotype, ...] = ()
     """Known genotypes of the space, all different, that every algorithm evaluates besides what it finds."""
     inherited: Mapping[str, Any] | None = None
-    """The state of the last checkpoint of the search that this one goes on from, its tensors on the CPU; None: from
-    scratch."""
+    """The state of the last checkpoint of the search that this one goes on from, its tensors on the CPU, whether this
+    one begins or is resumed; None: from scratch."""
     between_steps: Callable[[], None] = lambda: None
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
     glance: Glance = unseen
