@@ -125,6 +125,9 @@ def _trained(spec: JobSpec, algorithm: CatalogEntry, evaluations: int) -> tuple[
     """(trainings, epochs of all of them, why they are not known). Targets share a genotype's training."""
     if spec.looked_up and algorithm.facts.get("needs") != "Relaxable":
         return 0, 0, None
+    if spec.origin is not None:
+        reason = f"it goes on from job {spec.origin}; what algorithm '{algorithm.name}' trains anew is not published"
+        return None, None, reason
     settings = spec.algorithm.settings
     match settings.get("evaluate"):
         case {"supernet_epochs": int(epochs)}:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from api import examples, posting, views
+from api import examples, origins, posting, views
 from api.bodies import Document
 from api.catalog import known
 from api.deps import JobId, NoQuery, Reading, Text, Writing
@@ -21,7 +21,7 @@ from api.estimates import estimate
 from api.keys import CallerDep
 from api.live import LOOK_SECONDS, look
 from api.openapi import answers, document_body, problems
-from api.validation import accept
+from api.validation import TITLE, accept
 from skyline.schemas import Estimate, Job, JobPage, JobSpec
 from skyline.schemas.answers import ENDED, JobStatus
 from store import jobs, loose, retries
@@ -92,6 +92,8 @@ def create_job(
     `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have. 507
     while artefacts take all the room that they may take.
 
+    With `from` it goes on from the search of another job: see `JobSpec`.
+
     `dry_run` checks the same and then says what the job would cost; no job comes of it and none is counted.
     """
     if query.dry_run:
@@ -100,15 +102,15 @@ def create_job(
 
 
 def _prepare(document: Document, session: Session) -> Callable[[], posting.Spec]:
-    catalog = known(session)
-    return lambda: accept(document, catalog).stored
+    catalog, origin = known(session), origins.find(session, document, TITLE)
+    return lambda: accept(document, catalog, origin).stored
 
 
 def _estimated(document: Document) -> Response:
     """The answer to a job that is not to be posted."""
     with reading() as session:
-        catalog = known(session)
-    accepted = accept(document, catalog)
+        catalog, origin = known(session), origins.find(session, document, TITLE)
+    accepted = accept(document, catalog, origin)
     with reading() as session:
         workers, waiting_for = jobs.takers(session, accepted.stored)
     return Response(estimate(accepted, workers, waiting_for).model_dump_json(), media_type="application/json")
@@ -195,7 +197,9 @@ def retry_job(job_id: JobId, session: Writing) -> Job:
     responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 def delete_job(job_id: JobId) -> None:
-    """Removes the job with its candidates, events and files. 409 unless it has ended."""
+    """Removes the job with its candidates, events and files. 409 unless it has ended, and while the search of a job
+    under way goes on from it.
+    """
     with unit_of_work() as session:
         paths = jobs.delete(session, job_id)
     loose.discard(paths)  # after the commit: a row without its file would be worse than a file without its row

@@ -73,4 +73,4 @@ def _fields(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
         annotation = field.annotation if field is not None else None
         candidates = [annotation, *get_args(annotation)]
         model = next((one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), model)
-    return sorted(model.model_fields)
+    return sorted(field.alias or name for name, field in model.model_fields.items())

@@ -1,7 +1,7 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the shape of the document, what a registered data set stands for, the names, the settings, what fits what,
-the images, the skeletons, the seeds, the bounds.
+In order: the shape of the document, what a registered data set stands for, the job that it goes on from, the names, the
+settings, what fits what, the images, the skeletons, the seeds, the bounds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api import forms, imagesets, lookups, names, profiles, ranges, seeds
-from api.errors import Fault, pointer, refusal, unavailable
+from api.errors import Fault, ProblemError, pointer, refusal, unavailable
 from api.imagesets import Images
+from api.origins import Origin
 from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
@@ -50,6 +51,10 @@ class Known:
 
     def of(self, kind: CatalogKind) -> dict[str, CatalogEntry]:
         return {entry.name: entry for entry in self.entries if entry.kind == kind}
+
+    @property
+    def by_kind(self) -> dict[str, dict[str, CatalogEntry]]:
+        return {"space": self.of("space"), "algorithm": self.of("algorithm")}
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,30 @@ class Accepted:
     ground: Ground
 
 
-def accept(document: Mapping[str, Any], known: Known) -> Accepted:
-    """Raises ProblemError: 422 with all faults, 503 while no worker has registered."""
+def accept(document: Mapping[str, Any], known: Known, origin: Origin | None = None) -> Accepted:
+    """``origin``: the job that this one goes on from, if any, as ``api.origins`` found it.
+
+    Raises ProblemError: 422 with all faults, 503 while no worker has registered.
+    """
+    if origin is None:
+        return _accept(document, known)
+    try:
+        return _accept(origin.completed(document, known.by_kind, known.registered), known, origin)
+    except ProblemError as error:
+        raise origin.within(document, error) from error
+
+
+def _accept(document: Mapping[str, Any], known: Known, origin: Origin | None = None) -> Accepted:
     spec = shaped(JobSpec, document, TITLE, "the job")
     require_workers(known)
     asked = spec.dataset
     meant = None if asked is None else names.meant(asked, known.registered, known.of("dataset"))
     if isinstance(meant, list):
         raise refusal(meant, TITLE)
-    checked = _checked(spec.model_copy(update={"dataset": meant}), known)
+    spec = spec.model_copy(update={"dataset": meant})
+    if origin is not None and (others := origin.faults(spec, known.by_kind)):
+        raise refusal(others, TITLE)
+    checked = _checked(spec, known)
     if isinstance(checked, list):
         raise refusal(checked if meant is asked or asked is None else names.as_asked(checked, asked.name), TITLE)
     return checked

@@ -205,6 +205,9 @@ class Problem(Generic[S]):
     splits: Splits
     seeds: tuple[Genotype, ...] = ()
     """Known genotypes of the space, all different, that every algorithm evaluates besides what it finds."""
+    inherited: Mapping[str, Any] | None = None
+    """The state of the last checkpoint of the search that this one goes on from, its tensors on the CPU, whether this
+    one begins or is resumed; None: from scratch."""
     between_steps: Callable[[], None] = lambda: None
     """Called between training steps: the service's chance to let a measurement pass, or to stop."""
     glance: Glance = unseen
@@ -249,7 +252,11 @@ class Problem(Generic[S]):
 class SearchAlgorithm(Protocol):
     """A settings dataclass whose ``search`` is a generator of events.
 
-    One that evaluates the problem's seeds and nothing else has a ``needs_seeds: ClassVar[bool] = True`` as well.
+    One that evaluates the problem's seeds and nothing else has a ``needs_seeds: ClassVar[bool] = True`` as well. One
+    that can go on from another job's search has a ``hands_on: ClassVar[bool] = True``: its last checkpoint's state is
+    kept, and comes back as ``Problem.inherited``, of which it takes what it can use. The space, the data, the seed and
+    the settings are those of that search, but for settings named in ``redone: ClassVar[frozenset[str]]``; objectives,
+    bounds, targets and budget may be others.
     """
 
     needs: ClassVar[type]

@@ -84,6 +84,10 @@ def kind_of(part: Schema, root: Schema) -> str:
 def default_of(name: str, part: Schema, schema: Schema) -> str:
     if name in schema.get("required", ()):
         return "needed"
+    for either in schema.get("anyOf", ())[:1]:  # the others say without what
+        if name in either.get("required", ()):
+            others = [f"`{other}`" for branch in schema["anyOf"][1:] for other in branch["required"]]
+            return f"needed without {' or '.join(others)}"
     value = part.get("default")
     if value is None or value in ("", {}, []):
         return ""
@@ -169,6 +173,7 @@ def jobs() -> Iterator[str]:
         "`algorithm`, `dataset` and each objective take the settings of the plug-in they name besides, see "
         "[plug-ins](plug-ins.md)."
     )
+    yield re.sub(r"\s+", " ", str(schema["description"]))
     yield fields(schema, schema)
     for name, part in schema["$defs"].items():
         yield f"## `{name}`"

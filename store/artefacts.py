@@ -24,6 +24,10 @@ from store.settings import settings
 
 WEIGHTS = "safetensors"
 """The format that verification stores; all others with weights are made from it, and can be made again."""
+STATE = "state"
+"""The format of a job's own file: the state that its search ended with, for jobs that go on from it."""
+LASTING = (WEIGHTS, STATE)
+"""Formats that nothing could be made again from."""
 PIECE_BYTES = 4 * 2**20
 """How much is read at once."""
 PARTIAL = ".partial"
@@ -71,9 +75,9 @@ def files() -> Files:
     return _at(url, tuple(variables))
 
 
-def path_of(job_id: UUID, candidate_id: UUID, format: str, fence: int, suffix: str) -> str:
-    """The path of the file that one attempt makes of a candidate; no other attempt has the same."""
-    return f"{job_id}/{candidate_id}.{format}-{fence}{suffix}"
+def path_of(job_id: UUID, candidate_id: UUID | None, format: str, fence: int, suffix: str) -> str:
+    """The path of the file that one attempt makes of a candidate, or of the job itself; no other attempt has it."""
+    return f"{job_id}/{candidate_id or 'job'}.{format}-{fence}{suffix}"
 
 
 def is_path(path: str) -> bool:

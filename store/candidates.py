@@ -230,16 +230,20 @@ def artefacts_of(session: Session, candidate_ids: Sequence[UUID]) -> dict[UUID, 
     for part in _chunks(candidate_ids):
         query = select(Artefact).where(Artefact.candidate_id.in_(part)).order_by(Artefact.format)
         for artefact in session.scalars(query):
+            assert artefact.candidate_id is not None, "it was asked for by its candidate"
             found[artefact.candidate_id].append(artefact)
     return found
 
 
 def add_artefact(
-    session: Session, candidate_id: UUID, job_id: UUID, format: str, path: str, sha256: str, bytes: int
+    session: Session, candidate_id: UUID | None, job_id: UUID, format: str, path: str, sha256: str, bytes: int
 ) -> Artefact:
-    """Registers a stored file; one of the same format before it goes, and its file is left to :mod:`store.loose`."""
+    """Registers a stored file of a candidate, or of the job itself; one of the same format before it goes, and its file
+    is left to :mod:`store.loose`.
+    """
     jobs.ensure_locked(session, job_id)
-    query = select(Artefact).where(Artefact.candidate_id == candidate_id, Artefact.format == format)
+    own = (Artefact.job_id == job_id, Artefact.candidate_id == candidate_id, Artefact.format == format)
+    query = select(Artefact).where(*own)
     artefact = session.scalars(query).one_or_none()
     at = now(session)
     if artefact is None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
+LISTED = 5
+"""Jobs that a message names."""
+
 
 class StoreError(Exception):
     """Base of all errors raised on purpose by the store."""
@@ -129,6 +132,29 @@ class TableGoneError(StoreError):
         super().__init__(
             f"table '{name}' with SHA-256 {wanted} is not there any more: {now}; register it again under this name, "
             "or post a new job"
+        )
+
+
+class JobInUseError(StoreError):
+    """A job that was to be deleted while the searches of others are to go on from it."""
+
+    def __init__(self, job_id: UUID, jobs: Sequence[UUID]) -> None:
+        self.job_id = job_id
+        listed = ", ".join(map(str, jobs[:LISTED])) + (f" and {len(jobs) - LISTED} more" if len(jobs) > LISTED else "")
+        super().__init__(
+            f"the search of job {job_id} is what jobs under way go on from: {listed}; wait until they have searched, "
+            "or cancel them"
+        )
+
+
+class OriginGoneError(StoreError):
+    """The job that a search goes on from is not there any more, or has no state of its search."""
+
+    def __init__(self, job_id: UUID) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"there is no state of a search of job {job_id} to go on from (any more): the job was deleted, or kept "
+            "none; post a job without 'from', which searches from scratch"
         )
 
 

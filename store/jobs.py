@@ -13,9 +13,9 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy.orm import Session
 from sqlalchemy.types import Uuid
 
-from store import catalog, cursors, events, fitting, keys, loose, queue, quota, tables
+from store import catalog, cursors, events, fitting, keys, loose, origins, queue, quota, tables
 from store.clock import now
-from store.errors import IllegalTransitionError, InvalidCursorError, NotFoundError
+from store.errors import IllegalTransitionError, InvalidCursorError, JobInUseError, NotFoundError
 from store.fitting import COURSE as COURSE
 from store.models import (
     Artefact,
@@ -71,8 +71,10 @@ def create(
     """Stores a job, its search task, the message that wakes a worker and the first event: all or nothing.
 
     ``owner_key``: the API key that it counts for. Raises TooManyOpenJobsError where that has enough of them,
-    QuotaExceededError where its artefacts would find no room, and TableGoneError for a table that is not there.
+    QuotaExceededError where its artefacts would find no room, TableGoneError for a table that is not there, and
+    OriginGoneError for a job to go on from that is not.
     """
+    origins.hold(session, spec)
     tables.hold(session, spec)
     quota.admit(session)
     keys.admit_job(session, owner_key)
@@ -378,10 +380,13 @@ def finish(session: Session, job_id: UUID, status: str, reason: str | None = Non
 def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: float) -> None:
     """Takes the end of a job back; the event says why. The caller holds the lock and queues the tasks.
 
-    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with; and
-    TableGoneError for a table that went in the meantime.
+    Raises TooManyOpenJobsError: the job is under way again, and counts for the key that it was posted with;
+    TableGoneError for a table that went in the meantime; and OriginGoneError where its search goes on from a job that
+    did.
     """
     job = get(session, job_id)
+    if status == "queued":
+        origins.hold(session, job.spec)
     tables.hold(session, job.spec)
     keys.admit_job(session, job.owner_key)
     values: dict[str, Any] = {"status": status, "phase": status, "reason": None, "ended_at": None}
@@ -391,10 +396,16 @@ def reopen(session: Session, job_id: UUID, status: str, reason: str, progress: f
 
 
 def delete(session: Session, job_id: UUID) -> list[str]:
-    """Removes an ended job and all its rows; returns its artefacts' paths, for :func:`store.loose.discard`."""
+    """Removes an ended job and all its rows; returns its artefacts' paths, for :func:`store.loose.discard`.
+
+    Raises IllegalTransitionError before it has ended, JobInUseError while a search is to go on from it.
+    """
     status = lock(session, job_id)
     if status not in ENDED:
         raise IllegalTransitionError(job_id, status, "deleted before it has ended; cancel it first")
+    users = origins.users(session, job_id)
+    if users:
+        raise JobInUseError(job_id, users)
     paths = list(session.scalars(select(Artefact.path).where(Artefact.job_id == job_id)))
     loose.release(session, paths)
     fronts = select(Front.id).where(Front.job_id == job_id)

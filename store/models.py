@@ -226,16 +226,17 @@ class Event(Base):
 
 
 class Artefact(Base):
-    """A file of a candidate, kept where :mod:`store.artefacts` puts it."""
+    """A file of a candidate, or of a job itself, kept where :mod:`store.artefacts` puts it."""
 
     __tablename__ = "artefacts"
     __table_args__ = (UniqueConstraint("candidate_id", "format"), Index(None, "job_id"))
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
-    candidate_id: Mapped[UUID] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"))
+    candidate_id: Mapped[UUID | None] = mapped_column(ForeignKey("candidates.id", ondelete="CASCADE"))
+    """None: of the job itself, which has one of each format."""
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     format: Mapped[str]
-    """safetensors (json is made from the row)."""
+    """safetensors and what is made of it (json is made from the row); of a job: state."""
     path: Mapped[str]
     """Relative to the artefact folder, or to the artefact store's prefix."""
     sha256: Mapped[str]

@@ -1,7 +1,8 @@
 """How much room artefacts take, how much they may take, and which of them may go.
 
-Exports can be made again from the weights, so they may go once nobody has used them for a while. Weights, and what is
-in use, stay; when these alone fill the quota, nothing new is taken on. What runs still stores its weights.
+Exports can be made again from the weights, so they may go once nobody has used them for a while. Weights and states
+of searches, and what is in use, stay; when these alone fill the quota, nothing new is taken on. What runs still stores
+its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from store.artefacts import WEIGHTS
+from store.artefacts import LASTING
 from store.clock import now
 from store.errors import QuotaExceededError
 from store.models import Artefact
@@ -57,7 +58,7 @@ def admit(session: Session) -> None:
     limit = settings().artefact_quota_mb
     if not limit:
         return
-    stay = or_(Artefact.format == WEIGHTS, last_use >= _in_use_since(session))
+    stay = or_(Artefact.format.in_(LASTING), last_use >= _in_use_since(session))
     used = int(session.execute(select(func.coalesce(func.sum(Artefact.bytes), 0)).where(stay)).scalar_one())
     if used >= limit * MB:
         raise QuotaExceededError(used, limit)
@@ -72,9 +73,9 @@ def note_use(session: Session, artefact_id: UUID) -> None:
 
 
 def unnoted(artefact: Artefact, at: datetime) -> bool:
-    """Whether it is time to note that this file is used; the use of weights is never noted, because they stay."""
+    """Whether it is time to note that this file is used; the use of what stays is never noted."""
     last = artefact.last_used_at
-    return artefact.format != WEIGHTS and (last is None or last < at - timedelta(seconds=USED_SECONDS))
+    return artefact.format not in LASTING and (last is None or last < at - timedelta(seconds=USED_SECONDS))
 
 
 def unused(session: Session) -> list[Export]:
@@ -102,7 +103,7 @@ def surplus(session: Session) -> list[Export]:
 
 def _exports(session: Session, *conditions: ColumnElement[bool]) -> list[Export]:
     columns = (Artefact.id, Artefact.job_id, Artefact.bytes)
-    query = select(*columns).where(Artefact.format != WEIGHTS, *conditions).order_by(last_use, Artefact.id)
+    query = select(*columns).where(Artefact.format.not_in(LASTING), *conditions).order_by(last_use, Artefact.id)
     return [Export(id, job_id, bytes) for id, job_id, bytes in session.execute(query)]
 
 

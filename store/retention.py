@@ -14,7 +14,7 @@ from itertools import groupby
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from store import jobs, loose, quota
+from store import jobs, loose, origins, quota
 from store.clock import now
 from store.models import Artefact, Job
 from store.session import reading, unit_of_work
@@ -49,6 +49,8 @@ def forget_jobs() -> int:
                 continue  # another worker is at it
             if session.scalars(select(Job.id).where(Job.id == job_id, *_ended_before(session, days))).first() is None:
                 continue  # it was tried again meanwhile
+            if origins.users(session, job_id):
+                continue  # until they have what they need of it
             paths = jobs.delete(session, job_id)
         loose.discard(paths)
         log.info("job %s ended more than %g days ago and is deleted", job_id, days)

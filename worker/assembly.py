@@ -124,6 +124,7 @@ def plan_of(
     warn: Callable[[str], None] = lambda text: None,
     pieces: int = 1,
     tables: Mapping[str, Table] = NO_TABLES,
+    inherited: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Raises a NasCoreError that says what is wrong with the job."""
     space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
@@ -149,6 +150,7 @@ def plan_of(
         quietly=quietly,
         warn=warn,
         pieces=pieces,
+        inherited=inherited,
     )
     return Plan(problem, algorithm)
 

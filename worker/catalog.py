@@ -99,8 +99,13 @@ def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, A
     match kind:
         case "algorithm":
             fits = [space for space, described in spaces.items() if offers(described, cls.needs)]
-            needs_seeds = getattr(cls, "needs_seeds", False)
-            return {"spaces": fits, "needs": cls.needs.__name__, "needs_seeds": needs_seeds}
+            return {
+                "spaces": fits,
+                "needs": cls.needs.__name__,
+                "needs_seeds": getattr(cls, "needs_seeds", False),
+                "hands_on": getattr(cls, "hands_on", False),
+                "redone": sorted(getattr(cls, "redone", ())),
+            }
         case "objective":
             counted = {name: getattr(cls, name, None) for name in ("resource", "scale") if cls.source == "exact"}
             common = {"unit": cls.unit, "direction": cls.direction, "source": cls.source}

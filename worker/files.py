@@ -36,8 +36,9 @@ def fetch(attempt: Attempt, artefact: Artefact, scratch: Path) -> Path:
 
 
 @contextmanager
-def stored(attempt: Attempt, candidate_id: UUID, format: str, suffix: str, file: Path) -> Iterator[Session]:
-    """Stores a local file, then gives the transaction that makes it an artefact: both, or neither for long.
+def stored(attempt: Attempt, candidate_id: UUID | None, format: str, suffix: str, file: Path) -> Iterator[Session]:
+    """Stores a local file, then gives the transaction that makes it an artefact, of a candidate or of the job itself:
+    both, or neither for long.
 
     Raises LeaseLostError, ArtefactsAwayError.
     """

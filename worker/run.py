@@ -19,7 +19,14 @@ from nas_core.errors import DeviceError, NasCoreError
 from nas_core.training.room import is_out_of_memory
 from skyline.schemas import JobSpec
 from store import candidates, exports, jobs, tasks
-from store.errors import ArtefactsAwayError, DamagedArtefactError, LeaseLostError, MissingArtefactError, TableGoneError
+from store.errors import (
+    ArtefactsAwayError,
+    DamagedArtefactError,
+    LeaseLostError,
+    MissingArtefactError,
+    OriginGoneError,
+    TableGoneError,
+)
 from store.models import Task
 from store.session import reading, unit_of_work
 from store.settings import settings
@@ -93,7 +100,7 @@ def run(task_id: UUID, fence: int) -> int:
             if not provide(attempt, kind):
                 return PUT_BACK
             work_of(kind)(attempt)
-        except (NasCoreError, MissingArtefactError, DamagedArtefactError, TableGoneError) as error:
+        except (NasCoreError, MissingArtefactError, DamagedArtefactError, TableGoneError, OriginGoneError) as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
             return GAVE_UP

@@ -21,6 +21,7 @@ from store.settings import settings
 from worker.assembly import Plan, plan_of, reference_point
 from worker.attempt import Attempt
 from worker.control import Stopped
+from worker.inheritance import ending, inherited
 from worker.lookup import front_of, gaps, settle, tables_of
 from worker.recorder import SEARCH_SHARE, SearchRecorder, numbers
 
@@ -46,8 +47,8 @@ def run(attempt: Attempt) -> None:
     order_verification(attempt, *found)
 
 
-def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict[str, float]]:
-    """Until there is no more to find; the axes, and the reference point.
+def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict[str, float], Mapping[str, Any] | None]:
+    """Until there is no more to find; the axes, the reference point, and the last checkpoint's state, if there was one.
 
     When a step does not fit into memory, the last checkpoint is kept with steps in two pieces, and NoRoomError raised.
     """
@@ -63,6 +64,7 @@ def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict
         attempt.warn,
         int(kept.get("pieces", 1)) if kept else 1,
         tables_of(attempt.spec),
+        inherited(attempt),
     )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
@@ -74,8 +76,8 @@ def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values
     }
     log.info("searching on %s; %d candidates are on record", attempt.device, len(rows))
-    search_until_done(attempt, plan, recorder, journal, kept["algorithm"] if kept else None)
-    return axes, reference
+    last = search_until_done(attempt, plan, recorder, journal, kept["algorithm"] if kept else None)
+    return axes, reference, last
 
 
 def complete_reference(attempt: Attempt, plan: Plan) -> dict[str, float]:
@@ -95,9 +97,9 @@ def search_until_done(
     recorder: SearchRecorder,
     journal: dict[str, dict[str, Value]],
     safe: Mapping[str, Any] | None,
-) -> None:
-    """From a checkpoint's state to the end of the algorithm; it ends itself at the next epoch or generation when the
-    seconds are used up.
+) -> Mapping[str, Any] | None:
+    """From a checkpoint's state to the end of the algorithm, and the state of its last checkpoint; it ends itself at
+    the next epoch or generation when the seconds are used up.
     """
 
     def save(pieces: int, now: bool) -> None:
@@ -122,13 +124,17 @@ def search_until_done(
             save(pieces=2, now=True)
         raise
     recorder.flush()
+    return safe
 
 
-def order_verification(attempt: Attempt, axes: Axes, reference: dict[str, float]) -> None:
+def order_verification(
+    attempt: Attempt, axes: Axes, reference: dict[str, float], state: Mapping[str, Any] | None = None
+) -> None:
     """Chooses the best of the search front, and all that a search left unscored; a repeated call chooses and orders the
-    same. Where nothing has to be trained, the front's members get their final values at once.
+    same. Where nothing has to be trained, the front's members get their final values at once. The search's last
+    ``state`` is kept with it, where other jobs can go on from that.
     """
-    with attempt.recording() as session:
+    with ending(attempt, state) as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
         worked = [row for row in rows if row.failure is None]
         found = [Scored(row.hash, row.target, numbers(row.values), row) for row in worked]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from skyline.cli.options import FileArgument, Json, Key, Settings, Url
+from skyline.cli.options import FileArgument, From, Json, Key, Settings, Url
 
 
 def estimate(
-    file: FileArgument, settings: Settings = None, json: Json = False, url: Url = None, key: Key = None
+    file: FileArgument,
+    settings: Settings = None,
+    origin: From = None,
+    json: Json = False,
+    url: Url = None,
+    key: Key = None,
 ) -> None:
     """Check a search job and say what it would be, without posting it."""
+    from skyline.cli.find import job_file
     from skyline.cli.output import as_json, console, emit
     from skyline.client import Client
-    from skyline.specs import load, override
 
     with Client(url, key) as client:
-        answer = client.estimate(override(load(file), settings or []))
+        answer = client.estimate(job_file(client, file, settings, origin))
     if json:
         emit(as_json(answer))
         return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from skyline.errors import ApiError, UnknownJobError
+from skyline.specs import load, override
 
 if TYPE_CHECKING:
     from skyline.client import Client
@@ -33,6 +34,14 @@ def find_job(client: Client, text: str) -> UUID:
             raise UnknownJobError("there is no job yet; 'skyline submit job.yaml' posts one")
         return newest.id
     return _one("job", text, (job.id for job in client.jobs(limit=100)), "'skyline jobs' lists them")
+
+
+def job_file(client: Client, file: str, settings: list[str] | None, origin: str | None) -> dict[str, Any]:
+    """The job in a file with ``settings`` applied; ``origin`` is what a user calls the job that it goes on from, if
+    any. Raises InvalidSpecError, UnknownJobError.
+    """
+    spec = override(load(file), settings or [])
+    return spec if origin is None else {**spec, "from": str(find_job(client, origin))}
 
 
 def find_candidate(client: Client, text: str, job: str | None) -> UUID:

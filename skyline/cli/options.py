@@ -23,6 +23,15 @@ Key = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Job id, its first characters, or 'last'.")]
 FileArgument = Annotated[str, typer.Argument(metavar="FILE", help="Job in YAML or JSON; - for standard input.")]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="JOB",
+        help="Go on from the search of this job: its id, its first characters, or 'last'.",
+        show_default="as the file says",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Set a field, such as budget.evaluations=20. Repeatable.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skyline.cli.options import FileArgument, Json, Key, Settings, Url
+from skyline.cli.options import FileArgument, From, Json, Key, Settings, Url
 
 if TYPE_CHECKING:
     from skyline.client import Client
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def submit(
     file: FileArgument,
     settings: Settings = None,
+    origin: From = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="A name for this request: sent again within 24 h, it is the same job.", show_default=False),
@@ -26,11 +27,11 @@ def submit(
     key: Key = None,
 ) -> None:
     """Post a search job."""
+    from skyline.cli.find import job_file
     from skyline.client import Client
-    from skyline.specs import load, override
 
     with Client(url, key) as client:
-        job = client.submit(override(load(file), settings or []), idempotency_key=idempotency_key)
+        job = client.submit(job_file(client, file, settings, origin), idempotency_key=idempotency_key)
         posted(client, job, watch, json)
 
 

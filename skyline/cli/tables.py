@@ -167,6 +167,7 @@ def job_lines(job: Job) -> list[Text]:
         ("reason", job.reason or ""),
         ("waiting for", job.waiting_for or ""),
         ("searches", f"{spec.space.name} on {_ground(spec)} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
+        ("from", "" if spec.origin is None else f"the search of job {spec.origin}"),
         ("front", f"{job.front.search} found by the search, {job.front.final} verified"),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("created", ago(job.created_at)),

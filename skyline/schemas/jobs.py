@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +16,19 @@ Name = Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
 JobName = Annotated[str, Field(max_length=200)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Labels = Annotated[dict[Name, Annotated[str, Field(max_length=200)]], Field(max_length=32)]
+
+
+def _id(value: Any) -> Any:
+    """JSON has no ids: a text that is one stands for it."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return UUID(value)
+    if isinstance(value, UUID):
+        return value
+    raise PydanticCustomError("job_id", "{text}", {"text": "the id of a job, as its answer has it"})
+
+
+JobReference = Annotated[UUID, BeforeValidator(_id, json_schema_input_type=UUID)]
 
 QUALITIES = ("error", "accuracy")
 """Objectives that say how good a network is, as fractions; a job has one of them."""
@@ -198,11 +213,17 @@ class Resources(BaseModel):
 
 
 class JobSpec(BaseModel):
-    """A search job."""
+    """A search job. One that goes on `from` another takes `space`, `dataset`, `algorithm` and `seed` from that; they
+    may be given, and must be the same. `target`, `budget`, `verify` and `resources` may be others; what is not given
+    of each is as there. Answers have all of them.
+    """
 
     model_config = ConfigDict(
         **STRICT,
+        serialize_by_alias=True,
         json_schema_extra={
+            "required": ["objectives"],
+            "anyOf": [{"required": ["space", "algorithm"]}, {"required": ["from"]}],
             "examples": [
                 {
                     "name": "digits-edge",
@@ -214,11 +235,14 @@ class JobSpec(BaseModel):
                     "budget": {"evaluations": 48},
                     "verify": {"top": 6, "epochs": 20},
                 }
-            ]
+            ],
         },
     )
 
     name: JobName = ""
+    origin: Annotated[JobReference | None, Field(alias="from", exclude_if=lambda job: job is None)] = None
+    """Id of a job whose search this one goes on from, for other objectives, bounds or targets. Its algorithm has to be
+    one that can (`hands_on` in the catalog); settings that this names there (`redone`) may be others."""
     space: SpaceSpec
     target: TargetSpec = TargetSpec()
     dataset: DatasetSpec | None = None

@@ -70,9 +70,11 @@ def settings_of(form: Mapping[str, Any], root: Mapping[str, Any] | None = None) 
 
 
 @st.composite
-def valid(draw: DrawFn, catalog: Mapping[str, Any]) -> dict[str, Json]:
-    """A job that has to be taken."""
+def valid(draw: DrawFn, catalog: Mapping[str, Any], hands_on: bool = False) -> dict[str, Json]:
+    """A job that has to be taken; with ``hands_on`` one whose search others can go on from."""
     searching = [each for each in catalog["algorithms"] if not each["facts"].get("needs_seeds")]
+    if hands_on:
+        searching = [each for each in searching if each["facts"].get("hands_on")]
     algorithm = draw(st.sampled_from(searching))
     space = draw(st.sampled_from([e for e in catalog["spaces"] if e["name"] in algorithm["facts"]["spaces"]]))
     dataset = draw(st.sampled_from(catalog["datasets"]))
@@ -115,6 +117,21 @@ def valid(draw: DrawFn, catalog: Mapping[str, Any]) -> dict[str, Json]:
         "labels": st.dictionaries(NAMES, TEXT, max_size=3),
     }
     return {**spec, **draw(st.fixed_dictionaries({}, optional=optional))}
+
+
+@st.composite
+def going_on(draw: DrawFn, catalog: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Json]:
+    """A job that has to be taken, and goes on from this one as it was answered."""
+    spec = draw(valid(catalog, hands_on=True))
+    own = job["spec"]
+    facts = next(each["facts"] for each in catalog["algorithms"] if each["name"] == own["algorithm"]["name"])
+    for part in ("space", "dataset", "algorithm", "seed"):
+        mine = spec.pop(part, None)
+        if draw(st.booleans()):
+            spec[part] = own[part]
+        if part == "algorithm" and part in spec and mine["name"] == own[part]["name"]:
+            spec[part] = {**own[part], **{name: mine[name] for name in facts["redone"] if name in mine}}
+    return {**spec, "from": job["id"]}
 
 
 def _space_settings(space: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]:
@@ -215,7 +232,9 @@ def near_misses(draw: DrawFn, catalog: Mapping[str, Any]) -> dict[str, Json]:
             else:
                 place[key] = draw(VALUES)
         elif isinstance(place, dict):
-            place[draw(NAMES | st.sampled_from(["name", "key", "path", "min", "channels", "epochs"]))] = draw(VALUES)
+            place[draw(NAMES | st.sampled_from(["name", "from", "key", "path", "min", "channels", "epochs"]))] = draw(
+                VALUES
+            )
         else:
             place.append(draw(st.sampled_from(place).map(copy.deepcopy) | VALUES if place else VALUES))
     return spec

@@ -46,6 +46,13 @@ class Sampling:
 
 
 @settings
+class Staged:
+    weight: Annotated[float, Gt(0)] = 0.5
+    policy: Short = Short()
+    evaluate: Short = Short()
+
+
+@settings
 class Nothing:
     pass
 
@@ -84,6 +91,8 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "nsga2", Evolution, {"spaces": ["darts", "team-space"]})
     add("algorithm", "random", Sampling, {"spaces": ["darts", "team-space"]})
     add("algorithm", "darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
+    goes_on = {"hands_on": True, "redone": ["policy", "weight"]}
+    add("algorithm", "tnd-nas", Staged, {"spaces": ["darts", "team-space"], "needs": "Relaxable", **goes_on})
     add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})
     for name, cls in objectives.items():
         facts = ("unit", "direction", "source", "resource", "scale", "predicts")

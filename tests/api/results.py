@@ -11,6 +11,7 @@ from nas_core.architecture import Architecture
 from nas_core.settings import parse
 from nas_core.spaces import spaces
 from store import candidates, fronts, jobs
+from store.artefacts import STATE
 from store.candidates import NewCandidate
 from store.session import unit_of_work
 
@@ -73,6 +74,13 @@ def verify(ids: list[UUID]) -> None:
 def front(job_id: UUID, kind: fronts.Kind, ids: list[UUID], hypervolume: float = 1.5) -> int | None:
     with unit_of_work() as session:
         return fronts.replace(session, job_id, kind, ids, hypervolume, ids[0] if ids else None)
+
+
+def searched(job_id: UUID) -> None:
+    """The job's search is over and has kept its state."""
+    with unit_of_work() as session:
+        jobs.set_phase(session, job_id, status="verifying", phase="verifying 1")
+        candidates.add_artefact(session, None, job_id, STATE, f"{job_id}/job.state-1.pt", "0" * 64, 1)
 
 
 def finished(count: int) -> tuple[UUID, list[UUID]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from skyline.schemas import Job
 from tests.api import jobspecs
 from tests.api.problems import problem
 from tests.api.publications import entries
+from tests.api.results import searched
 from tests.fuzz import fuzzed
 
 KINDS = {"spaces": "space", "algorithms": "algorithm", "objectives": "objective", "datasets": "dataset"}
@@ -45,6 +47,22 @@ def test_a_valid_job_is_taken_and_means_the_same_again(shared: httpx.Client, spe
     assert Job.model_validate_json(again.content).spec == made.spec
     for part in ("space", "algorithm", "dataset"):
         assert getattr(made.spec, part).name == spec[part]["name"]
+
+
+@fuzzed(4)
+@given(data=st.data(), spec=jobspecs.valid(CATALOG, hands_on=True))
+def test_a_valid_job_goes_on_from_another(shared: httpx.Client, data: st.DataObject, spec: dict[str, Any]) -> None:
+    source = shared.post("/v1/jobs", json=spec).json()
+    searched(UUID(source["id"]))
+    response = shared.post("/v1/jobs", json=data.draw(jobspecs.going_on(CATALOG, source)))
+    assert response.status_code == 201, response.text
+    made = response.json()["spec"]
+    assert made["from"] == source["id"]
+    for part in ("space", "dataset", "seed"):
+        assert made[part] == source["spec"][part]
+    again = shared.post("/v1/jobs", json=made)
+    assert again.status_code == 201, again.text
+    assert again.json()["spec"] == made
 
 
 @fuzzed(16)

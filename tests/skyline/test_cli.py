@@ -208,6 +208,22 @@ def test_submit_sends_the_file_with_its_overrides(script: Script, tmp_path: Path
     assert json.loads(script.asked[0].body) == {**SPEC, "budget": {"evaluations": 20}, "name": "mine"}
 
 
+@pytest.mark.parametrize("command", ["submit", "estimate"])
+def test_a_job_goes_on_from_one_as_users_name_it(jobs: Script, command: str) -> None:
+    jobs.on("POST", "/v1/jobs", Reply(job("queued"), 201) if command == "submit" else Reply(estimate()))
+    done = run(jobs, command, "-", "--from", "last", input='{"objectives": ["error"], "from": "another"}')
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(jobs.asked[-1].body) == {"objectives": ["error"], "from": JOB_ID}
+
+
+def test_a_job_shows_what_it_goes_on_from(jobs: Script) -> None:
+    other = "99999999-2222-4333-8444-555555555555"
+    jobs.on("GET", JOB, Reply(job("queued", spec={**SPEC, "from": other})))
+    assert f"from        the search of job {other}" in run(jobs, "job", JOB_ID).stdout
+    shown = json.loads(run(jobs, "job", JOB_ID, "--json").stdout)
+    assert shown["spec"]["from"] == other and "origin" not in shown["spec"]
+
+
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
 def test_watch_ends_with_the_job(jobs: Script, status: str, code: int) -> None:
     ended = job(status, reason="the worker ran out of memory", front={"search": 3, "final": 2})

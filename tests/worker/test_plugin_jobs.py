@@ -22,6 +22,7 @@ from skyline import Client
 from skyline.errors import ApiError
 from skyline.schemas import Job, PluginInfo
 from tests import documents
+from tests.worker import ladder
 
 pytestmark = pytest.mark.e2e
 
@@ -31,11 +32,11 @@ PAGE = "docs/howto/plugins.md"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The examples of the page, and one that is broken."""
+    """The examples of the page, one that is broken, and one whose search goes on from another."""
     folder = tmp_path_factory.mktemp("plugins")
     broken = folder / "broken.py"
     broken.write_text("this is no Python\n")
-    return {**documents.write(PAGE, folder), "broken": broken}
+    return {**documents.write(PAGE, folder), "broken": broken, "ladder": ladder.write(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,22 @@ def test_the_catalog_says_what_was_loaded_and_what_was_not(client: Client, servi
 def test_a_setting_outside_its_form_is_refused(client: Client) -> None:
     with pytest.raises(ApiError, match="setting 'grid' of objective 'carbon': got -1; expected more than 0"):
         client.submit(spec(objectives=["error", {"name": "carbon", "grid": -1}]))
+
+
+def test_a_job_goes_on_from_a_job_and_leaves_nothing_behind(client: Client) -> None:
+    source = ended(client, client.submit(ladder.SPEC))
+    asked = {"from": str(source.id), "objectives": ["error", "macs"], "algorithm": {"name": "ladder", "length": 7}}
+    assert client.estimate(asked).spec.origin == source.id
+    job = ended(client, client.submit(asked))
+    assert job.spec.origin == source.id and job.spec.budget == source.spec.budget
+    errors = sorted(candidate.search_values["error"].value for candidate in client.candidates(job.id))
+    assert errors == [1 / 7, 1 / 6, 1 / 5], "steps 4 to 6"
+    (member,) = client.front(job.id, kind="final").members
+    assert set(member.values) == {"error", "macs"} and member.values["error"].kind == "trained"
+    client.delete(source.id)
+    with pytest.raises(ApiError, match=f"from: unknown job '{source.id}'"):
+        client.submit(asked)
+    client.delete(job.id)
 
 
 def test_an_edited_file_counts_from_the_next_attempt_on(

@@ -1,0 +1,51 @@
+"""What a job may go on from: the state that the search of another ended with, a file of that job.
+
+While the search of a job under way is to go on from it, a job cannot be deleted; who posts the one and who deletes the
+other take the row of the job gone on from first. A search that is over needs it no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from store.artefacts import STATE
+from store.errors import OriginGoneError
+from store.models import Artefact, Job
+
+FIELD = "from"
+"""Of a stored job: the id of the job that it goes on from."""
+SEARCHES = ("queued", "searching")
+"""Statuses of jobs whose search is still to be done, or to be done again."""
+
+
+def wanted(spec: Mapping[str, Any]) -> UUID | None:
+    """The job that a stored job goes on from."""
+    named = spec.get(FIELD)
+    return None if named is None else UUID(named)
+
+
+def state(session: Session, job_id: UUID) -> Artefact | None:
+    """The state that the search of a job ended with."""
+    own = (Artefact.job_id == job_id, Artefact.candidate_id.is_(None), Artefact.format == STATE)
+    return session.scalars(select(Artefact).where(*own)).one_or_none()
+
+
+def hold(session: Session, spec: Mapping[str, Any]) -> None:
+    """Keeps the job that this one goes on from until this transaction ends. Raises OriginGoneError."""
+    job_id = wanted(spec)
+    if job_id is None:
+        return
+    session.execute(select(Job.id).where(Job.id == job_id).with_for_update(read=True)).first()
+    if state(session, job_id) is None:
+        raise OriginGoneError(job_id)
+
+
+def users(session: Session, job_id: UUID) -> Sequence[UUID]:
+    """The jobs under way whose search is to go on from this one, oldest first."""
+    named = (Job.status.in_(SEARCHES), Job.spec[FIELD].as_string() == str(job_id))
+    return session.scalars(select(Job.id).where(*named).order_by(Job.created_at, Job.id)).all()
