@@ -19,12 +19,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.algorithms import algorithms
-from nas_core.architecture import Genotype, genotype_from_json, genotype_to_json
+from nas_core.architecture import Architecture, Genotype, genotype_from_json
+from nas_core.costs import count
 from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError
@@ -32,6 +33,8 @@ from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Preference, Sample, draw, refined, union
+from nas_core.proxies import progressivity, synflow, untrained
+from nas_core.ranking import Blend, agreed
 from nas_core.recipe import shrunk_input
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
@@ -46,8 +49,11 @@ from nas_core.values import Value
 
 CALIBRATING = 64
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
+LEAST_SIGNAL = -1e9
+"""Of a network through which nothing flows."""
 GLANCE_IMAGES = 500
 """Validation images on which derived cells are scored after each epoch, for the events alone."""
+Signal = Literal["supernet", "progressivity", "synflow", "macs"]
 Asking = Generator[Price, list[Evaluation], None]
 
 
@@ -114,10 +120,34 @@ class TndNas:
     """Validation images that candidates are scored on in the end, the same ones for all; default: all of them."""
     rescored: Annotated[int, Ge(0), Le(100_000)] = 100
     """Best samples that are scored so, besides what the preferences derive; ``budget.evaluations`` limits both."""
+    ranked_by: Annotated[tuple[Signal, ...], MinLen(1)] = ("supernet", "progressivity", "synflow")
+    """What decides how good a network is: its accuracy on the supernet (published), alone or together with scores of
+    the untrained network; several agree by the sum of the logarithms of their ranks."""
+    policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
+    """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
     max_skips: Annotated[int, Ge(0)] | None = None
     """Most skip connections of a derived normal cell (P-DARTS, arXiv 1904.12760: 2): the weakest give way; default: any
     number (TND-NAS)."""
     needs: ClassVar[type] = Relaxable
+    hands_on: ClassVar[bool] = True
+    redone: ClassVar[frozenset[str]] = frozenset(
+        {
+            "preferences",
+            "alpha_lr",
+            "alpha_weight_decay",
+            "samples",
+            "explore",
+            "reward",
+            "exponents",
+            "references",
+            "bound_exponent",
+            "score_images",
+            "rescored",
+            "ranked_by",
+            "policy_steps",
+            "max_skips",
+        }
+    )
 
     def __post_init__(self) -> None:
         for name in ("depths", "normal_left", "reduce_left"):
@@ -128,6 +158,8 @@ class TndNas:
             given = getattr(self, name)
             if given and (given[-1] != 1 or list(given) != sorted(given, reverse=True)):
                 raise InvalidSettingsError(f"{name}: must fall, to 1 after the last stage; got {list(given)}")
+        if self.ranked_by[0] != "supernet" or len(set(self.ranked_by)) < len(self.ranked_by):
+            raise InvalidSettingsError(f"ranked_by: supernet comes first, and each once; got {list(self.ranked_by)}")
         if self.depths and self.carry:
             raise InvalidSettingsError("carry: weights of one depth do not fit another; leave depths out, or carry")
         for name in ("exponents", "references"):
@@ -139,8 +171,12 @@ class TndNas:
 
     def search(self, problem: Problem[Relaxable], resume: Mapping[str, Any] | None = None) -> Search:
         run = Run(self, problem)
+        if problem.inherited is not None:
+            run.inherit(problem.inherited)
         if resume:
             run.resume(resume)
+        if problem.inherited is not None:
+            yield from run.retarget()
         while run.stage < self.stages:
             while run.epochs_done < run.epochs and not run.time_is_up():
                 yield from run.epoch()
@@ -170,13 +206,19 @@ class Run:
         judged = first_drawn(problem.splits.validation, settings.score_images, seed_of(problem.seed, "judges"))
         self.judges = shrunk(judged, settings.shrink)
         self.onlookers = first_drawn(self.judges, GLANCE_IMAGES, seed_of(problem.seed, "onlookers"))
-        self.stage, self.epochs_done, self.steps, self.finished = 0, 0, 0, False
+        self.stage, self.epochs_done, self.finished = 0, 0, False
+        self.built = 0
+        """The stage of the supernet that is there."""
+        self.steps, self.turns = 0, 0
+        """Weight steps and policy steps so far: preferences take both in turn."""
         self.prices: dict[str, dict[str, float] | str] = {}
         """Costs by genotype at the first target, or why there are none."""
         self.seen: dict[str, list[float]] = {}
         """Of this stage's samples by genotype: how often scored, and the sum of their accuracies in percent."""
-        self.proposed: list[str] = []
-        """Genotypes that are candidates."""
+        self.untrained: dict[str, list[float]] = {}
+        """Signals without the supernet's, by genotype; more is better."""
+        self.blend: Blend | None = None
+        """From signals to an accuracy; None until this stage has samples."""
         self.most: dict[str, float] = {}
         """The largest costs of the first random samples: where the hypervolume of the events ends."""
         self.seconds = 0.0
@@ -234,6 +276,7 @@ class Run:
         settings, problem = self.settings, self.problem
         if self.stage and settings.carry:
             return
+        self.built = self.stage
         skeleton = problem.skeleton
         if settings.depths:
             cells, channels = settings.depths[self.stage], skeleton.channels
@@ -266,6 +309,8 @@ class Run:
         number = before + self.epochs_done
         self.learner.start(number if settings.carry else self.epochs_done)
         learning = self.epochs_done >= self.warm
+        if learning and self.seen:
+            self._learn_blend()
         rewards: list[float] = []
         validation = forever(
             lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
@@ -329,13 +374,14 @@ class Run:
         """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay."""
         if any(preference.reward is None for preference in self.preferences):
             yield from self._calibrate(images, labels)
-        preference = self.preferences[(self.steps // self.settings.interval) % len(self.preferences)]
-        assert preference.reward is not None
+        preference = self.preferences[self.turns % len(self.preferences)]
+        self.turns += 1
+        assert preference.reward is not None and self.blend is not None
         samples = [self._draw(preference) for _ in range(self.settings.samples)]
         yield from self.price([sample.genotype for sample in samples])
         found = []
         for sample in samples:
-            accuracy = self.accuracy(sample.genotype, images, labels)
+            accuracy = self.blend(np.array([self.accuracy(sample.genotype, images, labels), *self.signals(sample.genotype)]))
             costs = self.prices[sample.genotype.key()]
             found.append(0.0 if isinstance(costs, str) else preference.reward(accuracy, costs))
         preference.policy.step([sample.columns for sample in samples], found)
@@ -352,6 +398,31 @@ class Run:
         record[0] += 1.0
         record[1] += 100.0 * (1.0 - error)
         return 100.0 * (1.0 - error)
+
+    def signals(self, genotype: Genotype) -> list[float]:
+        """What ``ranked_by`` names besides the supernet, of the first target on the supernet's images; more is better."""
+        key = genotype.key()
+        if key not in self.untrained:
+            target = self.problem.targets[0]
+            small = replace(target, input=shrunk_input(target.input, self.settings.shrink))
+            architecture, seed = Architecture(genotype, small), seed_of(self.problem.seed, "untrained")
+            found: list[float] = []
+            for name in self.settings.ranked_by[1:]:
+                if name == "macs":
+                    found.append(float(count(architecture).macs))
+                    continue
+                network = untrained(architecture, seed).to(self.problem.device)
+                score = synflow(network, small.input) if name == "synflow" else progressivity(network, small.input, seed)
+                found.append(max(score, LEAST_SIGNAL) if math.isfinite(score) else LEAST_SIGNAL)
+            self.untrained[key] = found
+        return self.untrained[key]
+
+    def _table(self, keys: Sequence[str]) -> NDArray[np.float64]:
+        """(genotypes, signals): mean accuracies of samples, and what else ranks them."""
+        return np.array([[total / times, *self.signals(genotype_of_key(k))] for k in keys for times, total in [self.seen[k]]])
+
+    def _learn_blend(self) -> None:
+        self.blend = Blend(self._table(list(self.seen)))
 
     def price(self, genotypes: Sequence[Genotype]) -> Asking:
         """Asks for what is not known of their costs."""
@@ -382,7 +453,11 @@ class Run:
         if not known:
             failure = next(costs for costs in self.prices.values() if isinstance(costs, str))
             raise InvalidSettingsError(f"none of {len(samples)} random networks could be priced; the last: {failure}")
-        accuracies = np.array([self.accuracy(genotype, images, labels) for genotype, _ in known])
+        for genotype, _ in known:
+            self.accuracy(genotype, images, labels)
+        self._learn_blend()
+        assert self.blend is not None
+        accuracies = np.array([self.blend(row) for row in self._table([genotype.key() for genotype, _ in known])])
         table = np.array([[abs(costs[key]) for key in self.cost_keys] for _, costs in known]).reshape(len(known), -1)
         middle = dict(zip(self.cost_keys, np.median(table, axis=0).tolist(), strict=True))
         if not self.most:
@@ -506,70 +581,130 @@ class Run:
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         genotypes = tuple(wanted.values())
-        known = tuple(self.values(self.score(genotype)) for genotype in genotypes)
-        yield Propose(genotypes, known)
-        self.proposed, self.finished = list(wanted), True
+        yield Propose(genotypes, tuple(map(self.values, self._errors(genotypes))))
+        self.finished = True
 
-    def _best(self, count: int, taken: set[str]) -> Iterator[Genotype]:
+    def _errors(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """What stands for their errors: where several signals rank them, the supernet's errors in the order in which the
+        signals agree.
+        """
+        errors = np.array([self.score(genotype) for genotype in genotypes])
+        if len(self.settings.ranked_by) > 1:
+            order = np.argsort(-agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)])))
+            errors[order] = np.sort(errors)
+        return errors.tolist()
+
+    def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
         """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
-        rows, violations, keys = [], [], []
         axes = self.problem.axes
-        for key, (times, total) in self.seen.items():
-            costs = self.prices[key]
-            if key in taken or isinstance(costs, str):
-                continue
-            keys.append(key)
-            rows.append([-total / times, *(axes.cost(name, costs[name]) for name in self.cost_keys)])
-            violations.append(axes.lasting_violation(costs))
-        if count <= 0 or not rows:
+        known = {k: costs for k in self.seen if k not in taken and not isinstance(costs := self.prices[k], str)}
+        if most <= 0 or not known:
             return
-        table = np.array(rows)
+        keys = list(known)
+        costs = [[axes.cost(name, known[key][name]) for name in self.cost_keys] for key in keys]
+        violations = [axes.lasting_violation(known[key]) for key in keys]
+        table = np.column_stack([-agreed(self._table(keys)), np.array(costs).reshape(len(keys), -1)])
         rank = constrained_ranks(table, violations)
-        crowding = np.zeros(len(rows))
+        crowding = np.zeros(len(keys))
         for level in np.unique(rank):
             members = np.flatnonzero(rank == level)
             crowding[members] = crowding_distance(table[members])
-        for place in sorted(range(len(rows)), key=lambda i: (rank[i], -crowding[i], i))[:count]:
+        for place in sorted(range(len(keys)), key=lambda i: (rank[i], -crowding[i], i))[:most]:
             yield genotype_of_key(keys[place])
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {"epochs": self.problem.budget.epochs, "split": "validation", "n": self.judges.size}
         if self.settings.score != "error":
             detail["score"] = self.settings.score
+        if len(self.settings.ranked_by) > 1:
+            detail["ranked_by"] = list(self.settings.ranked_by)
         return data_values(self.problem, error, detail, self.settings.batch)
+
+    # --- on another search's supernet -------------------------------------------------------------------------
+
+    def inherit(self, state: Mapping[str, Any]) -> None:
+        """Takes over what a search has handed on: its supernet, the ops that were left, and how its samples did."""
+        handed = state["handed_on"]
+        self.stage = int(handed["built"])
+        self._build()
+        self.stage, self.averaged = self.settings.stages, None
+        self.supernet.load_state_dict(handed["supernet"])
+        self.seen = {key: list(record) for key, record in handed["seen"].items()}
+        self.untrained = {}
+        left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
+        for place, preference in enumerate(self.preferences):
+            preference.left = {name: mask.copy() for name, mask in left.items()}
+            preference.policy = self._policy(place, left)
+
+    def retarget(self) -> Search:
+        """Policy steps alone, on weights that stay as they are."""
+        settings, problem = self.settings, self.problem
+        total = settings.policy_steps * len(self.preferences)
+        while self.turns < total and not (self.turns and problem.time_is_up()):
+            validation = forever(
+                lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
+            )
+            rewards: list[float] = []
+            if self.seen:
+                self._learn_blend()
+            for _ in range(min(total - self.turns, max(1, total // 10))):
+                yield from self.policy_step(*next(validation), rewards)
+                problem.between_steps()
+            entropy = float(np.mean([preference.policy.entropy() for preference in self.preferences]))
+            metrics = {"entropy": entropy, "reward": float(np.mean(rewards)), "failed": float(self._failures())}
+            metrics |= yield from self._seen_so_far()
+            yield Progress("search", self.turns, total, metrics)
+            yield Checkpoint(self.state())
 
     # --- safe points ------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        return {
-            "learner": self.learner.state(),
-            "averaged": None if self.averaged is None else self.averaged.supernet.state_dict(),
+        """In the end what another job can go on from; before, all that this one needs to go on."""
+        state: dict[str, Any] = {"stage": self.stage, "finished": self.finished}
+        seen = {key: list(record) for key, record in self.seen.items()}
+        if self.finished:
+            supernet = self.supernet if self.averaged is None else self.averaged.supernet
+            left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
+            handed = {"built": self.built, "supernet": supernet.state_dict(), "left": left, "seen": seen}
+            return state | {"handed_on": handed}
+        if self.problem.inherited is None:
+            state["learner"] = self.learner.state()
+            state["averaged"] = None if self.averaged is None else self.averaged.supernet.state_dict()
+        return state | {
             "preferences": [preference.state() for preference in self.preferences],
             "rng": self.rng.bit_generator.state,
             "order": self.order.get_state(),
             "chance": self.chance.get_state(),
-            "stage": self.stage,
             "epochs_done": self.epochs_done,
+            "built": self.built,
             "steps": self.steps,
+            "turns": self.turns,
             "prices": dict(self.prices),
-            "seen": {key: list(record) for key, record in self.seen.items()},
+            "seen": seen,
+            "untrained": {key: list(signals) for key, signals in self.untrained.items()},
             "most": dict(self.most),
             "seconds": self.seconds,
-            "finished": self.finished,
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         settings, axes = self.settings, self.problem.axes
-        self.stage, self.epochs_done = int(state["stage"]), int(state["epochs_done"])
-        self.steps, self.finished = int(state["steps"]), bool(state["finished"])
+        self.stage, self.finished = int(state["stage"]), bool(state["finished"])
+        if self.finished:
+            self.turns = settings.policy_steps * len(self.preferences)
+            return
+        self.epochs_done, self.steps, self.turns = (int(state[key]) for key in ("epochs_done", "steps", "turns"))
         self.prices = {key: c if isinstance(c, str) else dict(c) for key, c in state["prices"].items()}
         self.seen = {key: list(record) for key, record in state["seen"].items()}
+        self.untrained = {key: list(signals) for key, signals in state["untrained"].items()}
         self.most, self.seconds = dict(state["most"]), float(state["seconds"])
-        if 0 < self.stage < settings.stages:
-            self._build()
-        self.learner.resume(state["learner"])
-        if self.averaged is not None:
-            self.averaged.supernet.load_state_dict(state["averaged"])
+        if "learner" in state:
+            if state["built"]:
+                self.stage = int(state["built"])
+                self._build()
+                self.stage = int(state["stage"])
+            self.learner.resume(state["learner"])
+            if self.averaged is not None:
+                self.averaged.supernet.load_state_dict(state["averaged"])
         for preference, kept in zip(self.preferences, state["preferences"], strict=True):
             preference.resume(
                 kept, lambda **given: Reward(axes, **given, form=settings.reward, bound_exponent=settings.bound_exponent)

@@ -12,7 +12,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
 
 from nas_core.algorithms.tnd_nas import Run, TndNas
 from nas_core.architecture import Architecture
@@ -232,7 +231,9 @@ def test_8_samples_are_discrete_and_follow_alpha() -> None:
         columns = np.array([sample[name] for sample in drawn])
         for row in range(14):
             seen = np.bincount(columns[:, row], minlength=strengths.shape[1])
-            assert chisquare(seen, 2000 * strengths[row] / strengths[row].sum()).pvalue > 1e-4, (name, row)
+            expected, freedom = 2000 * strengths[row] / strengths[row].sum(), strengths.shape[1] - 1
+            chi_square = float(((seen - expected) ** 2 / expected).sum())
+            assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (name, row)  # mean and s.d. of its distribution
     for _ in range(20):
         sample = draw(PUBLISHED, of, rng)
         PUBLISHED.check(sample.genotype)
@@ -389,7 +390,7 @@ def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
         return proposed, states
 
     whole, states = ends(None)
-    inside = {state["stage"]: state for state in states if state["epochs_done"] == 1}
+    inside = {state["stage"]: state for state in states if state.get("epochs_done") == 1}
     assert sorted(inside) == [0, 1, 2] and all(ends(state)[0] == whole for state in inside.values())
 
 
