@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -47,7 +47,7 @@ from nas_core.training import seed_of
 from nas_core.training.room import room_for
 from nas_core.values import Value
 
-CALIBRATING = 64
+CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
 LEAST_SIGNAL = -1e9
 """Of a network through which nothing flows."""
@@ -120,9 +120,11 @@ class TndNas:
     """Validation images that candidates are scored on in the end, the same ones for all; default: all of them."""
     rescored: Annotated[int, Ge(0), Le(100_000)] = 100
     """Best samples that are scored so, besides what the preferences derive; ``budget.evaluations`` limits both."""
-    ranked_by: Annotated[tuple[Signal, ...], MinLen(1)] = ("supernet", "progressivity", "synflow")
-    """What decides how good a network is: its accuracy on the supernet (published), alone or together with scores of
-    the untrained network; several agree by the sum of the logarithms of their ranks."""
+    ranked_by: Mapping[Signal, Annotated[float, Gt(0)]] = field(
+        default_factory=lambda: {"supernet": 0.5, "progressivity": 1.0, "synflow": 1.0}
+    )
+    """What decides how good a network is, with weights: its accuracy on the supernet (published: that alone), and scores
+    of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
     policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
     """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
     max_skips: Annotated[int, Ge(0)] | None = None
@@ -158,8 +160,8 @@ class TndNas:
             given = getattr(self, name)
             if given and (given[-1] != 1 or list(given) != sorted(given, reverse=True)):
                 raise InvalidSettingsError(f"{name}: must fall, to 1 after the last stage; got {list(given)}")
-        if self.ranked_by[0] != "supernet" or len(set(self.ranked_by)) < len(self.ranked_by):
-            raise InvalidSettingsError(f"ranked_by: supernet comes first, and each once; got {list(self.ranked_by)}")
+        if "supernet" not in self.ranked_by:
+            raise InvalidSettingsError(f"ranked_by: 'supernet' must be among them; got {', '.join(self.ranked_by)}")
         if self.depths and self.carry:
             raise InvalidSettingsError("carry: weights of one depth do not fit another; leave depths out, or carry")
         for name in ("exponents", "references"):
@@ -215,6 +217,8 @@ class Run:
         """Costs by genotype at the first target, or why there are none."""
         self.seen: dict[str, list[float]] = {}
         """Of this stage's samples by genotype: how often scored, and the sum of their accuracies in percent."""
+        self.others = [name for name in settings.ranked_by if name != "supernet"]
+        self.weights = np.array([settings.ranked_by[name] for name in ("supernet", *self.others)])
         self.untrained: dict[str, list[float]] = {}
         """Signals without the supernet's, by genotype; more is better."""
         self.blend: Blend | None = None
@@ -407,7 +411,7 @@ class Run:
             small = replace(target, input=shrunk_input(target.input, self.settings.shrink))
             architecture, seed = Architecture(genotype, small), seed_of(self.problem.seed, "untrained")
             found: list[float] = []
-            for name in self.settings.ranked_by[1:]:
+            for name in self.others:
                 if name == "macs":
                     found.append(float(count(architecture).macs))
                     continue
@@ -422,7 +426,7 @@ class Run:
         return np.array([[total / times, *self.signals(genotype_of_key(k))] for k in keys for times, total in [self.seen[k]]])
 
     def _learn_blend(self) -> None:
-        self.blend = Blend(self._table(list(self.seen)))
+        self.blend = Blend(self._table(list(self.seen)), self.weights)
 
     def price(self, genotypes: Sequence[Genotype]) -> Asking:
         """Asks for what is not known of their costs."""
@@ -584,13 +588,17 @@ class Run:
         yield Propose(genotypes, tuple(map(self.values, self._errors(genotypes))))
         self.finished = True
 
+    def _agreed(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, signals) -> (n,), more is better."""
+        return agreed(table, self.weights)
+
     def _errors(self, genotypes: Sequence[Genotype]) -> list[float]:
         """What stands for their errors: where several signals rank them, the supernet's errors in the order in which the
         signals agree.
         """
         errors = np.array([self.score(genotype) for genotype in genotypes])
         if len(self.settings.ranked_by) > 1:
-            order = np.argsort(-agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)])))
+            order = np.argsort(-self._agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)])))
             errors[order] = np.sort(errors)
         return errors.tolist()
 
@@ -603,7 +611,7 @@ class Run:
         keys = list(known)
         costs = [[axes.cost(name, known[key][name]) for name in self.cost_keys] for key in keys]
         violations = [axes.lasting_violation(known[key]) for key in keys]
-        table = np.column_stack([-agreed(self._table(keys)), np.array(costs).reshape(len(keys), -1)])
+        table = np.column_stack([-self._agreed(self._table(keys)), np.array(costs).reshape(len(keys), -1)])
         rank = constrained_ranks(table, violations)
         crowding = np.zeros(len(keys))
         for level in np.unique(rank):
@@ -617,7 +625,7 @@ class Run:
         if self.settings.score != "error":
             detail["score"] = self.settings.score
         if len(self.settings.ranked_by) > 1:
-            detail["ranked_by"] = list(self.settings.ranked_by)
+            detail["ranked_by"] = dict(self.settings.ranked_by)
         return data_values(self.problem, error, detail, self.settings.batch)
 
     # --- on another search's supernet -------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from nas_core.ranking import Blend, agreed
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
 
 SPACE = NasBench201(cells=8, channels=8)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ONES = np.ones(2)
 SKELETON = SPACE.skeleton((3, 8, 8), 10)
 
 
@@ -61,8 +64,9 @@ def test_progressivity_is_the_same_for_a_seed_and_prefers_a_residual_cell() -> N
 def test_agreement_is_the_sum_of_logarithms_of_ranks() -> None:
     signals = np.array([[0.1, 7.0], [0.3, 5.0], [0.2, 5.0]])
     thirds = np.array([[1, 3], [3, 1.5], [2, 1.5]]) / 3
-    assert agreed(signals) == pytest.approx(np.log(thirds).sum(axis=1))
-    assert agreed(signals[:, :1]).argsort().tolist() == [0, 2, 1], "one signal keeps its order"
+    assert agreed(signals, ONES) == pytest.approx(np.log(thirds).sum(axis=1))
+    assert agreed(signals, np.array([0.5, 2.0])) == pytest.approx(np.log(thirds) @ [0.5, 2.0])
+    assert agreed(signals[:, :1], ONES[:1]).argsort().tolist() == [0, 2, 1], "one signal keeps its order"
 
 
 def test_what_one_signal_finds_bad_is_not_made_good_by_the_others() -> None:
@@ -70,18 +74,18 @@ def test_what_one_signal_finds_bad_is_not_made_good_by_the_others() -> None:
     signals = rng.random((100, 3))
     signals[0] = (2.0, 2.0, -1.0)
     signals[1] = np.quantile(signals, 0.7, axis=0)
-    assert agreed(signals)[1] > agreed(signals)[0]
+    assert agreed(signals, np.ones(3))[1] > agreed(signals, np.ones(3))[0]
 
 
 def test_a_blend_gives_accuracies_in_the_order_of_agreement() -> None:
     rng = np.random.default_rng(1)
     signals = rng.normal(size=(50, 2))
     signals[:, 0] = 60 + 10 * signals[:, 0]
-    blend = Blend(signals)
+    blend = Blend(signals, ONES)
     seen = np.array([blend(row) for row in signals])
-    assert spearman(seen, agreed(signals)) > 0.99
+    assert spearman(seen, agreed(signals, ONES)) > 0.99
     assert seen.min() >= signals[:, 0].min() and seen.max() <= signals[:, 0].max()
-    alone = Blend(signals[:, :1])
+    alone = Blend(signals[:, :1], ONES[:1])
     assert all(alone(row) == row[0] for row in signals[:, :1]), "the first signal alone stays what it is"
     assert blend(np.array([999.0, 99.0])) == signals[:, 0].max()
 

@@ -353,7 +353,7 @@ def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
 
 
 def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
-    with pytest.raises(InvalidSettingsError, match="none of 64 random networks could be priced.*convolutions is nan"):
+    with pytest.raises(InvalidSettingsError, match="none of 32 random networks could be priced.*convolutions is nan"):
         front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
 
 
