@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.architecture import Architecture
+from nas_core.costs import sites
 from nas_core.network import Network
 
 IMAGES = 32
-"""Noise images on which ``progressivity`` looks at a network."""
+"""Noise images, at least."""
+PIXELS_A_CHANNEL = 8
+"""Of the last cell's maps, in all noise images together: of fewer, components are chance."""
 
 
 def untrained(architecture: Architecture, seed: int) -> Network:
@@ -46,8 +49,14 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
     return math.log(total) if total > 0 else -math.inf
 
 
+def noise_images(architecture: Architecture) -> int:
+    """How many images ``progressivity`` looks at such a network with."""
+    last = sites(architecture.genotype.types, architecture.skeleton)[-1]
+    return max(IMAGES, -(-PIXELS_A_CHANNEL * last.outputs // (last.size_out[0] * last.size_out[1])))
+
+
 @torch.no_grad()
-def progressivity(network: Network, shape: tuple[int, int, int], seed: int) -> float:
+def progressivity(network: Network, shape: tuple[int, int, int], seed: int, images: int = IMAGES) -> float:
     """The least growth, from cell to cell, of how many directions the features of noise images take.
 
     Lee and Ham, "AZ-NAS" (CVPR 2024), section 3: a cell's expressivity is the entropy of its output's principal
@@ -62,7 +71,7 @@ def progressivity(network: Network, shape: tuple[int, int, int], seed: int) -> f
     entropies: list[float] = []
     hooks = [cell.register_forward_hook(lambda _, __, out: entropies.append(_entropy(out))) for cell in network.cells]
     try:
-        network(torch.randn(IMAGES, *shape, generator=chance).to(next(network.parameters()).device))
+        network(torch.randn(images, *shape, generator=chance).to(next(network.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -33,7 +33,7 @@ from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Preference, Sample, draw, refined, union
-from nas_core.proxies import progressivity, synflow, untrained
+from nas_core.proxies import noise_images, progressivity, synflow, untrained
 from nas_core.ranking import Blend, agreed
 from nas_core.recipe import shrunk_input
 from nas_core.reward import Reward, directions, exponents_of
@@ -41,6 +41,7 @@ from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
 from nas_core.supernet import Supernet
+from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import AveragedWeights, WeightLearner, batch_errors, forever, make_supernet
 from nas_core.supernet.weights import supernet_errors as errors_on
 from nas_core.training import seed_of
@@ -49,6 +50,8 @@ from nas_core.values import Value
 
 CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
+TRAINING = 3
+"""Multiply-adds of a training step, in forward passes."""
 LEAST_SIGNAL = -1e9
 """Of a network through which nothing flows."""
 GLANCE_IMAGES = 500
@@ -90,7 +93,7 @@ class TndNas:
     draws: Annotated[int, Ge(1), Le(100)] = 1
     """Networks drawn for a weight step on paths, of which the one with the most multiply-adds is trained."""
     carry: bool = False
-    """Whether weights go on into the next stage; published: each starts anew. Not together with ``depths``."""
+    """Whether weights go on into the next stage, of the same depth; published: each starts anew."""
     average: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Decay, a step, of the moving average of the weights that networks are scored with; 0: the last weights."""
     alpha_lr: Annotated[float, Gt(0), Le(10)] = 6e-3
@@ -162,8 +165,10 @@ class TndNas:
                 raise InvalidSettingsError(f"{name}: must fall, to 1 after the last stage; got {list(given)}")
         if "supernet" not in self.ranked_by:
             raise InvalidSettingsError(f"ranked_by: 'supernet' must be among them; got {', '.join(self.ranked_by)}")
-        if self.depths and self.carry:
-            raise InvalidSettingsError("carry: weights of one depth do not fit another; leave depths out, or carry")
+        if self.carry and len(set(self.depths)) > 1:
+            raise InvalidSettingsError(
+                f"carry: weights of one depth do not fit another; give depths that are equal, or none; got {self.depths}"
+            )
         for name in ("exponents", "references"):
             for key, given in getattr(self, name).items():
                 if len(given) not in (1, self.stages):
@@ -211,6 +216,8 @@ class Run:
         self.stage, self.epochs_done, self.finished = 0, 0, False
         self.built = 0
         """The stage of the supernet that is there."""
+        self.spent = 0.0
+        """Multiply-adds: three times the forward ones for each image trained on, once for each that is only run on."""
         self.steps, self.turns = 0, 0
         """Weight steps and policy steps so far: preferences take both in turn."""
         self.prices: dict[str, dict[str, float] | str] = {}
@@ -331,6 +338,7 @@ class Run:
         self.epochs_done += 1
         metrics = {"loss": self.learner.mean_loss(), "stage": self.stage + 1.0}
         metrics |= {"entropy": float(np.mean([preference.policy.entropy() for preference in self.preferences]))}
+        metrics |= {"multiply_adds": self.spent}
         if rewards:
             metrics |= {"reward": float(np.mean(rewards)), "failed": float(self._failures())}
             metrics |= yield from self._seen_so_far()
@@ -360,11 +368,13 @@ class Run:
         self.supernet.drop_skips(self.skip_rate(), self.chance)
         if self.settings.weights == "relaxed":
             gates = {name: p.to(images.device) for name, p in preference.policy.probabilities().items()}
-            self.learner.step(images, labels, (gates, preference.left))
+            active: Selection = preference.left
+            self.learner.step(images, labels, (gates, active))
         else:
             drawn = [self._draw(preference) for _ in range(self.settings.draws)]
-            paths = [self.problem.space.selection(sample.genotype) for sample in drawn]
-            self.learner.step(images, labels, (None, max(paths, key=self.macs.of)))
+            active = max((self.problem.space.selection(sample.genotype) for sample in drawn), key=self.macs.of)
+            self.learner.step(images, labels, (None, active))
+        self.spent += TRAINING * len(labels) * self.macs.of(active)
         self.supernet.drop_skips(0.0)
         if self.averaged is not None:
             self.averaged.follow(self.supernet)
@@ -395,6 +405,7 @@ class Run:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
         supernet = self.supernet if self.averaged is None else self.averaged.supernet
         choice = None, self.problem.space.selection(genotype)
+        self.spent += len(labels) * self.macs.of(choice[1])
         with room_for(len(labels), self.problem.pieces, images.device):
             wrong, expected = batch_errors(supernet, images, labels, choice)
         error = float(wrong if self.settings.score == "error" else expected) / len(labels)
@@ -404,19 +415,28 @@ class Run:
         return 100.0 * (1.0 - error)
 
     def signals(self, genotype: Genotype) -> list[float]:
-        """What ``ranked_by`` names besides the supernet, of the first target on the supernet's images; more is better."""
+        """What ``ranked_by`` names besides the supernet, of the searched skeleton at the supernet's image size; more is
+        better.
+        """
         key = genotype.key()
         if key not in self.untrained:
-            target = self.problem.targets[0]
-            small = replace(target, input=shrunk_input(target.input, self.settings.shrink))
+            skeleton = self.problem.skeleton
+            small = replace(skeleton, input=shrunk_input(skeleton.input, self.settings.shrink))
             architecture, seed = Architecture(genotype, small), seed_of(self.problem.seed, "untrained")
+            macs = float(count(architecture).macs)
             found: list[float] = []
             for name in self.others:
                 if name == "macs":
-                    found.append(float(count(architecture).macs))
+                    found.append(macs)
                     continue
                 network = untrained(architecture, seed).to(self.problem.device)
-                score = synflow(network, small.input) if name == "synflow" else progressivity(network, small.input, seed)
+                if name == "synflow":
+                    score = synflow(network, small.input)
+                    self.spent += TRAINING * macs
+                else:
+                    images = noise_images(architecture)
+                    score = progressivity(network, small.input, seed, images)
+                    self.spent += images * macs
                 found.append(max(score, LEAST_SIGNAL) if math.isfinite(score) else LEAST_SIGNAL)
             self.untrained[key] = found
         return self.untrained[key]
@@ -505,6 +525,7 @@ class Run:
         supernet = self.supernet if self.averaged is None else self.averaged.supernet
         choice = None, problem.space.selection(genotype)
         split = self.onlookers if onlookers else self.judges
+        self.spent += split.size * self.macs.of(choice[1])
         error, expected = errors_on(supernet, split, choice, problem.device, problem.pieces)
         problem.between_steps()
         return error if self.settings.score == "error" else expected
@@ -673,6 +694,7 @@ class Run:
         if self.finished:
             supernet = self.supernet if self.averaged is None else self.averaged.supernet
             left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
+            state["spent"] = self.spent
             handed = {"built": self.built, "supernet": supernet.state_dict(), "left": left, "seen": seen}
             return state | {"handed_on": handed}
         if self.problem.inherited is None:
@@ -686,6 +708,7 @@ class Run:
             "epochs_done": self.epochs_done,
             "built": self.built,
             "steps": self.steps,
+            "spent": self.spent,
             "turns": self.turns,
             "prices": dict(self.prices),
             "seen": seen,
@@ -704,7 +727,7 @@ class Run:
         self.prices = {key: c if isinstance(c, str) else dict(c) for key, c in state["prices"].items()}
         self.seen = {key: list(record) for key, record in state["seen"].items()}
         self.untrained = {key: list(signals) for key, signals in state["untrained"].items()}
-        self.most, self.seconds = dict(state["most"]), float(state["seconds"])
+        self.most, self.seconds, self.spent = dict(state["most"]), float(state["seconds"]), float(state["spent"])
         if "learner" in state:
             if state["built"]:
                 self.stage = int(state["built"])
