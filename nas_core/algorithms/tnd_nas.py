@@ -128,6 +128,8 @@ class TndNas:
     )
     """What decides how good a network is, with weights: its accuracy on the supernet (published: that alone), and scores
     of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
+    untrained_shrink: Annotated[int, Ge(1), Le(64)] = 1
+    """As ``shrink``, of the noise images that untrained networks are shown."""
     policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
     """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
     max_skips: Annotated[int, Ge(0)] | None = None
@@ -149,6 +151,7 @@ class TndNas:
             "score_images",
             "rescored",
             "ranked_by",
+            "untrained_shrink",
             "policy_steps",
             "max_skips",
         }
@@ -294,7 +297,7 @@ class Run:
             skeleton = problem.space.skeleton(
                 skeleton.input, skeleton.classes, cells=cells, channels=channels, stem=skeleton.stem
             )
-        skeleton = replace(skeleton, input=shrunk_input(skeleton.input, settings.shrink))
+        skeleton = replace(skeleton, input=shrunk_input(skeleton.input, settings.shrink, "shrink"))
         self.supernet: Supernet = make_supernet(
             lambda: problem.space.supernet(skeleton),
             seed_of(problem.seed, "supernet", self.stage),
@@ -415,13 +418,13 @@ class Run:
         return 100.0 * (1.0 - error)
 
     def signals(self, genotype: Genotype) -> list[float]:
-        """What ``ranked_by`` names besides the supernet, of the searched skeleton at the supernet's image size; more is
-        better.
-        """
+        """What ``ranked_by`` names besides the supernet, of the searched skeleton; more is better."""
         key = genotype.key()
         if key not in self.untrained:
             skeleton = self.problem.skeleton
-            small = replace(skeleton, input=shrunk_input(skeleton.input, self.settings.shrink))
+            small = replace(
+                skeleton, input=shrunk_input(skeleton.input, self.settings.untrained_shrink, "untrained_shrink")
+            )
             architecture, seed = Architecture(genotype, small), seed_of(self.problem.seed, "untrained")
             macs = float(count(architecture).macs)
             found: list[float] = []

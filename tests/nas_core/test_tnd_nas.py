@@ -338,7 +338,7 @@ def test_12_several_settings_give_several_points() -> None:
 
 def test_12_any_metric_joins() -> None:
     """Without a change in the optimiser: the black box counts convolutions, and strong preferences leave few."""
-    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20)
+    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20, ranked_by={"supernet": 1.0})
     last = [event for event in events if isinstance(event, Progress) and event.phase == "search"][-1]
     assert len(points) > 4 and points[:, 1].min() == 1.0
     assert {"reward", "entropy", "front", "hypervolume"} <= set(last.metrics)
