@@ -76,9 +76,7 @@ class Evaluator:
             else:
                 yield Evaluation(genotype, values)
 
-    def _costs(
-        self, architecture: Architecture, measured: Mapping[tuple[str, str], Value | str]
-    ) -> dict[str, Value]:
+    def _costs(self, architecture: Architecture, measured: Mapping[tuple[str, str], Value | str]) -> dict[str, Value]:
         """Every value that needs no error. Raises NasCoreError for one that cannot be had."""
         found = {}
         for key, objective in self.problem.axes.objectives.items():

@@ -39,9 +39,7 @@ class Policy:
         self.left = {name: mask.copy() for name, mask in left.items()}
         start = torch.Generator().manual_seed(seed)
         self.alpha = {name: START * torch.randn(shape, generator=start) for name, shape in shapes.items()}
-        self.optimizer = torch.optim.Adam(
-            self.alpha.values(), lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay
-        )
+        self.optimizer = torch.optim.Adam(self.alpha.values(), lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
         self.baseline: float | None = None
 
     def probabilities(self) -> dict[str, Tensor]:

@@ -84,5 +84,3 @@ def _entropy(features: Tensor) -> float:  # (N, C, H, W) -> nats
     components = torch.linalg.eigvalsh((rows.T @ rows).double() / len(rows)).clamp_min(0.0)
     shares = components / components.sum().clamp_min(1e-30)
     return float(-(shares * (shares + 1e-12).log()).sum())
-
-

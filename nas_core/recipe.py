@@ -91,9 +91,7 @@ class SupernetTraining:
     """One feature per (source, op) for all targets instead of one per edge."""
 
 
-def shrunk_input(
-    input: tuple[int, int, int], shrink: int, setting: str = "evaluate.shrink"
-) -> tuple[int, int, int]:
+def shrunk_input(input: tuple[int, int, int], shrink: int, setting: str = "evaluate.shrink") -> tuple[int, int, int]:
     """What ``shrink`` leaves of images of ``input`` (C, H, W). Raises InvalidSettingsError, naming the setting, where
     that is too little.
     """

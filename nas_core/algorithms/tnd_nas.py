@@ -242,7 +242,9 @@ class Run:
         everything = {name: np.ones(shape, dtype=bool) for name, shape in shapes.items()}
         count = settings.preferences if self.cost_keys else 1
         self.preferences = [
-            Preference(direction, {name: mask.copy() for name, mask in everything.items()}, self._policy(place, everything))
+            Preference(
+                direction, {name: mask.copy() for name, mask in everything.items()}, self._policy(place, everything)
+            )
             for place, direction in enumerate(directions(count, len(self.cost_keys)))
         ]
         self._build()
@@ -398,7 +400,9 @@ class Run:
         yield from self.price([sample.genotype for sample in samples])
         found = []
         for sample in samples:
-            accuracy = self.blend(np.array([self.accuracy(sample.genotype, images, labels), *self.signals(sample.genotype)]))
+            accuracy = self.blend(
+                np.array([self.accuracy(sample.genotype, images, labels), *self.signals(sample.genotype)])
+            )
             costs = self.prices[sample.genotype.key()]
             found.append(0.0 if isinstance(costs, str) else preference.reward(accuracy, costs))
         preference.policy.step([sample.columns for sample in samples], found)
@@ -446,7 +450,9 @@ class Run:
 
     def _table(self, keys: Sequence[str]) -> NDArray[np.float64]:
         """(genotypes, signals): mean accuracies of samples, and what else ranks them."""
-        return np.array([[total / times, *self.signals(genotype_of_key(k))] for k in keys for times, total in [self.seen[k]]])
+        return np.array(
+            [[total / times, *self.signals(genotype_of_key(k))] for k in keys for times, total in [self.seen[k]]]
+        )
 
     def _learn_blend(self) -> None:
         self.blend = Blend(self._table(list(self.seen)), self.weights)
@@ -541,7 +547,10 @@ class Run:
         yield from self.price(list(genotypes.values()))
         points = self._points(genotypes)
         front = points[non_dominated(points)]
-        return {"front": float(len(np.unique(front, axis=0))), "hypervolume": hypervolume(points, [1.0] * points.shape[1])}
+        return {
+            "front": float(len(np.unique(front, axis=0))),
+            "hypervolume": hypervolume(points, [1.0] * points.shape[1]),
+        }
 
     def _points(self, genotypes: Mapping[str, Genotype]) -> NDArray[np.float64]:
         rows = []
@@ -622,7 +631,9 @@ class Run:
         """
         errors = np.array([self.score(genotype) for genotype in genotypes])
         if len(self.settings.ranked_by) > 1:
-            order = np.argsort(-self._agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)])))
+            order = np.argsort(
+                -self._agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)]))
+            )
             errors[order] = np.sort(errors)
         return errors.tolist()
 
@@ -741,7 +752,8 @@ class Run:
                 self.averaged.supernet.load_state_dict(state["averaged"])
         for preference, kept in zip(self.preferences, state["preferences"], strict=True):
             preference.resume(
-                kept, lambda **given: Reward(axes, **given, form=settings.reward, bound_exponent=settings.bound_exponent)
+                kept,
+                lambda **given: Reward(axes, **given, form=settings.reward, bound_exponent=settings.bound_exponent),
             )
         self.rng.bit_generator.state = state["rng"]
         self.order.set_state(state["order"])

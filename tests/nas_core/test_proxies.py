@@ -35,7 +35,13 @@ def network(arch: str) -> nn.Module:
 
 def test_progressivity_is_the_least_step_of_the_cells_entropies() -> None:
     """By hand: what the cells put out is caught from outside, and its principal components taken by another way."""
-    made = untrained(Architecture(from_arch("|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"), SKELETON), 0)
+    made = untrained(
+        Architecture(
+            from_arch("|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"),
+            SKELETON,
+        ),
+        0,
+    )
     caught: list[torch.Tensor] = []
     for cell in made.cells:
         cell.register_forward_hook(lambda _, __, out: caught.append(out))

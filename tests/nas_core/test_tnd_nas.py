@@ -319,7 +319,9 @@ def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, lis
     """(points, 2): errors and costs of what a search proposes in a small NAS-Bench-201, and all its events."""
     on = problem(space=NasBench201(cells=5, channels=4), epochs=6, evaluations=40)
     on = replace(on, axes=Axes({"error": Error(), key: objective}, on.axes.bounds))
-    algorithm = TndNas(batch=16, samples=4, weights="paths", alpha_lr=0.05, warmup=0.0, score="expected_error", **settings)
+    algorithm = TndNas(
+        batch=16, samples=4, weights="paths", alpha_lr=0.05, warmup=0.0, score="expected_error", **settings
+    )
     events = list(drive(start(algorithm, on), Evaluator(on)))
     found = [event.evaluation for event in events if type(event).__name__ == "Evaluated"]
     return np.array([[e.values[0]["error"].value, e.values[0][key].value] for e in found if e.failure is None]), events
@@ -461,7 +463,9 @@ def test_settings_that_make_no_sense(given: dict[str, Any], why: str) -> None:
 
 
 def test_costs_that_the_job_does_not_have() -> None:
-    with pytest.raises(InvalidSettingsError, match="exponents: 'latency_ms' is no cost of this job; its costs are params"):
+    with pytest.raises(
+        InvalidSettingsError, match="exponents: 'latency_ms' is no cost of this job; its costs are params"
+    ):
         list(start(TndNas(exponents={"latency_ms": (-0.4,)}), problem()))
     with pytest.raises(InvalidSettingsError, match="budget.epochs: 2 are too few for 3 stages"):
         list(start(TndNas(), problem(epochs=2)))
