@@ -5,6 +5,7 @@ None of them is an error; they order networks, and higher is better. Weights are
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -75,7 +76,7 @@ def progressivity(network: Network, shape: tuple[int, int, int], seed: int, imag
     finally:
         for hook in hooks:
             hook.remove()
-    return min(after - before for before, after in zip(entropies, entropies[1:], strict=False))
+    return min(after - before for before, after in itertools.pairwise(entropies))
 
 
 def _entropy(features: Tensor) -> float:  # (N, C, H, W) -> nats

@@ -13,6 +13,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from nas_core.errors import InvalidSettingsError
 from nas_core.settings import settings
 
+TRAINING_PASSES = 3
+"""Multiply-adds of a training step, in forward passes."""
 SMALLEST_SIDE = 2
 """Of images a supernet is trained on, pixels."""
 

@@ -8,6 +8,7 @@ multiply). Only values are used; nothing is differentiated through them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def widest_gap(costs: Floats) -> tuple[int, int] | None:
     pairs: set[tuple[int, int]] = set()
     for axis in range(costs.shape[1]):
         order = np.argsort(scaled[:, axis], kind="stable").tolist()
-        pairs.update((min(a, b), max(a, b)) for a, b in zip(order, order[1:], strict=False))
+        pairs.update((min(a, b), max(a, b)) for a, b in itertools.pairwise(order))
     return max(sorted(pairs), key=lambda pair: float(np.linalg.norm(scaled[pair[0]] - scaled[pair[1]])))
 
 

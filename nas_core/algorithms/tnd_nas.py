@@ -24,40 +24,39 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.algorithms import algorithms
-from nas_core.architecture import Architecture, Genotype, genotype_from_json
-from nas_core.costs import count
+from nas_core.architecture import Genotype
 from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.devices import peak_memory_mb
-from nas_core.errors import InvalidSettingsError
+from nas_core.errors import InvalidSettingsError, ObjectiveError
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
+from nas_core.merit import Merit, Signal, genotype_of
 from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Preference, Sample, draw, refined, union
-from nas_core.proxies import noise_images, progressivity, synflow, untrained
-from nas_core.ranking import Blend, agreed
-from nas_core.recipe import shrunk_input
+from nas_core.prices import Asking, Prices
+from nas_core.recipe import TRAINING_PASSES, shrunk_input
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
 from nas_core.supernet import Supernet
 from nas_core.supernet.network import Selection
-from nas_core.supernet.weights import AveragedWeights, WeightLearner, batch_errors, forever, make_supernet
-from nas_core.supernet.weights import supernet_errors as errors_on
+from nas_core.supernet.weights import (
+    AveragedWeights,
+    WeightLearner,
+    batch_errors,
+    forever,
+    make_supernet,
+    supernet_errors,
+)
 from nas_core.training import seed_of
 from nas_core.training.room import room_for
 from nas_core.values import Value
 
 CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
-TRAINING = 3
-"""Multiply-adds of a training step, in forward passes."""
-LEAST_SIGNAL = -1e9
-"""Of a network through which nothing flows."""
 GLANCE_IMAGES = 500
 """Validation images on which derived cells are scored after each epoch, for the events alone."""
-Signal = Literal["supernet", "progressivity", "synflow", "macs"]
-Asking = Generator[Price, list[Evaluation], None]
 
 
 @algorithms.register("tnd-nas")
@@ -203,9 +202,9 @@ class Run:
 
     def __init__(self, settings: TndNas, problem: Problem[Relaxable]) -> None:
         self.settings, self.problem = settings, problem
-        axes = problem.axes
-        self.cost_keys = [key for key in axes.keys if axes.objectives[key].source != "data"]
+        self.prices = Prices(problem)
         self._check()
+        self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink)
         self.rng = np.random.default_rng(seed_of(problem.seed, "samples"))
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "skip dropout"))
@@ -223,29 +222,18 @@ class Run:
         """Multiply-adds: three times the forward ones for each image trained on, once for each that is only run on."""
         self.steps, self.turns = 0, 0
         """Weight steps and policy steps so far: preferences take both in turn."""
-        self.prices: dict[str, dict[str, float] | str] = {}
-        """Costs by genotype at the first target, or why there are none."""
-        self.seen: dict[str, list[float]] = {}
-        """Of this stage's samples by genotype: how often scored, and the sum of their accuracies in percent."""
-        self.others = [name for name in settings.ranked_by if name != "supernet"]
-        self.weights = np.array([settings.ranked_by[name] for name in ("supernet", *self.others)])
-        self.untrained: dict[str, list[float]] = {}
-        """Signals without the supernet's, by genotype; more is better."""
-        self.blend: Blend | None = None
-        """From signals to an accuracy; None until this stage has samples."""
         self.most: dict[str, float] = {}
         """The largest costs of the first random samples: where the hypervolume of the events ends."""
         self.seconds = 0.0
         """Spent in this stage."""
-        self.warned = False
         shapes = {name: (len(problem.space.edges), len(problem.space.ops(name))) for name in self._types()}
         everything = {name: np.ones(shape, dtype=bool) for name, shape in shapes.items()}
-        count = settings.preferences if self.cost_keys else 1
+        count = settings.preferences if self.prices.keys else 1
         self.preferences = [
             Preference(
                 direction, {name: mask.copy() for name, mask in everything.items()}, self._policy(place, everything)
             )
-            for place, direction in enumerate(directions(count, len(self.cost_keys)))
+            for place, direction in enumerate(directions(count, len(self.prices.keys)))
         ]
         self._build()
 
@@ -257,8 +245,8 @@ class Run:
             )
         for name in ("exponents", "references"):
             for key in getattr(settings, name):
-                if key not in self.cost_keys:
-                    known = ", ".join(self.cost_keys) or "none"
+                if key not in self.prices.keys:
+                    known = ", ".join(self.prices.keys) or "none"
                     raise InvalidSettingsError(f"{name}: '{key}' is no cost of this job; its costs are {known}")
 
     def _types(self) -> list[str]:
@@ -325,8 +313,8 @@ class Run:
         number = before + self.epochs_done
         self.learner.start(number if settings.carry else self.epochs_done)
         learning = self.epochs_done >= self.warm
-        if learning and self.seen:
-            self._learn_blend()
+        if learning and self.merit.seen:
+            self.merit.learn()
         rewards: list[float] = []
         validation = forever(
             lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
@@ -343,9 +331,9 @@ class Run:
         self.epochs_done += 1
         metrics = {"loss": self.learner.mean_loss(), "stage": self.stage + 1.0}
         metrics |= {"entropy": float(np.mean([preference.policy.entropy() for preference in self.preferences]))}
-        metrics |= {"multiply_adds": self.spent}
+        metrics |= {"multiply_adds": self.spent + self.merit.spent}
         if rewards:
-            metrics |= {"reward": float(np.mean(rewards)), "failed": float(self._failures())}
+            metrics |= {"reward": float(np.mean(rewards)), "failed": float(len(self.prices.failures))}
             metrics |= yield from self._seen_so_far()
         self.seconds += time.monotonic() - began
         yield Progress("search", number + 1, problem.budget.epochs, metrics)
@@ -379,7 +367,7 @@ class Run:
             drawn = [self._draw(preference) for _ in range(self.settings.draws)]
             active = max((self.problem.space.selection(sample.genotype) for sample in drawn), key=self.macs.of)
             self.learner.step(images, labels, (None, active))
-        self.spent += TRAINING * len(labels) * self.macs.of(active)
+        self.spent += TRAINING_PASSES * len(labels) * self.macs.of(active)
         self.supernet.drop_skips(0.0)
         if self.averaged is not None:
             self.averaged.follow(self.supernet)
@@ -395,16 +383,14 @@ class Run:
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
         self.turns += 1
-        assert preference.reward is not None and self.blend is not None
+        assert preference.reward is not None
         samples = [self._draw(preference) for _ in range(self.settings.samples)]
-        yield from self.price([sample.genotype for sample in samples])
+        yield from self.prices.ask(sample.genotype for sample in samples)
         found = []
         for sample in samples:
-            accuracy = self.blend(
-                np.array([self.accuracy(sample.genotype, images, labels), *self.signals(sample.genotype)])
-            )
-            costs = self.prices[sample.genotype.key()]
-            found.append(0.0 if isinstance(costs, str) else preference.reward(accuracy, costs))
+            accuracy = self.merit.deserved(sample.genotype, self.accuracy(sample.genotype, images, labels))
+            costs = self.prices.of(sample.genotype.key())
+            found.append(0.0 if costs is None else preference.reward(accuracy, costs))
         preference.policy.step([sample.columns for sample in samples], found)
         rewards += found
 
@@ -416,89 +402,31 @@ class Run:
         with room_for(len(labels), self.problem.pieces, images.device):
             wrong, expected = batch_errors(supernet, images, labels, choice)
         error = float(wrong if self.settings.score == "error" else expected) / len(labels)
-        record = self.seen.setdefault(genotype.key(), [0.0, 0.0])
-        record[0] += 1.0
-        record[1] += 100.0 * (1.0 - error)
+        self.merit.record(genotype.key(), 100.0 * (1.0 - error))
         return 100.0 * (1.0 - error)
-
-    def signals(self, genotype: Genotype) -> list[float]:
-        """What ``ranked_by`` names besides the supernet, of the searched skeleton; more is better."""
-        key = genotype.key()
-        if key not in self.untrained:
-            skeleton = self.problem.skeleton
-            small = replace(
-                skeleton, input=shrunk_input(skeleton.input, self.settings.untrained_shrink, "untrained_shrink")
-            )
-            architecture, seed = Architecture(genotype, small), seed_of(self.problem.seed, "untrained")
-            macs = float(count(architecture).macs)
-            found: list[float] = []
-            for name in self.others:
-                if name == "macs":
-                    found.append(macs)
-                    continue
-                network = untrained(architecture, seed).to(self.problem.device)
-                if name == "synflow":
-                    score = synflow(network, small.input)
-                    self.spent += TRAINING * macs
-                else:
-                    images = noise_images(architecture)
-                    score = progressivity(network, small.input, seed, images)
-                    self.spent += images * macs
-                found.append(max(score, LEAST_SIGNAL) if math.isfinite(score) else LEAST_SIGNAL)
-            self.untrained[key] = found
-        return self.untrained[key]
-
-    def _table(self, keys: Sequence[str]) -> NDArray[np.float64]:
-        """(genotypes, signals): mean accuracies of samples, and what else ranks them."""
-        return np.array(
-            [[total / times, *self.signals(genotype_of_key(k))] for k in keys for times, total in [self.seen[k]]]
-        )
-
-    def _learn_blend(self) -> None:
-        self.blend = Blend(self._table(list(self.seen)), self.weights)
-
-    def price(self, genotypes: Sequence[Genotype]) -> Asking:
-        """Asks for what is not known of their costs."""
-        missing = {genotype.key(): genotype for genotype in genotypes if genotype.key() not in self.prices}
-        if not missing:
-            return
-        answered: list[Evaluation] = yield Price(tuple(missing.values()))
-        for evaluation in answered:
-            key = evaluation.genotype.key()
-            if evaluation.failure is None:
-                self.prices[key] = {name: evaluation.values[0][name].value for name in self.cost_keys}
-                continue
-            self.prices[key] = evaluation.failure
-            if not self.warned:
-                self.problem.warn(f"a sampled network cannot be priced, and counts as worthless: {evaluation.failure}")
-                self.warned = True
-
-    def _failures(self) -> int:
-        return sum(isinstance(costs, str) for costs in self.prices.values())
 
     def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
         """Rewards of the stage, by random samples of what is left."""
         settings, axes, left = self.settings, self.problem.axes, self.left
         uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)  # type: ignore[misc]
         samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
-        yield from self.price([sample.genotype for sample in samples])
-        known = [(s.genotype, costs) for s in samples if not isinstance(costs := self.prices[s.genotype.key()], str)]
-        if not known:
-            failure = next(costs for costs in self.prices.values() if isinstance(costs, str))
-            raise InvalidSettingsError(f"none of {len(samples)} random networks could be priced; the last: {failure}")
-        for genotype, _ in known:
-            self.accuracy(genotype, images, labels)
-        self._learn_blend()
-        assert self.blend is not None
-        accuracies = np.array([self.blend(row) for row in self._table([genotype.key() for genotype, _ in known])])
-        table = np.array([[abs(costs[key]) for key in self.cost_keys] for _, costs in known]).reshape(len(known), -1)
-        middle = dict(zip(self.cost_keys, np.median(table, axis=0).tolist(), strict=True))
-        if not self.most:
-            self.most = dict(zip(self.cost_keys, table.max(axis=0).tolist(), strict=True))
-        for place, preference in enumerate(self.preferences):
-            exponents = dict(
-                zip(self.cost_keys, exponents_of(preference.direction, accuracies, table).tolist(), strict=True)
+        keys = self.prices.keys
+        yield from self.prices.ask(sample.genotype for sample in samples)
+        priced = [(sample.genotype, costs) for sample in samples if (costs := self.prices.of(sample.genotype.key()))]
+        if keys and not priced:
+            raise ObjectiveError(
+                f"none of {len(samples)} random networks could be priced; the first: {self.prices.failures[0]}"
             )
+        genotypes = [genotype for genotype, _ in priced] or [sample.genotype for sample in samples]
+        taken = [self.accuracy(genotype, images, labels) for genotype in genotypes]
+        self.merit.learn()
+        accuracies = np.array([self.merit.deserved(g, accuracy) for g, accuracy in zip(genotypes, taken, strict=True)])
+        table = np.array([[abs(costs[key]) for key in keys] for _, costs in priced]).reshape(len(priced), len(keys))
+        middle = dict(zip(keys, np.median(table, axis=0).tolist(), strict=True)) if keys else {}
+        if not self.most:
+            self.most = dict(zip(keys, table.max(axis=0).tolist(), strict=True)) if keys else {}
+        for place, preference in enumerate(self.preferences):
+            exponents = dict(zip(keys, exponents_of(preference.direction, accuracies, table).tolist(), strict=True))
             if settings.exponents:
                 factor = 2.0 * place / (len(self.preferences) - 1) if len(self.preferences) > 1 else 1.0
                 exponents = {key: factor * self._of_stage(given) for key, given in settings.exponents.items()}
@@ -535,7 +463,7 @@ class Run:
         choice = None, problem.space.selection(genotype)
         split = self.onlookers if onlookers else self.judges
         self.spent += split.size * self.macs.of(choice[1])
-        error, expected = errors_on(supernet, split, choice, problem.device, problem.pieces)
+        error, expected = supernet_errors(supernet, split, choice, problem.device, problem.pieces)
         problem.between_steps()
         return error if self.settings.score == "error" else expected
 
@@ -544,7 +472,7 @@ class Run:
         units of the largest of the first random samples.
         """
         genotypes = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
-        yield from self.price(list(genotypes.values()))
+        yield from self.prices.ask(genotypes.values())
         points = self._points(genotypes)
         front = points[non_dominated(points)]
         return {
@@ -555,12 +483,12 @@ class Run:
     def _points(self, genotypes: Mapping[str, Genotype]) -> NDArray[np.float64]:
         rows = []
         for key, genotype in genotypes.items():
-            costs = self.prices[key]
-            if isinstance(costs, str):
+            costs = self.prices.of(key)
+            if costs is None:
                 continue
-            scaled = [self.problem.axes.cost(name, costs[name]) / (self.most[name] or 1.0) for name in self.cost_keys]
+            scaled = [self.problem.axes.cost(name, costs[name]) / (self.most[name] or 1.0) for name in self.prices.keys]
             rows.append([self.score(genotype, onlookers=True), *scaled])
-        return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.cost_keys))
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.prices.keys))
 
     def close_stage(self) -> Search:
         """Every edge drops its least likely ops; the next stage is made ready."""
@@ -576,7 +504,7 @@ class Run:
             return
         derived = [self.derive(preference) for preference in self.preferences]
         if len(derived) > 2:
-            yield from self.price(derived)
+            yield from self.prices.ask(derived)
         left_after = {name: self._left_after(name) for name in self._types()}
         for preference in self.preferences:
             preference.policy.shrink(left_after)
@@ -584,7 +512,7 @@ class Run:
         self._refine(derived)
         self.stage, self.epochs_done = self.stage + 1, 0
         if not settings.carry:
-            self.seen = {}
+            self.merit.seen = {}
         for place, preference in enumerate(self.preferences):
             preference.policy, preference.reward = self._policy(place, preference.left), None
         self._build()
@@ -598,7 +526,7 @@ class Run:
 
     def _refine(self, derived: Sequence[Genotype]) -> None:
         """Moves the preference that is of least use to where the front is widest apart."""
-        if len(derived) < 3 or any(isinstance(self.prices[genotype.key()], str) for genotype in derived):
+        if len(derived) < 3 or any(self.prices.of(genotype.key()) is None for genotype in derived):
             return
         costs = np.array([self._points({genotype.key(): genotype})[0] for genotype in derived])
         moved = refined(self.preferences, costs)
@@ -614,46 +542,31 @@ class Run:
             if len(wanted) < max(problem.budget.evaluations, len(problem.seeds) + 1):
                 wanted.setdefault(genotype.key(), genotype)
         most = min(self.settings.rescored, problem.budget.evaluations - len(wanted))
-        yield from self.price(list(map(genotype_of_key, self.seen)))
+        yield from self.prices.ask(map(genotype_of, self.merit.seen))
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         genotypes = tuple(wanted.values())
-        yield Propose(genotypes, tuple(map(self.values, self._errors(genotypes))))
+        errors = self.merit.in_order(genotypes, [self.score(genotype) for genotype in genotypes])
+        yield Propose(genotypes, tuple(map(self.values, errors)))
         self.finished = True
-
-    def _agreed(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, signals) -> (n,), more is better."""
-        return agreed(table, self.weights)
-
-    def _errors(self, genotypes: Sequence[Genotype]) -> list[float]:
-        """What stands for their errors: where several signals rank them, the supernet's errors in the order in which the
-        signals agree.
-        """
-        errors = np.array([self.score(genotype) for genotype in genotypes])
-        if len(self.settings.ranked_by) > 1:
-            order = np.argsort(
-                -self._agreed(np.array([[-e, *self.signals(g)] for e, g in zip(errors, genotypes, strict=True)]))
-            )
-            errors[order] = np.sort(errors)
-        return errors.tolist()
 
     def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
         """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
         axes = self.problem.axes
-        known = {k: costs for k in self.seen if k not in taken and not isinstance(costs := self.prices[k], str)}
+        known = {k: costs for k in self.merit.seen if k not in taken and (costs := self.prices.of(k)) is not None}
         if most <= 0 or not known:
             return
         keys = list(known)
-        costs = [[axes.cost(name, known[key][name]) for name in self.cost_keys] for key in keys]
+        costs = [[axes.cost(name, known[key][name]) for name in self.prices.keys] for key in keys]
         violations = [axes.lasting_violation(known[key]) for key in keys]
-        table = np.column_stack([-self._agreed(self._table(keys)), np.array(costs).reshape(len(keys), -1)])
+        table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(costs).reshape(len(keys), -1)])
         rank = constrained_ranks(table, violations)
         crowding = np.zeros(len(keys))
         for level in np.unique(rank):
             members = np.flatnonzero(rank == level)
             crowding[members] = crowding_distance(table[members])
         for place in sorted(range(len(keys)), key=lambda i: (rank[i], -crowding[i], i))[:most]:
-            yield genotype_of_key(keys[place])
+            yield genotype_of(keys[place])
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {"epochs": self.problem.budget.epochs, "split": "validation", "n": self.judges.size}
@@ -672,8 +585,7 @@ class Run:
         self._build()
         self.stage, self.averaged = self.settings.stages, None
         self.supernet.load_state_dict(handed["supernet"])
-        self.seen = {key: list(record) for key, record in handed["seen"].items()}
-        self.untrained = {}
+        self.merit.seen = {key: list(record) for key, record in handed["seen"].items()}
         left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
         for place, preference in enumerate(self.preferences):
             preference.left = {name: mask.copy() for name, mask in left.items()}
@@ -688,13 +600,17 @@ class Run:
                 lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
             )
             rewards: list[float] = []
-            if self.seen:
-                self._learn_blend()
+            if self.merit.seen:
+                self.merit.learn()
             for _ in range(min(total - self.turns, max(1, total // 10))):
                 yield from self.policy_step(*next(validation), rewards)
                 problem.between_steps()
             entropy = float(np.mean([preference.policy.entropy() for preference in self.preferences]))
-            metrics = {"entropy": entropy, "reward": float(np.mean(rewards)), "failed": float(self._failures())}
+            metrics = {
+                "entropy": entropy,
+                "reward": float(np.mean(rewards)),
+                "failed": float(len(self.prices.failures)),
+            }
             metrics |= yield from self._seen_so_far()
             yield Progress("search", self.turns, total, metrics)
             yield Checkpoint(self.state())
@@ -704,11 +620,11 @@ class Run:
     def state(self) -> dict[str, Any]:
         """In the end what another job can go on from; before, all that this one needs to go on."""
         state: dict[str, Any] = {"stage": self.stage, "finished": self.finished}
-        seen = {key: list(record) for key, record in self.seen.items()}
         if self.finished:
             supernet = self.supernet if self.averaged is None else self.averaged.supernet
             left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
-            state["spent"] = self.spent
+            seen = self.merit.state()["seen"]
+            state["spent"] = self.spent + self.merit.spent
             handed = {"built": self.built, "supernet": supernet.state_dict(), "left": left, "seen": seen}
             return state | {"handed_on": handed}
         if self.problem.inherited is None:
@@ -724,9 +640,8 @@ class Run:
             "steps": self.steps,
             "spent": self.spent,
             "turns": self.turns,
-            "prices": dict(self.prices),
-            "seen": seen,
-            "untrained": {key: list(signals) for key, signals in self.untrained.items()},
+            "prices": self.prices.state(),
+            "merit": self.merit.state(),
             "most": dict(self.most),
             "seconds": self.seconds,
         }
@@ -738,9 +653,8 @@ class Run:
             self.turns = settings.policy_steps * len(self.preferences)
             return
         self.epochs_done, self.steps, self.turns = (int(state[key]) for key in ("epochs_done", "steps", "turns"))
-        self.prices = {key: c if isinstance(c, str) else dict(c) for key, c in state["prices"].items()}
-        self.seen = {key: list(record) for key, record in state["seen"].items()}
-        self.untrained = {key: list(signals) for key, signals in state["untrained"].items()}
+        self.prices.resume(state["prices"])
+        self.merit.resume(state["merit"])
         self.most, self.seconds, self.spent = dict(state["most"]), float(state["seconds"]), float(state["spent"])
         if "learner" in state:
             if state["built"]:
@@ -758,8 +672,3 @@ class Run:
         self.rng.bit_generator.state = state["rng"]
         self.order.set_state(state["order"])
         self.chance.set_state(state["chance"])
-
-
-def genotype_of_key(key: str) -> Genotype:
-    """A genotype's key is its canonical JSON."""
-    return genotype_from_json(key)

@@ -15,8 +15,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from benchmarks import search_quality
 from benchmarks.quality import methods, runs, supernet

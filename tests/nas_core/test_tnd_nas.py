@@ -5,6 +5,7 @@ is ours around it.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from nas_core.architecture import Architecture
 from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.evaluation import Evaluator
-from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
+from nas_core.events import Checkpoint, Price, Progress, Propose
 from nas_core.objectives.error import Error
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
@@ -85,7 +86,7 @@ def test_2_the_exponent_controls_the_trade_off() -> None:
         return 80.0 * (1.0 - float(np.exp(-(size - smallest + 0.5) / 4.0)))
 
     sizes = [learn(policy(lr=2e-2), saturating, exponent, 500) for exponent in (0.0, -0.2, -0.45, -1.0)]
-    assert all(a > 1.15 * b for a, b in zip(sizes, sizes[1:], strict=False)), sizes
+    assert all(a > 1.15 * b for a, b in itertools.pairwise(sizes)), sizes
 
 
 def test_3_a_constant_reward_teaches_nothing() -> None:
