@@ -101,7 +101,7 @@ class World:
     cache: Path
     epochs: int
 
-    def problem(self, seed: int, evaluations: int) -> Problem[NasBench201]:
+    def problem(self, seed: int, evaluations: int) -> Problem[Any]:
         skeleton = SPACE.skeleton((3, 32, 32), 10)
         return Problem(
             space=SPACE,
@@ -166,16 +166,15 @@ class OnItsSupernet:
     run: Run
     plain: bool
     archs: tuple[str, ...]
-    preparation: Spent = Spent()
+    preparation: Spent
 
     def __call__(self, row: int) -> Answer:
-        began, before = time.process_time(), self.run.spent
-        genotype = from_arch(self.archs[row])
-        score = self.run.score(genotype)
+        run, genotype = self.run, from_arch(self.archs[row])
+        began, before = time.process_time(), run.spent + run.merit.spent
+        score = run.score(genotype)
         if not self.plain:
-            assert self.run.blend is not None
-            score = 1.0 - self.run.blend(np.array([100.0 * (1.0 - score), *self.run.signals(genotype)])) / 100.0
-        return Answer(score, Spent(self.run.spent - before, time.process_time() - began))
+            score = 1.0 - run.merit.deserved(genotype, 100.0 * (1.0 - score)) / 100.0
+        return Answer(score, Spent(run.spent + run.merit.spent - before, time.process_time() - began))
 
 
 def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
@@ -187,7 +186,7 @@ def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
     state = checkpoint.load(file)
     run = Run(world.algorithm("full"), world.problem(seed, 1))
     run.inherit(state)
-    run._learn_blend()
+    run.merit.learn()
     budget = len(state["handed_on"]["seen"])
     table = world.bench.table
     signal = OnItsSupernet(run, plain, table.archs, Spent(state["spent"], 0.0))

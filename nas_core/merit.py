@@ -33,8 +33,8 @@ class Merit:
         Raises InvalidSettingsError for images that cannot be shrunk so far.
         """
         self.device, self.seed = problem.device, seed_of(problem.seed, "untrained")
-        self.others = [name for name in ranked_by if name != "supernet"]
-        self.weights = np.array([ranked_by[name] for name in ("supernet", *self.others)])
+        self.others: list[Signal] = [name for name in ranked_by if name != "supernet"]
+        self.weights = np.array([ranked_by["supernet"], *(ranked_by[name] for name in self.others)])
         skeleton = problem.skeleton
         self.skeleton = replace(skeleton, input=shrunk_input(skeleton.input, shrink, "untrained_shrink"))
         self.spent = 0.0

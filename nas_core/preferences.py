@@ -66,15 +66,15 @@ class Preference:
 
 
 def draw(space: Relaxable, policy: Policy, rng: np.random.Generator, explore: float = 0.0) -> Sample:
-    """An op for each edge, and what the space makes of them: where they are no genotype of it, the one that its own rule
-    of derivation comes to. Ops that this changed count as drawn.
+    """An op for each edge, and what the space makes of them: where they are no genotype of it, the one that its own
+    rule of derivation comes to. Ops that this changed count as drawn.
     """
     drawn, strengths = policy.draw(rng, explore), policy.strengths()
-    for name, columns in drawn.items():
-        rows = np.arange(len(columns))
-        chances = strengths[name][rows, columns]
+    for name, ops in drawn.items():
+        rows = np.arange(len(ops))
+        chances = strengths[name][rows, ops]
         strengths[name] *= 0.5
-        strengths[name][rows, columns] = 1.0 + chances
+        strengths[name][rows, ops] = 1.0 + chances
     genotype = space.derive(strengths)
     selection = space.selection(genotype)
     columns = {

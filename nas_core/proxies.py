@@ -33,10 +33,10 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
 
     Tanaka, Kunin, Yamins and Ganguli, "Pruning neural networks without any data by iteratively conserving synaptic
     flow" (NeurIPS 2020), summed over all weights as Abdelfattah, Mehrotra, Dudziak and Lane do to rank networks,
-    "Zero-cost proxies for lightweight NAS" (ICLR 2021): with every parameter replaced by its absolute value and an input
-    of ones, R is the sum of the outputs, and the score the sum of theta dR/dtheta over convolutions and linear layers.
-    Batch norms in evaluation mode, untrained, change nothing, so that they are as good as gone. In float64: sums grow
-    with every layer. Uses the network up: its parameters are absolute values afterwards.
+    "Zero-cost proxies for lightweight NAS" (ICLR 2021): with every parameter replaced by its absolute value and an
+    input of ones, R is the sum of the outputs, and the score the sum of theta dR/dtheta over convolutions and linear
+    layers. Batch norms in evaluation mode, untrained, change nothing, so that they are as good as gone. In float64:
+    sums grow with every layer. Uses the network up: its parameters are absolute values afterwards.
     """
     network.double().eval()
     weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -61,8 +61,8 @@ def progressivity(network: Network, shape: tuple[int, int, int], seed: int, imag
     """The least growth, from cell to cell, of how many directions the features of noise images take.
 
     Lee and Ham, "AZ-NAS" (CVPR 2024), section 3: a cell's expressivity is the entropy of its output's principal
-    components, each normalised by their sum; progressivity the smallest difference of neighbours, here of cells. Weights
-    by He's initialisation.
+    components, each normalised by their sum; progressivity the smallest difference of neighbours, here of cells.
+    Weights by He's initialisation.
     """
     network.train()
     chance = torch.Generator().manual_seed(seed)

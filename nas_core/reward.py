@@ -1,9 +1,9 @@
 """Rewards of several objectives, none of which needs a gradient: what TND-NAS's policy is trained on.
 
-Lyu et al., "TND-NAS", arXiv 2111.03892. The form is that of the first author's code: accuracy in percent times one power
-ratio per cost, ``acc * (cost / reference) ** exponent`` with an exponent of 0 or less; several costs enter by a weighted
-sum of such terms or by their product (which of the two was published is not confirmed; Tan et al., "MnasNet", CVPR 2019,
-multiply). Only values are used; nothing is differentiated through them.
+Lyu et al., "TND-NAS", arXiv 2111.03892. The form is that of the first author's code: accuracy in percent times one
+power ratio per cost, ``acc * (cost / reference) ** exponent`` with an exponent of 0 or less; several costs enter by the
+mean of such terms or by their product (which of the two was published is not confirmed; Tan et al., "MnasNet", CVPR
+2019, multiply). Only values are used; nothing is differentiated through them.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 B. Lyu, S. Wen et al., "TND-NAS: Towards Non-differentiable Objectives in Progressive Differentiable NAS Framework",
 arXiv 2111.03892; details from the first author's code. Weights learn on the relaxed supernet; alpha learns by policy
-gradient on architectures drawn from it, each scored on one validation batch and priced as a black box; after each stage
-every edge drops its least likely ops, and the supernet grows deeper. ``preferences: 1`` is the published method. More of
-them share the supernet, so that one job gives a front (ours): each has its own alpha, and an op leaves the supernet when
-none keeps it. What stands on the front is scored once more, on the same images for all.
+gradient on architectures drawn from it, each scored on one validation batch and priced as a black box; after each
+stage every edge drops its least likely ops, and the supernet grows deeper. With ``preferences: 1`` and ``ranked_by:
+{supernet: 1}`` it is the published method. More of them share the supernet, so that one job gives a front (ours): each
+has its own alpha, and an op leaves the supernet when none keeps it. What stands on the front is scored once more, on
+the same images for all.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ GLANCE_IMAGES = 500
 @algorithms.register("tnd-nas")
 @settings
 class TndNas:
-    """TND-NAS: policy gradient on one shrinking supernet; any measured, tabulated or computed cost joins as a black box."""
+    """TND-NAS: policy gradient on one shrinking supernet; any cost joins as a black box."""
 
     preferences: Annotated[int, Ge(1), Le(64)] = 8
     """Trade-offs searched side by side on the one supernet; 1 is the published method."""
@@ -125,8 +126,8 @@ class TndNas:
     ranked_by: Mapping[Signal, Annotated[float, Gt(0)]] = field(
         default_factory=lambda: {"supernet": 0.5, "progressivity": 1.0, "synflow": 1.0}
     )
-    """What decides how good a network is, with weights: its accuracy on the supernet (published: that alone), and scores
-    of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
+    """What decides how good a network is, with weights: its accuracy on the supernet (published: that alone), and
+    scores of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
     untrained_shrink: Annotated[int, Ge(1), Le(64)] = 1
     """As ``shrink``, of the noise images that untrained networks are shown."""
     policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
@@ -169,7 +170,7 @@ class TndNas:
             raise InvalidSettingsError(f"ranked_by: 'supernet' must be among them; got {', '.join(self.ranked_by)}")
         if self.carry and len(set(self.depths)) > 1:
             raise InvalidSettingsError(
-                f"carry: weights of one depth do not fit another; give depths that are equal, or none; got {self.depths}"
+                f"carry: weights of one depth do not fit another; give equal depths, or none; got {self.depths}"
             )
         for name in ("exponents", "references"):
             for key, given in getattr(self, name).items():
@@ -241,7 +242,7 @@ class Run:
         settings, problem = self.settings, self.problem
         if problem.budget.epochs < settings.stages:
             raise InvalidSettingsError(
-                f"budget.epochs: {problem.budget.epochs} are too few for {settings.stages} stages; give each one at least"
+                f"budget.epochs: {problem.budget.epochs} are too few for {settings.stages} stages, one for each"
             )
         for name in ("exponents", "references"):
             for key in getattr(settings, name):
@@ -271,7 +272,7 @@ class Run:
         return union(preference.left for preference in self.preferences)
 
     def _policy(self, place: int, left: Mapping[str, NDArray[np.bool_]]) -> Policy:
-        shapes: dict[str, tuple[int, int]] = {name: mask.shape for name, mask in left.items()}  # type: ignore[misc]
+        shapes: dict[str, tuple[int, int]] = {name: mask.shape for name, mask in left.items()}
         seed = seed_of(self.problem.seed, "alpha", self.stage, place)
         return Policy(shapes, left, self.settings.alpha_lr, self.settings.alpha_weight_decay, seed)
 
@@ -408,7 +409,7 @@ class Run:
     def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
         """Rewards of the stage, by random samples of what is left."""
         settings, axes, left = self.settings, self.problem.axes, self.left
-        uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)  # type: ignore[misc]
+        uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)
         samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
         keys = self.prices.keys
         yield from self.prices.ask(sample.genotype for sample in samples)
@@ -557,9 +558,9 @@ class Run:
         if most <= 0 or not known:
             return
         keys = list(known)
-        costs = [[axes.cost(name, known[key][name]) for name in self.prices.keys] for key in keys]
+        rows = [[axes.cost(name, known[key][name]) for name in self.prices.keys] for key in keys]
         violations = [axes.lasting_violation(known[key]) for key in keys]
-        table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(costs).reshape(len(keys), -1)])
+        table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(rows).reshape(len(keys), -1)])
         rank = constrained_ranks(table, violations)
         crowding = np.zeros(len(keys))
         for level in np.unique(rank):

@@ -1,5 +1,5 @@
-"""TND-NAS: what a faithful implementation must show, property by property (numbers of docs/methods/tnd-nas.md), and what
-is ours around it.
+"""TND-NAS: what a faithful implementation must show, property by property (numbers of docs/methods/tnd-nas.md), and
+what is ours around it.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def test_7_schedules_that_nobody_gave_fall_in_equal_steps() -> None:
 def test_8_samples_are_discrete_and_follow_alpha() -> None:
     of, rng = policy(lr=1e-2), np.random.default_rng(5)
     for alpha in of.alpha.values():
-        alpha += torch.randn(alpha.shape, generator=torch.Generator().manual_seed(1))
+        alpha.normal_(generator=torch.Generator().manual_seed(1))
     drawn = [of.draw(rng) for _ in range(2000)]
     for name in TYPES:
         strengths = of.strengths()[name]
