@@ -7,13 +7,15 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from nas_core import checkpoint
 from nas_core.algorithms.tnd_nas import Run, TndNas
 from nas_core.architecture import Architecture
 from nas_core.costs import count
@@ -21,6 +23,7 @@ from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Price, Progress, Propose
 from nas_core.objectives.error import Error
+from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.policy import Policy
@@ -32,6 +35,7 @@ from nas_core.spaces.darts import DARTS_OPS, TYPES, DartsCells
 from nas_core.spaces.nasbench201 import NasBench201, ops_of
 from nas_core.values import Value
 from tests.contracts.problems import problem
+from tests.contracts.test_algorithms import shown
 from tests.nas_core.published import TND_NAS, TND_NAS_CIFAR100
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -395,6 +399,40 @@ def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
     whole, states = ends(None)
     inside = {state["stage"]: state for state in states if state.get("epochs_done") == 1}
     assert sorted(inside) == [0, 1, 2] and all(ends(state)[0] == whole for state in inside.values())
+
+
+def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
+    settings = TndNas(preferences=2, batch=32, samples=3, warmup=0.0, rescored=4, policy_steps=5)
+    states = [event.state for event in drive(start(settings, problem()), Evaluator(problem())) if is_checkpoint(event)]
+    checkpoint.save(states[-1], tmp_path / "handed.pt")
+
+    def anew(resume: Mapping[str, Any] | None = None) -> tuple[list[Any], list[Any]]:
+        on = replace(
+            problem(),
+            axes=Axes({"error": Error(), "macs": Macs()}, {"macs": Bound(max=40_000.0)}),
+            inherited=checkpoint.load(tmp_path / "handed.pt"),
+        )
+        search = start(replace(settings, preferences=3), on, checkpoint.copied(resume))
+        events = [copy.deepcopy(event) for event in drive(search, Evaluator(on))]
+        return [shown(event) for event in events if isinstance(event, Propose | Price)], events
+
+    whole, events = anew()
+    assert not any("loss" in event.metrics for event in events if isinstance(event, Progress)), "no weight step"
+    states_then = [event.state for event in events if is_checkpoint(event)]
+    weights = [state["handed_on"]["supernet"] for state in states_then if state["finished"]]
+    assert len(weights) == 1
+    for name, tensor in states[-1]["handed_on"]["supernet"].items():
+        assert torch.equal(tensor, weights[0][name])
+    rest, _ = anew(next(event.state for event in events if is_checkpoint(event) and "turns" in event.state))
+    assert rest and rest == whole[-len(rest) :]
+
+
+def is_checkpoint(event: Any) -> bool:
+    return isinstance(event, Checkpoint)
+
+
+def test_what_may_be_redone_are_settings() -> None:
+    assert set(TndNas.redone) <= {each.name for each in fields(cast(Any, TndNas))}
 
 
 def test_directions_go_from_accuracy_to_costs() -> None:
