@@ -247,13 +247,19 @@ def _ground(
 
 
 def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
-    """Images that a supernet would shrink to nothing."""
-    evaluate = spec.algorithm.settings.get("evaluate")
-    shrink = evaluate.get("shrink", 1) if isinstance(evaluate, dict) and "supernet_epochs" in evaluate else 1
-    try:
-        shrunk_input(images.input, shrink)
-    except InvalidSettingsError as error:
-        yield Fault("Invalid setting", str(error), "/algorithm/evaluate/shrink", shrink, "less, for these images")
+    """Images that would be shrunk to nothing."""
+    given = spec.algorithm.settings
+    evaluate = given.get("evaluate")
+    places = {"shrink": given.get("shrink"), "untrained_shrink": given.get("untrained_shrink")}
+    if isinstance(evaluate, dict) and "supernet_epochs" in evaluate:
+        places["evaluate/shrink"] = evaluate.get("shrink")
+    for place, shrink in places.items():
+        if not isinstance(shrink, int):
+            continue
+        try:
+            shrunk_input(images.input, shrink, place.replace("/", "."))
+        except InvalidSettingsError as error:
+            yield Fault("Invalid setting", str(error), f"/algorithm/{place}", shrink, "less, for these images")
 
 
 def _unmet(

@@ -11,7 +11,7 @@ import torch
 from nas_core.architecture import Architecture, Genotype
 from nas_core.data import first_drawn
 from nas_core.errors import DivergedError, MissingRowError, NasCoreError, NoRoomError
-from nas_core.events import Evaluation, Propose
+from nas_core.events import Evaluation, Price, Propose
 from nas_core.recipe import ShortTraining
 from nas_core.search import Objective, Problem
 from nas_core.training import Training, misclassified, seed_of
@@ -51,7 +51,10 @@ class Evaluator:
         self.problem = problem
         self.journal: dict[str, dict[str, Value]] = {key: dict(values) for key, values in (journal or {}).items()}
 
-    def __call__(self, proposal: Propose) -> Iterator[Evaluation]:
+    def __call__(self, proposal: Propose | Price) -> Iterator[Evaluation]:
+        if isinstance(proposal, Price):
+            yield from self._priced(proposal.genotypes)
+            return
         known = proposal.known or ({},) * len(proposal.genotypes)
         measured = {} if proposal.unscored else self._measure(proposal.genotypes)
         for genotype, given in zip(proposal.genotypes, known, strict=True):
@@ -61,6 +64,32 @@ class Evaluator:
                 yield Evaluation(genotype, (), str(error))
             except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
                 yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
+
+    def _priced(self, genotypes: Sequence[Genotype]) -> Iterator[Evaluation]:
+        measured = self._measure(genotypes)
+        for genotype in genotypes:
+            try:
+                self.problem.space.check(genotype)
+                values = tuple(self._costs(architecture, measured) for architecture in self._architectures(genotype))
+            except (NasCoreError, ValueError, ArithmeticError) as error:
+                yield Evaluation(genotype, (), str(error)[:MESSAGE])
+            else:
+                yield Evaluation(genotype, values)
+
+    def _costs(self, architecture: Architecture, measured: Mapping[tuple[str, str], Value | str]) -> dict[str, Value]:
+        """Every value that needs no error. Raises NasCoreError for one that cannot be had."""
+        found = {}
+        for key, objective in self.problem.axes.objectives.items():
+            if objective.source == "data":
+                continue
+            value = settled_value(key, objective, architecture) or measured[architecture.hash, key]
+            if isinstance(value, str):
+                raise NasCoreError(f"{key} could not be measured: {value}")
+            if not math.isfinite(value.value):
+                raise NasCoreError(f"{key} is {value.value}, not a finite number")
+            found[key] = value
+        self.journal.setdefault(architecture.hash, {}).update(found)
+        return found
 
     def _architectures(self, genotype: Genotype) -> list[Architecture]:
         return [Architecture(genotype, target) for target in self.problem.targets]

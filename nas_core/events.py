@@ -1,4 +1,4 @@
-"""What a search says while it runs. A ``Propose`` is answered with one evaluation per genotype."""
+"""What a search says while it runs. ``Propose`` and ``Price`` are answered with one evaluation per genotype."""
 
 from __future__ import annotations
 
@@ -41,6 +41,16 @@ class Propose:
 
 
 @dataclass(frozen=True, slots=True)
+class Price:
+    """Genotypes whose values are asked for but for those that follow from the error: exact, of tables, measured.
+
+    Answered as a proposal is, with one evaluation each; they do not become candidates.
+    """
+
+    genotypes: tuple[Genotype, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluated:
     """One evaluation, as it comes in."""
 
@@ -68,7 +78,7 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-Event = Propose | Evaluated | Progress | Checkpoint
+Event = Propose | Price | Evaluated | Progress | Checkpoint
 
 Glance = Callable[[int, int, Callable[[], float]], None]
 """Called after each training step with its number (from 1), how many there will be, and a way to the mean loss of the

@@ -13,6 +13,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from nas_core.errors import InvalidSettingsError
 from nas_core.settings import settings
 
+TRAINING_PASSES = 3
+"""Multiply-adds of a training step, in forward passes."""
 SMALLEST_SIDE = 2
 """Of images a supernet is trained on, pixels."""
 
@@ -91,13 +93,15 @@ class SupernetTraining:
     """One feature per (source, op) for all targets instead of one per edge."""
 
 
-def shrunk_input(input: tuple[int, int, int], shrink: int) -> tuple[int, int, int]:
-    """What ``shrink`` leaves of images of ``input`` (C, H, W). Raises InvalidSettingsError where that is too little."""
+def shrunk_input(input: tuple[int, int, int], shrink: int, setting: str = "evaluate.shrink") -> tuple[int, int, int]:
+    """What ``shrink`` leaves of images of ``input`` (C, H, W). Raises InvalidSettingsError, naming the setting, where
+    that is too little.
+    """
     channels, height, width = input
     most = max(1, min(height, width) // SMALLEST_SIDE)
     if shrink > most:
         raise InvalidSettingsError(
-            f"evaluate.shrink: {shrink} leaves {height // shrink}x{width // shrink} pixels of {height}x{width}; "
+            f"{setting}: {shrink} leaves {height // shrink}x{width // shrink} pixels of {height}x{width}; "
             f"at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed: use {most} or less"
         )
     return channels, height // shrink, width // shrink

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.costs import CostTable, Resource
 from nas_core.errors import IncompatibleSpaceError
-from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Glance, Progress, Propose, unseen
+from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Glance, Price, Progress, Propose, unseen
 from nas_core.values import Kind, Value
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nas_core.supernet import Supernet
 
 Search = Generator[Event, list[Evaluation], None]
-Evaluator = Callable[[Propose], Iterable[Evaluation]]
+Evaluator = Callable[[Propose | Price], Iterable[Evaluation]]
 
 
 @runtime_checkable
@@ -276,13 +276,15 @@ def start(algorithm: SearchAlgorithm, problem: Problem[Any], resume: Mapping[str
 
 
 def drive(search: Search, evaluate: Evaluator) -> Iterator[Event]:
-    """Runs a search: answers what it proposes, and passes on all that happens."""
+    """Runs a search: answers what it proposes or asks the price of, and passes on all that happens."""
     with closing(search):
         event = next(search, None)
         while event is not None:
             yield event
             answer = []
-            if isinstance(event, Propose):
+            if isinstance(event, Price):
+                answer = list(evaluate(event))
+            elif isinstance(event, Propose):
                 for evaluation in evaluate(event):
                     answer.append(evaluation)
                     yield Evaluated(evaluation, event.revise)
@@ -307,6 +309,7 @@ __all__ = [
     "ExactObjective",
     "MeasuredObjective",
     "Objective",
+    "Price",
     "Problem",
     "Progress",
     "Propose",

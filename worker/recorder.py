@@ -145,7 +145,8 @@ class SearchRecorder:
         self.front = FrontKeeper(job_id, "search", axes, reference)
         self._pending: list[NewCandidate] = []
         self._revised: list[NewCandidate] = []
-        self._progress: Progress | None = None
+        self._progress: dict[str, Progress] = {}
+        """The last of each phase that is not written yet."""
         self._best: float | None = None
         self._flushed = time.monotonic()
 
@@ -163,7 +164,8 @@ class SearchRecorder:
             (self._revised if event.revised else self._pending).extend(made)
             dear = any(value["kind"] in DEAR for candidate in made for value in candidate.values.values())
         elif isinstance(event, Progress):
-            self._progress = event
+            self._progress.pop(event.phase, None)
+            self._progress[event.phase] = event
         late = time.monotonic() - self._flushed > FLUSH_SECONDS
         if dear or late or len(self._pending) + len(self._revised) >= FLUSH_COUNT:
             self.flush()
@@ -188,7 +190,7 @@ class SearchRecorder:
     def flush(self) -> None:
         """One transaction: fence, candidates, front, events. Raises LeaseLostError."""
         self._flushed = time.monotonic()
-        if not self._pending and not self._revised and self._progress is None:
+        if not self._pending and not self._revised and not self._progress:
             return
         with unit_of_work(settings().outage_seconds) as session:
             tasks.hold(session, self.task_id, self.fence)
@@ -205,15 +207,15 @@ class SearchRecorder:
             if self._revised:  # what an old value kept off the front may belong there now
                 self.front.clear()
                 self.restore(candidates.all_values(session, self.job_id, "search"))
-            if self._progress is not None:
-                said.append(("progress", self._told_progress(self._progress)))
-                log.info("%s", words(self._progress))
-                share = self._progress.step / max(1, self._progress.total)
-                if self._progress.phase == "search":
+            for progress in self._progress.values():
+                said.append(("progress", self._told_progress(progress)))
+                log.info("%s", words(progress))
+                share = progress.step / max(1, progress.total)
+                if progress.phase == "search":
                     jobs.set_phase(session, self.job_id, progress=SEARCH_SHARE * share)
             events.append(session, self.job_id, said)
             self.front.write(session)
-        self._pending, self._revised, self._progress = [], [], None
+        self._pending, self._revised, self._progress = [], [], {}
 
     def _told(self, candidate_id: UUID, item: NewCandidate) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.quality.oracle import Oracle, OutOfBudgetError
 from nas_core.algorithms.nsga2 import Nsga2
 from nas_core.algorithms.random_search import RandomSearch
-from nas_core.events import Evaluation, Propose
+from nas_core.events import Evaluation, Price, Propose
 from nas_core.objectives.error import Error
 from nas_core.search import Axes, Budget, Problem, SearchAlgorithm, drive, start
 from nas_core.spaces.nasbench201 import BENCHMARK_OPS, EDGES, NasBench201, genotype_of, is_connected
@@ -59,7 +59,7 @@ def ours(algorithm: SearchAlgorithm, oracle: Oracle, seed: int) -> None:
         splits=cast(Any, None),  # no image is read: the oracle knows all errors
     )
 
-    def answer(proposal: Propose) -> Iterator[Evaluation]:
+    def answer(proposal: Propose | Price) -> Iterator[Evaluation]:
         for genotype in proposal.genotypes:
             score, cost = oracle(genotype)
             values = {"error": Value(score, Error.unit, "tabular"), "cost": Value(cost, Column.unit, "tabular")}

@@ -3,6 +3,9 @@
 Two cell types, ``normal`` and ``reduce``, with 2 inputs and 4 intermediate nodes; every node of a derived cell takes
 two ops from two different earlier nodes; the output is the concatenation of the intermediate nodes. Reduction cells
 stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but never stands in a genotype.
+
+With ``fan_in: any`` a node takes one op from any of its earlier nodes, from one at least: the cells of TND-NAS (arXiv
+2111.03892, end-to-end derivation) and of EnTranNAS-DST.
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ class DartsCells:
     """Ops of the normal cell; ``none`` only takes part in relaxations."""
     reduce_ops: Annotated[tuple[str, ...], MinLen(1)] = DARTS_OPS
     """Ops of the reduction cell."""
+    fan_in: Literal["two", "any"] = "two"
+    """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out."""
 
     def __post_init__(self) -> None:
         for field, ops in (("normal_ops", self.normal_ops), ("reduce_ops", self.reduce_ops)):
@@ -122,9 +127,15 @@ class DartsCells:
                     raise InvalidGenotypeError(f"cell '{name}': op '{edge.op}' is not of this space; use {allowed}")
             for node in range(INPUTS, INPUTS + self.nodes):
                 sources = [edge.source for edge in cell.into(node)]
-                if len(sources) != FAN_IN or len(set(sources)) != FAN_IN:
+                if self.fan_in == "any":
+                    if not sources or len(set(sources)) < len(sources):
+                        raise InvalidGenotypeError(
+                            f"cell '{name}': node {node} takes {sources}; it needs different inputs, one at least"
+                        )
+                elif len(sources) != FAN_IN or len(set(sources)) != FAN_IN:
                     raise InvalidGenotypeError(
-                        f"cell '{name}': node {node} takes {sources}; it needs two different inputs"
+                        f"cell '{name}': node {node} takes {sources}; it needs two different inputs (fan_in: any "
+                        "allows any number)"
                     )
 
     # --- chance -----------------------------------------------------------------------------------------------
@@ -137,19 +148,49 @@ class DartsCells:
         return Genotype("darts", {name: self.cell(name, cells[name]) for name in TYPES})
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Uniform over pairs of inputs and ops of every node."""
+        """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge."""
         cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
         for name in TYPES:
             for node in range(INPUTS, INPUTS + self.nodes):
+                if self.fan_in == "any":
+                    cells[name] += self._node(name, node, rng)
+                    continue
                 for source in rng.choice(node, FAN_IN, replace=False):
                     cells[name].append(Edge(node, int(source), self._op(name, rng)))
         return self._genotype(cells)
+
+    def _node(self, cell_type: str, node: int, rng: np.random.Generator) -> list[Edge]:
+        """The edges into a node: an op of every earlier node, ``none`` among them; one edge at least stays."""
+        ops = self.ops(cell_type)
+        while True:
+            drawn = [ops[rng.integers(len(ops))] for _ in range(node)]
+            edges = [Edge(node, source, op) for source, op in enumerate(drawn) if op != "none"]
+            if edges:
+                return edges
+
+    def _changed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
+        """Another op, ``none`` among them, on one edge of a cell with any fan-in."""
+        for _ in range(MUTATION_TRIES):
+            name = TYPES[rng.integers(len(TYPES))]
+            target, source = self.edges[rng.integers(len(self.edges))]
+            there = [edge for edge in parent.types[name].edges if (edge.target, edge.source) == (target, source)]
+            others = [op for op in self.ops(name) if op != (there[0].op if there else "none")]
+            if not others:
+                continue
+            op = others[rng.integers(len(others))]
+            edges = [edge for edge in parent.types[name].edges if edge not in there]
+            edges += [Edge(target, source, op)] if op != "none" else []
+            if any(edge.target == target for edge in edges):
+                return self._genotype({kind: edges if kind == name else parent.types[kind].edges for kind in TYPES})
+        return parent
 
     def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """One change of one edge: another op, or (half of the time, where a node has a choice) another input.
 
         The parent itself where the space has nothing to change.
         """
+        if self.fan_in == "any":
+            return self._changed(parent, rng)
         cells = {name: list(parent.types[name].edges) for name in TYPES}
         for _ in range(MUTATION_TRIES):
             name = TYPES[rng.integers(len(TYPES))]
@@ -203,7 +244,8 @@ class DartsCells:
                     if target == node:
                         column = min(usable, key=lambda c, row=row: sign * table.entries[name][row, c])  # type: ignore[misc]
                         best.append((sign * table.entries[name][row, column], source, self.ops(name)[column]))
-                cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:FAN_IN]]
+                count = FAN_IN if self.fan_in == "two" else node if highest else 1
+                cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:count]]
         return self._genotype(cells)
 
     # --- relaxations ------------------------------------------------------------------------------------------
@@ -225,7 +267,9 @@ class DartsCells:
         return chosen
 
     def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
-        """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest.
+        """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest. With any
+        fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without inputs
+        keeps the edge whose best other op is strongest.
 
         ``strengths``: (edges, ops) by type, softmax weights. Ties go to the smaller index.
         """
@@ -239,7 +283,12 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 rows = [row for row, (target, _) in enumerate(self.edges) if target == node]
                 rows.sort(key=lambda row: -weights[row].max())  # stable
-                for row in rows[:FAN_IN]:
+                if self.fan_in == "any":
+                    there = [row for row in rows if int(strengths[name][row].argmax()) == int(weights[row].argmax())]
+                    rows = sorted(there or rows[:1])
+                else:
+                    rows = rows[:FAN_IN]
+                for row in rows:
                     cells[name].append(Edge(node, self.edges[row][1], ops[int(weights[row].argmax())]))
         return self._genotype(cells)
 

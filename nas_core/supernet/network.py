@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas_core.architecture import CellType, Skeleton
 from nas_core.costs import Site, sites
+from nas_core.devices import moved
 from nas_core.network import Cell
 from nas_core.ops import SEARCH_NORM, make_op, prepare
 from nas_core.stem import Stem, classifier
@@ -63,6 +64,8 @@ class SupernetCell(nn.Module):
                         name, width, stride, SEARCH_NORM, pool_norm=pool_norm, outputs=site.channels
                     )
         self._empty = (site.channels, *site.size_out)
+        self.skip_dropout = 0.0
+        self.generator: torch.Generator | None = None
 
     def _key(self, row: int, column: int) -> str:
         """Where the op of an edge lives in ``ops``."""
@@ -82,7 +85,7 @@ class SupernetCell(nn.Module):
                         continue
                     key = self._key(row, column)
                     if key not in features:
-                        features[key] = self.ops[key](states[self.edges[row][1]])
+                        features[key] = self._feature(self.ops[key], states[self.edges[row][1]])
                     out = features[key]
                     if weights is not None:
                         out = out * weights[row * len(self.names) + column]
@@ -91,6 +94,14 @@ class SupernetCell(nn.Module):
                 total = states[0].new_zeros((states[0].shape[0], *self._empty))
             states.append(total)
         return states[-1] if self.concat is None else torch.cat([states[node] for node in self.concat], dim=1)
+
+    def _feature(self, op: nn.Module, x: Tensor) -> Tensor:
+        out: Tensor = op(x)
+        if self.skip_dropout > 0 and isinstance(op, nn.Identity):
+            keep = 1.0 - self.skip_dropout
+            mask = torch.rand(out.shape, generator=self.generator) < keep
+            out = out * (moved(mask, out.device, out.dtype) / keep)
+        return out
 
 
 class Supernet(nn.Module):
@@ -120,6 +131,14 @@ class Supernet(nn.Module):
             for site in where
         )
         self.classifier = classifier(skeleton, where[-1].outputs, track=False)
+
+    def drop_skips(self, rate: float, generator: torch.Generator | None = None) -> None:
+        """From now on, dropout behind skip connections that are identities (P-DARTS, arXiv 1904.12760, section 3.3);
+        ``generator`` is on the host.
+        """
+        for cell in self.cells:
+            if isinstance(cell, SupernetCell):
+                cell.skip_dropout, cell.generator = rate, generator
 
     def forward(
         self, x: Tensor, gates: Mapping[str, Tensor] | None = None, active: Selection | None = None

@@ -117,6 +117,17 @@ def even_batches(size: int, largest: int) -> int:
 
 
 @torch.no_grad()
+def batch_errors(supernet: Supernet, images: Tensor, labels: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+    """Of the chosen sub-network on one batch, with its statistics: how many images it gets wrong, and the sum of the
+    probabilities that it gives to wrong classes; both on the device.
+    """
+    supernet.train()  # batch norms of the supernet keep no running statistics
+    logits = supernet(images, *choice)
+    wrong = (logits.argmax(dim=1) != labels).sum()
+    return wrong, (1.0 - logits.softmax(dim=1).gather(1, labels[:, None])).sum()
+
+
+@torch.no_grad()
 def supernet_errors(
     supernet: Supernet, split: Split, choice: Choice, device: torch.device, pieces: int = 1
 ) -> tuple[float, float]:
@@ -125,15 +136,13 @@ def supernet_errors(
 
     ``pieces`` as in training: batches are as much smaller. Raises NoRoomError.
     """
-    gates, active = choice
-    supernet.train()  # batch norms of the supernet keep no running statistics
     wrong, expected = torch.zeros((), dtype=torch.int64, device=device), torch.zeros((), device=device)
     batch = even_batches(split.size, SCORING_BATCH // pieces)
     with room_for(batch, pieces, device):
         for images, labels in split.batches(batch, None, None, device):
-            logits = supernet(images, gates, active)
-            wrong += (logits.argmax(dim=1) != labels).sum()
-            expected += (1.0 - logits.softmax(dim=1).gather(1, labels[:, None])).sum()
+            some_wrong, some_expected = batch_errors(supernet, images, labels, choice)
+            wrong += some_wrong
+            expected += some_expected
     return int(wrong) / split.size, float(expected) / split.size
 
 

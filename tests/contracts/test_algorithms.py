@@ -15,7 +15,7 @@ from nas_core.algorithms import algorithms
 from nas_core.architecture import genotype_from_json
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.evaluation import Evaluator
-from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Progress, Propose
+from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Price, Progress, Propose
 from nas_core.search import Bound, Problem, SearchAlgorithm, drive, start
 from nas_core.spaces.nasbench201 import NasBench201
 from tests.contracts.problems import SPACE, problem
@@ -40,8 +40,15 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     ],
     "nsga2": [{"population": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"population": 4, "evaluate": SUPERNET}],
     "darts": [{"batch": 16}, {"batch": 16, "share_features": True}],
+    "tnd-nas": [
+        {"preferences": 3, "batch": 16, "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3},
+        {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}
+        | {"score": "expected_error", "reward": "product", "max_skips": 1, "stages": 2, "shrink": 2, "samples": 2},
+    ],
     "given": [{"batch": 2, "evaluate": {"epochs": 1, "batch": 16}}, {"batch": 2, "evaluate": SUPERNET}],
 }
+UNREPEATABLE = {"seconds", "peak_memory_mb"}
+"""Metrics of progress that no second run has alike."""
 SEARCHING = [name for name in algorithms if not getattr(algorithms[name], "needs_seeds", False)]
 """Those whose proposals are their own."""
 CASES = [
@@ -64,7 +71,10 @@ def shown(event: Event) -> tuple[Any, ...]:
         found = [{k: v.to_json() for k, v in values.items()} for values in event.evaluation.values]
         return "evaluated", event.evaluation.genotype.key(), found, event.evaluation.failure
     if isinstance(event, Progress):
-        return "progress", event.phase, event.step, event.total, dict(event.metrics)
+        metrics = {name: number for name, number in event.metrics.items() if name not in UNREPEATABLE}
+        return "progress", event.phase, event.step, event.total, metrics
+    if isinstance(event, Price):
+        return "price", [genotype.key() for genotype in event.genotypes]
     return ("checkpoint",)
 
 
@@ -130,7 +140,10 @@ def test_failing_candidates_are_survived(name: str, index: int) -> None:
     real = Evaluator(on)
     seen: list[Evaluation] = []
 
-    def failing(proposal: Propose) -> Iterator[Evaluation]:
+    def failing(proposal: Propose | Price) -> Iterator[Evaluation]:
+        if isinstance(proposal, Price):
+            yield from real(proposal)
+            return
         for evaluation in real(proposal):
             broken = len(seen) % 3 != 1
             seen.append(Evaluation(evaluation.genotype, (), "out of memory") if broken else evaluation)
@@ -198,7 +211,7 @@ def test_a_space_that_does_not_fit_is_refused(name: str, index: int) -> None:
 def test_a_space_with_cells_that_are_not_searched(name: str, index: int, tmp_path: Path) -> None:
     """NAS-Bench-201: one cell type to search, one fixed, genotypes that are refused although they can be written."""
     space = NasBench201(cells=5, channels=2)
-    on = problem(evaluations=7, epochs=2, widths=2, seeds=2, space=space)
+    on = problem(evaluations=7, widths=2, seeds=2, space=space)
     events = run(made(name, index), on, tmp_path)
     evaluated = [event for event in events if event[0] == "evaluated"]
     assert evaluated
@@ -208,7 +221,7 @@ def test_a_space_with_cells_that_are_not_searched(name: str, index: int, tmp_pat
         assert narrow["params"]["value"] < wide["params"]["value"]
     place = sorted(int(path.stem) for path in tmp_path.glob("*.pt"))[0]
     state = checkpoint.load(tmp_path / f"{place}.pt")
-    again = problem(evaluations=7, epochs=2, widths=2, seeds=2, space=space)
+    again = problem(evaluations=7, widths=2, seeds=2, space=space)
     rest = [shown(event) for event in drive(start(made(name, index), again, state), Evaluator(again))]
     assert rest == events[place + 1 :]
 

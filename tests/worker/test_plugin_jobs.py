@@ -28,6 +28,7 @@ pytestmark = pytest.mark.e2e
 
 SECONDS = 150.0
 PAGE = "docs/howto/plugins.md"
+CELLS = {"name": "darts", "cells": 3, "nodes": 2, "channels": 2}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,28 @@ def test_a_job_goes_on_from_a_job_and_leaves_nothing_behind(client: Client) -> N
     with pytest.raises(ApiError, match=f"from: unknown job '{source.id}'"):
         client.submit(asked)
     client.delete(job.id)
+
+
+def test_tnd_nas_takes_a_users_metric_and_is_targeted_anew(client: Client) -> None:
+    """The metric has no gradient and no table. The second job trains no supernet: its costs and bound are others."""
+    algorithm = {"name": "tnd-nas", "preferences": 2, "stages": 1, "batch": 32, "samples": 2, "interval": 4}
+    algorithm |= {"warmup": 0.5, "rescored": 2, "ranked_by": {"supernet": 1.0}, "policy_steps": 2}
+    asked: dict[str, Any] = {"space": CELLS, "algorithm": algorithm, "budget": {"epochs": 2, "evaluations": 5}}
+    source = ended(client, client.submit(small(**asked, objectives=["error", "carbon"])))
+    told = [event.data["metrics"] for event in client.events(source.id).items if event.type == "progress"]
+    assert any({"reward", "entropy", "front", "hypervolume", "multiply_adds"} <= set(metrics) for metrics in told)
+    assert any({"seconds", "peak_memory_mb"} <= set(metrics) for metrics in told)
+    limit = max(candidate.search_values["carbon"].value for candidate in client.candidates(source.id))
+    asked = {"from": str(source.id), "objectives": ["error", "macs", "carbon"]}
+    asked |= {"constraints": {"carbon": {"max": limit}}}
+    job = ended(client, client.submit(asked))
+    assert job.spec.algorithm.name == "tnd-nas"
+    (member,) = client.front(job.id, kind="final").members
+    assert set(member.values) == {"error", "macs", "carbon"} and member.values["carbon"].value <= limit
+    scored = [candidate.search_values["error"] for candidate in client.candidates(job.id)]
+    assert scored and {value.kind for value in scored} == {"supernet"}
+    losses = [event for event in client.events(job.id).items if "loss" in event.data.get("metrics", {})]
+    assert all(event.data["phase"] != "search" for event in losses), "nothing but the verification trains"
 
 
 def test_an_edited_file_counts_from_the_next_attempt_on(

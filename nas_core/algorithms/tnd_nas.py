@@ -1,0 +1,675 @@
+"""TND-NAS: any number of objectives, none of which needs a gradient, on one supernet that shrinks by stages.
+
+B. Lyu, S. Wen et al., "TND-NAS: Towards Non-differentiable Objectives in Progressive Differentiable NAS Framework",
+arXiv 2111.03892; details from the first author's code. Weights learn on the relaxed supernet; alpha learns by policy
+gradient on architectures drawn from it, each scored on one validation batch and priced as a black box; after each
+stage every edge drops its least likely ops, and the supernet grows deeper. With ``preferences: 1`` and ``ranked_by:
+{supernet: 1}`` it is the published method. More of them share the supernet, so that one job gives a front (ours): each
+has its own alpha, and an op leaves the supernet when none keeps it. What stands on the front is scored once more, on
+the same images for all.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nas_core.algorithms import algorithms
+from nas_core.architecture import Genotype
+from nas_core.data import Augmentation, first_drawn, shrunk
+from nas_core.devices import peak_memory_mb
+from nas_core.errors import InvalidSettingsError, ObjectiveError
+from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
+from nas_core.merit import Merit, Signal, genotype_of
+from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, non_dominated
+from nas_core.policy import Policy
+from nas_core.preferences import Preference, Sample, draw, refined, union
+from nas_core.prices import Asking, Prices
+from nas_core.recipe import TRAINING_PASSES, shrunk_input
+from nas_core.reward import Reward, directions, exponents_of
+from nas_core.scoring import data_values
+from nas_core.search import Problem, Relaxable, Search
+from nas_core.settings import settings
+from nas_core.supernet import Supernet
+from nas_core.supernet.network import Selection
+from nas_core.supernet.weights import (
+    AveragedWeights,
+    WeightLearner,
+    batch_errors,
+    forever,
+    make_supernet,
+    supernet_errors,
+)
+from nas_core.training import seed_of
+from nas_core.training.room import room_for
+from nas_core.values import Value
+
+CALIBRATING = 32
+"""Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
+GLANCE_IMAGES = 500
+"""Validation images on which derived cells are scored after each epoch, for the events alone."""
+
+
+@algorithms.register("tnd-nas")
+@settings
+class TndNas:
+    """TND-NAS: policy gradient on one shrinking supernet; any cost joins as a black box."""
+
+    preferences: Annotated[int, Ge(1), Le(64)] = 8
+    """Trade-offs searched side by side on the one supernet; 1 is the published method."""
+    stages: Annotated[int, Ge(1), Le(8)] = 3
+    """Each has an equal share of ``budget.epochs``."""
+    depths: tuple[Annotated[int, Ge(1), Le(100)], ...] = ()
+    """Cells of the supernet in each stage (published: 5, 11, 17); empty: as the space says, in all of them."""
+    normal_left: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Ops that an edge of the normal cell has left after each stage, 1 after the last; empty: equal steps (5: 3, 2, 1;
+    8: 5, 3, 1)."""
+    reduce_left: tuple[Annotated[int, Ge(1)], ...] = ()
+    """The same of the reduction cell."""
+    warmup: Annotated[float, Ge(0), Lt(1)] = 0.6
+    """Share of a stage's epochs in which the weights alone learn."""
+    batch: Annotated[int, Ge(2), Le(65_536)] = 64
+    """Images of a training batch, and of a validation batch on which one policy step's samples are scored."""
+    lr: Annotated[float, Gt(0), Le(10)] = 0.04
+    """Initial learning rate of the weights, cosine to 0."""
+    weight_decay: Annotated[float, Ge(0), Lt(1)] = 3e-4
+    augment: bool = True
+    """Whether the data set's own augmentation (crops, flips) is used."""
+    shrink: Annotated[int, Ge(1), Le(64)] = 1
+    """Images are made this many times smaller on either side, by averaging."""
+    weights: Literal["relaxed", "paths"] = "relaxed"
+    """What a weight step trains: the softmax mixture of all ops that are left (published), or one network drawn from
+    the policy, which costs a fraction of it."""
+    draws: Annotated[int, Ge(1), Le(100)] = 1
+    """Networks drawn for a weight step on paths, of which the one with the most multiply-adds is trained."""
+    carry: bool = False
+    """Whether weights go on into the next stage, of the same depth; published: each starts anew."""
+    average: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Decay, a step, of the moving average of the weights that networks are scored with; 0: the last weights."""
+    alpha_lr: Annotated[float, Gt(0), Le(10)] = 6e-3
+    """Learning rate of alpha (Adam, betas 0.5 and 0.999)."""
+    alpha_weight_decay: Annotated[float, Ge(0), Lt(1)] = 1e-3
+    samples: Annotated[int, Ge(2), Le(1000)] = 10
+    """Networks drawn for a policy step."""
+    interval: Annotated[int, Ge(1), Le(10_000)] = 1
+    """Weight steps for each policy step; preferences take policy steps in turn."""
+    explore: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that an edge's op is drawn uniformly instead of from the policy."""
+    skip_dropout: tuple[Annotated[float, Ge(0), Lt(1)], ...] = (0.3, 0.6, 0.8)
+    """Initial dropout behind skip connections in each stage; stages beyond the last have the last. Empty: none."""
+    reward: Literal["sum", "product"] = "sum"
+    """How several costs enter: the mean of their power ratios, or the product."""
+    exponents: Mapping[str, tuple[Annotated[float, Le(0)], ...]] = field(default_factory=dict)
+    """By objective key, the exponent of its power ratio in each stage (published for params: -0.45, -0.2, -0.25).
+    Several preferences take it 0 to 2 times. Empty: spread by how much accuracy and costs vary."""
+    references: Mapping[str, tuple[Annotated[float, Gt(0)], ...]] = field(default_factory=dict)
+    """By objective key and in its unit, where the ratio is 1, in each stage; left out: the median of random samples."""
+    bound_exponent: Annotated[float, Le(0)] = -4.0
+    """Of the ratio to a bound that is broken."""
+    score: Literal["error", "expected_error"] = "error"
+    """What stands for a network's error: the share of images it gets wrong (published), or the mean probability that it
+    gives to wrong classes."""
+    score_images: Annotated[int, Ge(2)] | None = None
+    """Validation images that candidates are scored on in the end, the same ones for all; default: all of them."""
+    rescored: Annotated[int, Ge(0), Le(100_000)] = 100
+    """Best samples that are scored so, besides what the preferences derive; ``budget.evaluations`` limits both."""
+    ranked_by: Mapping[Signal, Annotated[float, Gt(0)]] = field(
+        default_factory=lambda: {"supernet": 0.5, "progressivity": 1.0, "synflow": 1.0}
+    )
+    """What decides how good a network is, with weights: its accuracy on the supernet (published: that alone), and
+    scores of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
+    untrained_shrink: Annotated[int, Ge(1), Le(64)] = 1
+    """As ``shrink``, of the noise images that untrained networks are shown."""
+    policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
+    """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
+    max_skips: Annotated[int, Ge(0)] | None = None
+    """Most skip connections of a derived normal cell (P-DARTS, arXiv 1904.12760: 2): the weakest give way; default: any
+    number (TND-NAS)."""
+    needs: ClassVar[type] = Relaxable
+    hands_on: ClassVar[bool] = True
+    redone: ClassVar[frozenset[str]] = frozenset(
+        {
+            "preferences",
+            "alpha_lr",
+            "alpha_weight_decay",
+            "samples",
+            "explore",
+            "reward",
+            "exponents",
+            "references",
+            "bound_exponent",
+            "score_images",
+            "rescored",
+            "ranked_by",
+            "untrained_shrink",
+            "policy_steps",
+            "max_skips",
+        }
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("depths", "normal_left", "reduce_left"):
+            given = getattr(self, name)
+            if given and len(given) != self.stages:
+                raise InvalidSettingsError(f"{name}: wants one number for each of {self.stages} stages; got {given}")
+        for name in ("normal_left", "reduce_left"):
+            given = getattr(self, name)
+            if given and (given[-1] != 1 or list(given) != sorted(given, reverse=True)):
+                raise InvalidSettingsError(f"{name}: must fall, to 1 after the last stage; got {list(given)}")
+        if "supernet" not in self.ranked_by:
+            raise InvalidSettingsError(f"ranked_by: 'supernet' must be among them; got {', '.join(self.ranked_by)}")
+        if self.carry and len(set(self.depths)) > 1:
+            raise InvalidSettingsError(
+                f"carry: weights of one depth do not fit another; give equal depths, or none; got {self.depths}"
+            )
+        for name in ("exponents", "references"):
+            for key, given in getattr(self, name).items():
+                if len(given) not in (1, self.stages):
+                    raise InvalidSettingsError(
+                        f"{name}.{key}: wants one number, or one for each of {self.stages} stages; got {list(given)}"
+                    )
+
+    def search(self, problem: Problem[Relaxable], resume: Mapping[str, Any] | None = None) -> Search:
+        run = Run(self, problem)
+        if problem.inherited is not None:
+            run.inherit(problem.inherited)
+        if resume:
+            run.resume(resume)
+        if problem.inherited is not None:
+            yield from run.retarget()
+        while run.stage < self.stages:
+            while run.epochs_done < run.epochs and not run.time_is_up():
+                yield from run.epoch()
+                yield Checkpoint(run.state())
+            yield from run.close_stage()
+            yield Checkpoint(run.state())
+        if not run.finished:
+            yield from run.finish()
+            yield Checkpoint(run.state())
+
+
+class Run:
+    """The supernet, the preferences and all that was seen of samples, through the stages of one search."""
+
+    def __init__(self, settings: TndNas, problem: Problem[Relaxable]) -> None:
+        self.settings, self.problem = settings, problem
+        self.prices = Prices(problem)
+        self._check()
+        self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink)
+        self.rng = np.random.default_rng(seed_of(problem.seed, "samples"))
+        self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
+        self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "skip dropout"))
+        train = shrunk(problem.splits.train, settings.shrink)
+        self.train, self.validation = train, shrunk(problem.splits.validation, settings.shrink)
+        augmentation = problem.splits.augmentation if settings.augment else Augmentation()
+        self.augmentation = augmentation.shrunk(settings.shrink)
+        judged = first_drawn(problem.splits.validation, settings.score_images, seed_of(problem.seed, "judges"))
+        self.judges = shrunk(judged, settings.shrink)
+        self.onlookers = first_drawn(self.judges, GLANCE_IMAGES, seed_of(problem.seed, "onlookers"))
+        self.stage, self.epochs_done, self.finished = 0, 0, False
+        self.built = 0
+        """The stage of the supernet that is there."""
+        self.spent = 0.0
+        """Multiply-adds: three times the forward ones for each image trained on, once for each that is only run on."""
+        self.steps, self.turns = 0, 0
+        """Weight steps and policy steps so far: preferences take both in turn."""
+        self.most: dict[str, float] = {}
+        """The largest costs of the first random samples: where the hypervolume of the events ends."""
+        self.seconds = 0.0
+        """Spent in this stage."""
+        shapes = {name: (len(problem.space.edges), len(problem.space.ops(name))) for name in self._types()}
+        everything = {name: np.ones(shape, dtype=bool) for name, shape in shapes.items()}
+        count = settings.preferences if self.prices.keys else 1
+        self.preferences = [
+            Preference(
+                direction, {name: mask.copy() for name, mask in everything.items()}, self._policy(place, everything)
+            )
+            for place, direction in enumerate(directions(count, len(self.prices.keys)))
+        ]
+        self._build()
+
+    def _check(self) -> None:
+        settings, problem = self.settings, self.problem
+        if problem.budget.epochs < settings.stages:
+            raise InvalidSettingsError(
+                f"budget.epochs: {problem.budget.epochs} are too few for {settings.stages} stages, one for each"
+            )
+        for name in ("exponents", "references"):
+            for key in getattr(settings, name):
+                if key not in self.prices.keys:
+                    known = ", ".join(self.prices.keys) or "none"
+                    raise InvalidSettingsError(f"{name}: '{key}' is no cost of this job; its costs are {known}")
+
+    def _types(self) -> list[str]:
+        return [name for name in ("normal", "reduce") if self.problem.space.ops(name)]
+
+    # --- a stage ----------------------------------------------------------------------------------------------
+
+    @property
+    def epochs(self) -> int:
+        """Of this stage; what does not divide evenly goes to the first ones."""
+        whole, rest = divmod(self.problem.budget.epochs, self.settings.stages)
+        return whole + (self.stage < rest)
+
+    @property
+    def warm(self) -> int:
+        """Epochs of this stage before its first policy step."""
+        return min(round(self.settings.warmup * self.epochs), self.epochs - 1)
+
+    @property
+    def left(self) -> dict[str, NDArray[np.bool_]]:
+        """What the supernet still has: ops that some preference keeps."""
+        return union(preference.left for preference in self.preferences)
+
+    def _policy(self, place: int, left: Mapping[str, NDArray[np.bool_]]) -> Policy:
+        shapes: dict[str, tuple[int, int]] = {name: mask.shape for name, mask in left.items()}
+        seed = seed_of(self.problem.seed, "alpha", self.stage, place)
+        return Policy(shapes, left, self.settings.alpha_lr, self.settings.alpha_weight_decay, seed)
+
+    def _build(self) -> None:
+        """The stage's supernet with its optimiser; a fresh one, unless weights are carried over."""
+        settings, problem = self.settings, self.problem
+        if self.stage and settings.carry:
+            return
+        self.built = self.stage
+        skeleton = problem.skeleton
+        if settings.depths:
+            cells, channels = settings.depths[self.stage], skeleton.channels
+            skeleton = problem.space.skeleton(
+                skeleton.input, skeleton.classes, cells=cells, channels=channels, stem=skeleton.stem
+            )
+        skeleton = replace(skeleton, input=shrunk_input(skeleton.input, settings.shrink, "shrink"))
+        self.supernet: Supernet = make_supernet(
+            lambda: problem.space.supernet(skeleton),
+            seed_of(problem.seed, "supernet", self.stage),
+            problem.device,
+        )
+        self.learner = WeightLearner(
+            self.supernet,
+            epochs=problem.budget.epochs if settings.carry else self.epochs,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            pieces=problem.pieces,
+        )
+        self.averaged = AveragedWeights(self.supernet, settings.average) if settings.average else None
+        self.macs = problem.space.cost_table(skeleton, "macs")
+
+    def time_is_up(self) -> bool:
+        """Never before the first epoch of a search."""
+        return bool(self.stage or self.epochs_done) and self.problem.time_is_up()
+
+    def epoch(self) -> Search:
+        settings, problem = self.settings, self.problem
+        began, before = time.monotonic(), sum(self._epochs_of(stage) for stage in range(self.stage))
+        number = before + self.epochs_done
+        self.learner.start(number if settings.carry else self.epochs_done)
+        learning = self.epochs_done >= self.warm
+        if learning and self.merit.seen:
+            self.merit.learn()
+        rewards: list[float] = []
+        validation = forever(
+            lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
+        )
+        batches = self.train.batches(settings.batch, self.order, self.augmentation, problem.device)
+        per_epoch = max(1, self.train.size // settings.batch)
+        self.supernet.drop_skips(0.0)
+        for index, (images, labels) in enumerate(batches):
+            if learning and index % settings.interval == 0:
+                yield from self.policy_step(*next(validation), rewards)
+            self.weight_step(images, labels)
+            problem.between_steps()
+            problem.glance(number * per_epoch + index + 1, problem.budget.epochs * per_epoch, self.learner.loss_so_far)
+        self.epochs_done += 1
+        metrics = {"loss": self.learner.mean_loss(), "stage": self.stage + 1.0}
+        metrics |= {"entropy": float(np.mean([preference.policy.entropy() for preference in self.preferences]))}
+        metrics |= {"multiply_adds": self.spent + self.merit.spent}
+        if rewards:
+            metrics |= {"reward": float(np.mean(rewards)), "failed": float(len(self.prices.failures))}
+            metrics |= yield from self._seen_so_far()
+        self.seconds += time.monotonic() - began
+        yield Progress("search", number + 1, problem.budget.epochs, metrics)
+
+    def _epochs_of(self, stage: int) -> int:
+        whole, rest = divmod(self.problem.budget.epochs, self.settings.stages)
+        return whole + (stage < rest)
+
+    # --- weights ----------------------------------------------------------------------------------------------
+
+    def skip_rate(self) -> float:
+        """Dropout behind skip connections in this epoch (P-DARTS' schedule, restarted after the warm-up)."""
+        rates = self.settings.skip_dropout
+        if not rates:
+            return 0.0
+        rate, epoch = rates[min(self.stage, len(rates) - 1)], self.epochs_done
+        if epoch < self.warm:
+            return rate * (self.epochs - epoch - 1) / self.epochs
+        return rate * math.exp(-0.2 * (epoch - self.warm))
+
+    def weight_step(self, images: Tensor, labels: Tensor) -> None:
+        """One step on the weights, of one preference's relaxation or of a network that it draws; alpha stays."""
+        preference = self.preferences[self.steps % len(self.preferences)]
+        self.steps += 1
+        self.supernet.drop_skips(self.skip_rate(), self.chance)
+        if self.settings.weights == "relaxed":
+            gates = {name: p.to(images.device) for name, p in preference.policy.probabilities().items()}
+            active: Selection = preference.left
+            self.learner.step(images, labels, (gates, active))
+        else:
+            drawn = [self._draw(preference) for _ in range(self.settings.draws)]
+            active = max((self.problem.space.selection(sample.genotype) for sample in drawn), key=self.macs.of)
+            self.learner.step(images, labels, (None, active))
+        self.spent += TRAINING_PASSES * len(labels) * self.macs.of(active)
+        self.supernet.drop_skips(0.0)
+        if self.averaged is not None:
+            self.averaged.follow(self.supernet)
+
+    # --- alpha ------------------------------------------------------------------------------------------------
+
+    def _draw(self, preference: Preference) -> Sample:
+        return draw(self.problem.space, preference.policy, self.rng, self.settings.explore)
+
+    def policy_step(self, images: Tensor, labels: Tensor, rewards: list[float]) -> Asking:
+        """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay."""
+        if any(preference.reward is None for preference in self.preferences):
+            yield from self._calibrate(images, labels)
+        preference = self.preferences[self.turns % len(self.preferences)]
+        self.turns += 1
+        assert preference.reward is not None
+        samples = [self._draw(preference) for _ in range(self.settings.samples)]
+        yield from self.prices.ask(sample.genotype for sample in samples)
+        found = []
+        for sample in samples:
+            accuracy = self.merit.deserved(sample.genotype, self.accuracy(sample.genotype, images, labels))
+            costs = self.prices.of(sample.genotype.key())
+            found.append(0.0 if costs is None else preference.reward(accuracy, costs))
+        preference.policy.step([sample.columns for sample in samples], found)
+        rewards += found
+
+    def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
+        """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
+        supernet = self.supernet if self.averaged is None else self.averaged.supernet
+        choice = None, self.problem.space.selection(genotype)
+        self.spent += len(labels) * self.macs.of(choice[1])
+        with room_for(len(labels), self.problem.pieces, images.device):
+            wrong, expected = batch_errors(supernet, images, labels, choice)
+        error = float(wrong if self.settings.score == "error" else expected) / len(labels)
+        self.merit.record(genotype.key(), 100.0 * (1.0 - error))
+        return 100.0 * (1.0 - error)
+
+    def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
+        """Rewards of the stage, by random samples of what is left."""
+        settings, axes, left = self.settings, self.problem.axes, self.left
+        uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)
+        samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
+        keys = self.prices.keys
+        yield from self.prices.ask(sample.genotype for sample in samples)
+        priced = [(sample.genotype, costs) for sample in samples if (costs := self.prices.of(sample.genotype.key()))]
+        if keys and not priced:
+            raise ObjectiveError(
+                f"none of {len(samples)} random networks could be priced; the first: {self.prices.failures[0]}"
+            )
+        genotypes = [genotype for genotype, _ in priced] or [sample.genotype for sample in samples]
+        taken = [self.accuracy(genotype, images, labels) for genotype in genotypes]
+        self.merit.learn()
+        accuracies = np.array([self.merit.deserved(g, accuracy) for g, accuracy in zip(genotypes, taken, strict=True)])
+        table = np.array([[abs(costs[key]) for key in keys] for _, costs in priced]).reshape(len(priced), len(keys))
+        middle = dict(zip(keys, np.median(table, axis=0).tolist(), strict=True)) if keys else {}
+        if not self.most:
+            self.most = dict(zip(keys, table.max(axis=0).tolist(), strict=True)) if keys else {}
+        for place, preference in enumerate(self.preferences):
+            exponents = dict(zip(keys, exponents_of(preference.direction, accuracies, table).tolist(), strict=True))
+            if settings.exponents:
+                factor = 2.0 * place / (len(self.preferences) - 1) if len(self.preferences) > 1 else 1.0
+                exponents = {key: factor * self._of_stage(given) for key, given in settings.exponents.items()}
+            references = {
+                key: self._of_stage(settings.references[key]) if key in settings.references else middle[key] or 1.0
+                for key in exponents
+            }
+            preference.reward = Reward(axes, exponents, references, settings.reward, settings.bound_exponent)
+
+    def _of_stage(self, given: Sequence[float]) -> float:
+        return given[min(self.stage, len(given) - 1)]
+
+    # --- what comes of it -------------------------------------------------------------------------------------
+
+    def derive(self, preference: Preference) -> Genotype:
+        """The likeliest op of each edge, by the space's rule; at most ``max_skips`` skip connections."""
+        space, strengths = self.problem.space, preference.policy.strengths()
+        genotype = space.derive(strengths)
+        ops = space.ops("normal")
+        if self.settings.max_skips is None or "skip_connect" not in ops:
+            return genotype
+        column = ops.index("skip_connect")
+        while True:
+            skips = np.flatnonzero(space.selection(genotype)["normal"][:, column])
+            if len(skips) <= self.settings.max_skips or not strengths["normal"][skips, column].any():
+                return genotype
+            strengths["normal"][skips[strengths["normal"][skips, column].argmin()], column] = 0.0
+            genotype = space.derive(strengths)
+
+    def score(self, genotype: Genotype, onlookers: bool = False) -> float:
+        """What stands for its error, 0 to 1, on the images that judge all alike."""
+        problem = self.problem
+        supernet = self.supernet if self.averaged is None else self.averaged.supernet
+        choice = None, problem.space.selection(genotype)
+        split = self.onlookers if onlookers else self.judges
+        self.spent += split.size * self.macs.of(choice[1])
+        error, expected = supernet_errors(supernet, split, choice, problem.device, problem.pieces)
+        problem.between_steps()
+        return error if self.settings.score == "error" else expected
+
+    def _seen_so_far(self) -> Generator[Price, list[Evaluation], dict[str, float]]:
+        """Of what the preferences derive now: how many of them are not dominated, and their hypervolume with costs in
+        units of the largest of the first random samples.
+        """
+        genotypes = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
+        yield from self.prices.ask(genotypes.values())
+        points = self._points(genotypes)
+        front = points[non_dominated(points)]
+        return {
+            "front": float(len(np.unique(front, axis=0))),
+            "hypervolume": hypervolume(points, [1.0] * points.shape[1]),
+        }
+
+    def _points(self, genotypes: Mapping[str, Genotype]) -> NDArray[np.float64]:
+        rows = []
+        for key, genotype in genotypes.items():
+            costs = self.prices.of(key)
+            if costs is None:
+                continue
+            scaled = [self.problem.axes.cost(name, costs[name]) / (self.most[name] or 1.0) for name in self.prices.keys]
+            rows.append([self.score(genotype, onlookers=True), *scaled])
+        return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.prices.keys))
+
+    def close_stage(self) -> Search:
+        """Every edge drops its least likely ops; the next stage is made ready."""
+        settings = self.settings
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        used = {"seconds": self.seconds, "peak_memory_mb": resident}
+        if (on_gpu := peak_memory_mb(self.problem.device)) is not None:
+            used["peak_gpu_memory_mb"] = on_gpu
+        yield Progress("stage", self.stage + 1, settings.stages, used)
+        self.seconds = 0.0
+        if self.stage + 1 == settings.stages or self.problem.time_is_up():
+            self.stage = settings.stages
+            return
+        derived = [self.derive(preference) for preference in self.preferences]
+        if len(derived) > 2:
+            yield from self.prices.ask(derived)
+        left_after = {name: self._left_after(name) for name in self._types()}
+        for preference in self.preferences:
+            preference.policy.shrink(left_after)
+            preference.left = {name: mask.copy() for name, mask in preference.policy.left.items()}
+        self._refine(derived)
+        self.stage, self.epochs_done = self.stage + 1, 0
+        if not settings.carry:
+            self.merit.seen = {}
+        for place, preference in enumerate(self.preferences):
+            preference.policy, preference.reward = self._policy(place, preference.left), None
+        self._build()
+
+    def _left_after(self, cell_type: str) -> int:
+        given = self.settings.normal_left if cell_type == "normal" else self.settings.reduce_left
+        if given:
+            return given[self.stage]
+        ops = len(self.problem.space.ops(cell_type))
+        return max(1, ops - math.ceil((ops - 1) * (self.stage + 1) / self.settings.stages))
+
+    def _refine(self, derived: Sequence[Genotype]) -> None:
+        """Moves the preference that is of least use to where the front is widest apart."""
+        if len(derived) < 3 or any(self.prices.of(genotype.key()) is None for genotype in derived):
+            return
+        costs = np.array([self._points({genotype.key(): genotype})[0] for genotype in derived])
+        moved = refined(self.preferences, costs)
+        if moved is not None:
+            place, direction, left = moved
+            self.preferences[place].direction, self.preferences[place].left = direction, left
+
+    def finish(self) -> Search:
+        """The job's seeds, what the preferences derive, and the best samples, all scored on the same images."""
+        problem = self.problem
+        wanted = {genotype.key(): genotype for genotype in problem.seeds}
+        for genotype in map(self.derive, self.preferences):
+            if len(wanted) < max(problem.budget.evaluations, len(problem.seeds) + 1):
+                wanted.setdefault(genotype.key(), genotype)
+        most = min(self.settings.rescored, problem.budget.evaluations - len(wanted))
+        yield from self.prices.ask(map(genotype_of, self.merit.seen))
+        for genotype in self._best(most, set(wanted)):
+            wanted[genotype.key()] = genotype
+        genotypes = tuple(wanted.values())
+        errors = self.merit.in_order(genotypes, [self.score(genotype) for genotype in genotypes])
+        yield Propose(genotypes, tuple(map(self.values, errors)))
+        self.finished = True
+
+    def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
+        """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
+        axes = self.problem.axes
+        known = {k: costs for k in self.merit.seen if k not in taken and (costs := self.prices.of(k)) is not None}
+        if most <= 0 or not known:
+            return
+        keys = list(known)
+        rows = [[axes.cost(name, known[key][name]) for name in self.prices.keys] for key in keys]
+        violations = [axes.lasting_violation(known[key]) for key in keys]
+        table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(rows).reshape(len(keys), -1)])
+        rank = constrained_ranks(table, violations)
+        crowding = np.zeros(len(keys))
+        for level in np.unique(rank):
+            members = np.flatnonzero(rank == level)
+            crowding[members] = crowding_distance(table[members])
+        for place in sorted(range(len(keys)), key=lambda i: (rank[i], -crowding[i], i))[:most]:
+            yield genotype_of(keys[place])
+
+    def values(self, error: float) -> dict[str, Value]:
+        detail: dict[str, Any] = {"epochs": self.problem.budget.epochs, "split": "validation", "n": self.judges.size}
+        if self.settings.score != "error":
+            detail["score"] = self.settings.score
+        if len(self.settings.ranked_by) > 1:
+            detail["ranked_by"] = dict(self.settings.ranked_by)
+        return data_values(self.problem, error, detail, self.settings.batch)
+
+    # --- on another search's supernet -------------------------------------------------------------------------
+
+    def inherit(self, state: Mapping[str, Any]) -> None:
+        """Takes over what a search has handed on: its supernet, the ops that were left, and how its samples did."""
+        handed = state["handed_on"]
+        self.stage = int(handed["built"])
+        self._build()
+        self.stage, self.averaged = self.settings.stages, None
+        self.supernet.load_state_dict(handed["supernet"])
+        self.merit.seen = {key: list(record) for key, record in handed["seen"].items()}
+        left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
+        for place, preference in enumerate(self.preferences):
+            preference.left = {name: mask.copy() for name, mask in left.items()}
+            preference.policy = self._policy(place, left)
+
+    def retarget(self) -> Search:
+        """Policy steps alone, on weights that stay as they are."""
+        settings, problem = self.settings, self.problem
+        total = settings.policy_steps * len(self.preferences)
+        while self.turns < total and not (self.turns and problem.time_is_up()):
+            validation = forever(
+                lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
+            )
+            rewards: list[float] = []
+            if self.merit.seen:
+                self.merit.learn()
+            for _ in range(min(total - self.turns, max(1, total // 10))):
+                yield from self.policy_step(*next(validation), rewards)
+                problem.between_steps()
+            entropy = float(np.mean([preference.policy.entropy() for preference in self.preferences]))
+            metrics = {
+                "entropy": entropy,
+                "reward": float(np.mean(rewards)),
+                "failed": float(len(self.prices.failures)),
+            }
+            metrics |= yield from self._seen_so_far()
+            yield Progress("search", self.turns, total, metrics)
+            yield Checkpoint(self.state())
+
+    # --- safe points ------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """In the end what another job can go on from; before, all that this one needs to go on."""
+        state: dict[str, Any] = {"stage": self.stage, "finished": self.finished}
+        if self.finished:
+            supernet = self.supernet if self.averaged is None else self.averaged.supernet
+            left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
+            seen = self.merit.state()["seen"]
+            state["spent"] = self.spent + self.merit.spent
+            handed = {"built": self.built, "supernet": supernet.state_dict(), "left": left, "seen": seen}
+            return state | {"handed_on": handed}
+        if self.problem.inherited is None:
+            state["learner"] = self.learner.state()
+            state["averaged"] = None if self.averaged is None else self.averaged.supernet.state_dict()
+        return state | {
+            "preferences": [preference.state() for preference in self.preferences],
+            "rng": self.rng.bit_generator.state,
+            "order": self.order.get_state(),
+            "chance": self.chance.get_state(),
+            "epochs_done": self.epochs_done,
+            "built": self.built,
+            "steps": self.steps,
+            "spent": self.spent,
+            "turns": self.turns,
+            "prices": self.prices.state(),
+            "merit": self.merit.state(),
+            "most": dict(self.most),
+            "seconds": self.seconds,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        settings, axes = self.settings, self.problem.axes
+        self.stage, self.finished = int(state["stage"]), bool(state["finished"])
+        if self.finished:
+            self.turns = settings.policy_steps * len(self.preferences)
+            return
+        self.epochs_done, self.steps, self.turns = (int(state[key]) for key in ("epochs_done", "steps", "turns"))
+        self.prices.resume(state["prices"])
+        self.merit.resume(state["merit"])
+        self.most, self.seconds, self.spent = dict(state["most"]), float(state["seconds"]), float(state["spent"])
+        if "learner" in state:
+            if state["built"]:
+                self.stage = int(state["built"])
+                self._build()
+                self.stage = int(state["stage"])
+            self.learner.resume(state["learner"])
+            if self.averaged is not None:
+                self.averaged.supernet.load_state_dict(state["averaged"])
+        for preference, kept in zip(self.preferences, state["preferences"], strict=True):
+            preference.resume(
+                kept,
+                lambda **given: Reward(axes, **given, form=settings.reward, bound_exponent=settings.bound_exponent),
+            )
+        self.rng.bit_generator.state = state["rng"]
+        self.order.set_state(state["order"])
+        self.chance.set_state(state["chance"])

@@ -1,0 +1,120 @@
+"""How good sampled networks are: what they reached on a supernet, alone or beside scores of the untrained network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas_core.architecture import Architecture, Genotype, genotype_from_json
+from nas_core.costs import count
+from nas_core.proxies import noise_images, progressivity, synflow, untrained
+from nas_core.ranking import Blend, agreed
+from nas_core.recipe import TRAINING_PASSES, shrunk_input
+from nas_core.search import Problem
+from nas_core.training import seed_of
+
+Signal = Literal["supernet", "progressivity", "synflow", "macs"]
+LEAST = -1e9
+"""Of a network through which nothing flows."""
+Floats = NDArray[np.float64]
+
+
+class Merit:
+    """Accuracies of samples on a supernet, and what else ranks them. More is better, everywhere."""
+
+    def __init__(self, problem: Problem[Any], ranked_by: Mapping[Signal, float], shrink: int) -> None:
+        """``ranked_by``: weights, ``supernet`` among them; ``shrink`` of the noise images that untrained networks see.
+
+        Raises InvalidSettingsError for images that cannot be shrunk so far.
+        """
+        self.device, self.seed = problem.device, seed_of(problem.seed, "untrained")
+        self.others: list[Signal] = [name for name in ranked_by if name != "supernet"]
+        self.weights = np.array([ranked_by["supernet"], *(ranked_by[name] for name in self.others)])
+        skeleton = problem.skeleton
+        self.skeleton = replace(skeleton, input=shrunk_input(skeleton.input, shrink, "untrained_shrink"))
+        self.spent = 0.0
+        """Multiply-adds."""
+        self.seen: dict[str, list[float]] = {}
+        """By genotype: how often its accuracy was taken, and the sum of them, percent."""
+        self._others: dict[str, list[float]] = {}
+        self._blend: Blend | None = None
+
+    def record(self, key: str, accuracy: float) -> None:
+        """One more accuracy of a genotype."""
+        record = self.seen.setdefault(key, [0.0, 0.0])
+        record[0] += 1.0
+        record[1] += accuracy
+
+    def signals(self, genotype: Genotype) -> list[float]:
+        """All but the supernet's, on the searched skeleton."""
+        key = genotype.key()
+        if key not in self._others:
+            architecture = Architecture(genotype, self.skeleton)
+            self._others[key] = [self._signal(name, architecture) for name in self.others]
+        return self._others[key]
+
+    def _signal(self, name: Signal, architecture: Architecture) -> float:
+        macs = float(count(architecture).macs)
+        if name == "macs":
+            return macs
+        network = untrained(architecture, self.seed).to(self.device)
+        if name == "synflow":
+            self.spent += TRAINING_PASSES * macs
+            score = synflow(network, self.skeleton.input)
+        else:
+            images = noise_images(architecture)
+            self.spent += images * macs
+            score = progressivity(network, self.skeleton.input, self.seed, images)
+        return max(score, LEAST) if math.isfinite(score) else LEAST
+
+    def learn(self) -> None:
+        """From all samples so far, what accuracy a network deserves by its signals."""
+        self._blend = Blend(self.table(self.seen), self.weights)
+
+    def deserved(self, genotype: Genotype, accuracy: float) -> float:
+        """An accuracy, percent: of several signals together, else the given one; ``learn`` comes first."""
+        assert self._blend is not None
+        return self._blend(np.array([accuracy, *self.signals(genotype)]))
+
+    def table(self, keys: Iterable[str]) -> Floats:
+        """(genotypes, signals): mean accuracies of samples, and the others."""
+        return np.array(
+            [[total / times, *self.signals(genotype_of(key))] for key in keys for times, total in [self.seen[key]]]
+        )
+
+    def agreed(self, table: Floats) -> Floats:
+        """(n, signals) -> (n,): by the weighted logarithms of ranks."""
+        return agreed(table, self.weights)
+
+    def in_order(self, genotypes: Sequence[Genotype], errors: Sequence[float]) -> list[float]:
+        """What stands for their errors: where several signals rank them, the given errors in the order in which the
+        signals agree.
+        """
+        if not self.others:
+            return list(errors)
+        rows = [[-error, *self.signals(genotype)] for error, genotype in zip(errors, genotypes, strict=True)]
+        found = np.empty(len(rows))
+        found[np.argsort(-self.agreed(np.array(rows)))] = np.sort(errors)
+        return [float(error) for error in found]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "seen": {key: list(record) for key, record in self.seen.items()},
+            "others": {key: list(signals) for key, signals in self._others.items()},
+            "spent": self.spent,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self.seen = {key: list(record) for key, record in state["seen"].items()}
+        self._others = {key: list(signals) for key, signals in state["others"].items()}
+        self.spent = float(state["spent"])
+
+
+def genotype_of(key: str) -> Genotype:
+    """A genotype's key is its canonical JSON."""
+    return genotype_from_json(key)

@@ -1,0 +1,113 @@
+"""Several trade-offs searched side by side on one supernet: a policy and a reward for each, and where they stand.
+
+The published method has one preference, whose exponents its authors tuned by hand from run to run; that several share a
+supernet, spread over the trade-off and move to where the front has gaps, is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas_core.architecture import Genotype
+from nas_core.pareto import hypervolume
+from nas_core.policy import Columns, Policy
+from nas_core.reward import Reward, widest_gap
+from nas_core.search import Relaxable
+
+Floats = NDArray[np.float64]
+Left = dict[str, NDArray[np.bool_]]
+IDLE = 0.25
+"""Of the mean contribution to the hypervolume: a preference that adds less moves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A genotype drawn from a policy, and the op it has on each edge."""
+
+    genotype: Genotype
+    columns: Columns
+
+
+@dataclass
+class Preference:
+    """A direction of the trade-off and the policy that looks there."""
+
+    direction: Floats
+    """(1 + costs,): unit vector of accuracy and costs (``reward.directions``)."""
+    left: Left
+    """Ops on each edge that it has not dropped, (edges, ops) by type."""
+    policy: Policy
+    reward: Reward | None = None
+    """None until the stage's first samples show how much accuracy and costs vary."""
+
+    def state(self) -> dict[str, Any]:
+        reward = self.reward and {
+            "exponents": dict(self.reward.exponents),
+            "references": dict(self.reward.references),
+        }
+        return {
+            "direction": self.direction.tolist(),
+            "left": {name: torch.from_numpy(mask.copy()) for name, mask in self.left.items()},
+            "policy": self.policy.state(),
+            "reward": reward,
+        }
+
+    def resume(self, state: Mapping[str, Any], reward: Callable[..., Reward]) -> None:
+        self.direction = np.array(state["direction"])
+        self.left = {name: mask.numpy().copy() for name, mask in state["left"].items()}
+        self.policy.resume(state["policy"])
+        self.reward = None if state["reward"] is None else reward(**state["reward"])
+
+
+def draw(space: Relaxable, policy: Policy, rng: np.random.Generator, explore: float = 0.0) -> Sample:
+    """An op for each edge, and what the space makes of them: where they are no genotype of it, the one that its own
+    rule of derivation comes to. Ops that this changed count as drawn.
+    """
+    drawn, strengths = policy.draw(rng, explore), policy.strengths()
+    for name, ops in drawn.items():
+        rows = np.arange(len(ops))
+        chances = strengths[name][rows, ops]
+        strengths[name] *= 0.5
+        strengths[name][rows, ops] = 1.0 + chances
+    genotype = space.derive(strengths)
+    selection = space.selection(genotype)
+    columns = {
+        name: np.where(selection[name].any(axis=1), selection[name].argmax(axis=1), drawn[name]) for name in drawn
+    }
+    return Sample(genotype, columns)
+
+
+def union(lefts: Iterable[Left]) -> Left:
+    """What at least one has."""
+    found: Left = {}
+    for left in lefts:
+        for name, mask in left.items():
+            found[name] = found[name] | mask if name in found else mask.copy()
+    return found
+
+
+def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, Floats, Left] | None:
+    """Which preference should move where: the one that adds least to the hypervolume of what they derive, to between
+    the two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of use.
+    """
+    if len(preferences) < 3:
+        return None
+    low, high = costs.min(axis=0), costs.max(axis=0)
+    scaled = (costs - low) / np.where(high > low, high - low, 1.0)
+    whole = [1.1] * costs.shape[1]
+    total = hypervolume(scaled, whole)
+    gains = np.array([total - hypervolume(np.delete(scaled, place, axis=0), whole) for place in range(len(scaled))])
+    least = int(gains.argmin())
+    others = [place for place in range(len(scaled)) if place != least]
+    gap = widest_gap(scaled[others])
+    if gains[least] > IDLE * gains.mean() or gap is None:
+        return None
+    one, other = (preferences[others[place]] for place in gap)
+    between = one.direction + other.direction
+    return least, between / np.linalg.norm(between), union([one.left, other.left])

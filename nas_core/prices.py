@@ -1,0 +1,57 @@
+"""What sampled networks cost, each asked for once."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any
+
+from nas_core.architecture import Genotype
+from nas_core.events import Evaluation, Price
+from nas_core.search import Problem
+
+Asking = Generator[Price, list[Evaluation], None]
+
+
+class Prices:
+    """Values by genotype, at the first target, of every objective that does not follow from an error."""
+
+    def __init__(self, problem: Problem[Any]) -> None:
+        self.problem = problem
+        objectives = problem.axes.objectives
+        self.keys = [key for key in objectives if objectives[key].source != "data"]
+        self._known: dict[str, dict[str, float] | str] = {}
+        """By genotype's key; a text says why there are none."""
+        self._warned = False
+
+    def ask(self, genotypes: Iterable[Genotype]) -> Asking:
+        """For what is not known yet. The first that cannot be priced is told of."""
+        missing = {genotype.key(): genotype for genotype in genotypes if genotype.key() not in self._known}
+        if not missing:
+            return
+        answered: list[Evaluation] = yield Price(tuple(missing.values()))
+        for evaluation in answered:
+            key = evaluation.genotype.key()
+            if evaluation.failure is None:
+                self._known[key] = {name: evaluation.values[0][name].value for name in self.keys}
+                continue
+            self._known[key] = evaluation.failure
+            if not self._warned:
+                self.problem.warn(f"a sampled network cannot be priced, and counts as worthless: {evaluation.failure}")
+                self._warned = True
+
+    def of(self, key: str) -> Mapping[str, float] | None:
+        """None: it could not be priced. Raises KeyError for one that was not asked for."""
+        known = self._known[key]
+        return None if isinstance(known, str) else known
+
+    @property
+    def failures(self) -> list[str]:
+        """Reasons, one for each genotype without a price."""
+        return [known for known in self._known.values() if isinstance(known, str)]
+
+    def state(self) -> dict[str, Any]:
+        return {key: known if isinstance(known, str) else dict(known) for key, known in self._known.items()}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._known = {key: known if isinstance(known, str) else dict(known) for key, known in state.items()}
+        self._warned = bool(self.failures)

@@ -1,0 +1,510 @@
+"""TND-NAS: what a faithful implementation must show, property by property (numbers of docs/methods/tnd-nas.md), and
+what is ours around it.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from nas_core import checkpoint
+from nas_core.algorithms.tnd_nas import Run, TndNas
+from nas_core.architecture import Architecture
+from nas_core.costs import count
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.evaluation import Evaluator
+from nas_core.events import Checkpoint, Price, Progress, Propose
+from nas_core.objectives.error import Error
+from nas_core.objectives.macs import Macs
+from nas_core.objectives.params import Params
+from nas_core.pareto import non_dominated
+from nas_core.policy import Policy
+from nas_core.preferences import draw, union
+from nas_core.reward import Reward, directions, exponents_of
+from nas_core.search import Axes, Bound, Problem, drive, start
+from nas_core.settings import parse
+from nas_core.spaces.darts import DARTS_OPS, TYPES, DartsCells
+from nas_core.spaces.nasbench201 import NasBench201, ops_of
+from nas_core.values import Value
+from tests.contracts.problems import problem
+from tests.contracts.test_algorithms import shown
+from tests.nas_core.published import TND_NAS, TND_NAS_CIFAR100
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NORMAL = ("none", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7", "dil_conv_3x3", "dil_conv_5x5")
+NORMAL += ("conv_1x1", "conv_3x3", "conv_3x1_1x3")
+REDUCE = ("none", "skip_connect", "max_pool_3x3", "max_pool_5x5", "max_pool_7x7", "avg_pool_3x3")
+PUBLISHED = DartsCells(cells=20, channels=36, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
+SIZES = PUBLISHED.cost_table(PUBLISHED.skeleton((3, 32, 32), 10), "params")
+AXES = Axes({"error": Error(), "params": Params()})
+
+
+def everything(space: Any) -> dict[str, np.ndarray]:
+    return {name: np.ones((len(space.edges), len(space.ops(name))), dtype=bool) for name in TYPES if space.ops(name)}
+
+
+def policy(space: Any = PUBLISHED, lr: float = 6e-3, seed: int = 0) -> Policy:
+    left = everything(space)
+    return Policy({name: mask.shape for name, mask in left.items()}, left, lr, 1e-3, seed)
+
+
+def expected_size(of: Policy) -> float:
+    """Millions of params, the mean under the policy; costs are additive."""
+    strengths = of.strengths()
+    return (SIZES.constant + sum(float((strengths[name] * SIZES.entries[name]).sum()) for name in TYPES)) / 1e6
+
+
+def learn(of: Policy, accuracy: Callable[[float], float], exponent: float, steps: int) -> float:
+    """Steps on plain functions of a drawn architecture; the mean size that the policy comes to."""
+    rng = np.random.default_rng(0)
+    reward = Reward(AXES, {"params": exponent}, {"params": 6.4})
+    for _ in range(steps):
+        samples = [of.draw(rng) for _ in range(10)]
+        sizes = [
+            (SIZES.constant + sum(SIZES.entries[n][np.arange(14), columns[n]].sum() for n in TYPES)) / 1e6
+            for columns in samples
+        ]
+        of.step(samples, [reward(accuracy(size), {"params": size}) for size in sizes])
+    return expected_size(of)
+
+
+def test_1_a_black_box_suffices() -> None:
+    before = expected_size(policy())
+    after = learn(policy(), lambda size: 60.0, -0.2, 1500)
+    assert before > 6.0 and after < 0.35 * before, (before, after)
+
+
+def test_2_the_exponent_controls_the_trade_off() -> None:
+    smallest = SIZES.constant / 1e6
+
+    def saturating(size: float) -> float:
+        return 80.0 * (1.0 - float(np.exp(-(size - smallest + 0.5) / 4.0)))
+
+    sizes = [learn(policy(lr=2e-2), saturating, exponent, 500) for exponent in (0.0, -0.2, -0.45, -1.0)]
+    assert all(a > 1.15 * b for a, b in itertools.pairwise(sizes)), sizes
+
+
+def test_3_a_constant_reward_teaches_nothing() -> None:
+    of = policy()
+    samples = [of.draw(np.random.default_rng(0)) for _ in range(10)]
+    of.step(samples, [60.0] * 10)
+    assert all(not gradient.any() for gradient in of.gradient(samples, [60.0 - cast(float, of.baseline)] * 10).values())
+    learn(of, lambda size: 60.0, 0.0, 300)
+    assert max(float(alpha.abs().max()) for alpha in of.alpha.values()) < 0.014
+
+
+def test_4_gradient_and_baseline() -> None:
+    of = policy()
+    rng = np.random.default_rng(3)
+    samples, rewards = [of.draw(rng) for _ in range(10)], rng.uniform(20, 90, 10).tolist()
+    before = {name: p.double() for name, p in of.probabilities().items()}
+    alphas = {name: alpha.clone().requires_grad_() for name, alpha in of.alpha.items()}
+    mean = float(np.mean(rewards))
+    total = torch.zeros((), dtype=torch.float64)
+    for columns, reward in zip(samples, rewards, strict=True):
+        for name, alpha in alphas.items():
+            logs = alpha.double().log_softmax(dim=1)[torch.arange(14), torch.from_numpy(columns[name])]
+            total = total - (reward - mean) * logs.sum() / 10
+    by_autograd = torch.autograd.grad(total, list(alphas.values()))
+    of.step(samples, rewards)
+    for (name, p), reference in zip(before.items(), by_autograd, strict=True):
+        onehots = [torch.nn.functional.one_hot(torch.from_numpy(c[name]), p.shape[1]) for c in samples]
+        by_hand = sum((r - mean) * (p - onehot) for r, onehot in zip(rewards, onehots, strict=True)) / 10
+        again = policy().gradient(samples, [r - mean for r in rewards])[name]
+        assert torch.allclose(again, cast(torch.Tensor, by_hand), atol=1e-6)
+        assert torch.allclose(again.float(), reference.float(), atol=1e-4)
+    norm = float(torch.cat([cast(torch.Tensor, alpha.grad).flatten() for alpha in of.alpha.values()]).norm())
+    assert norm <= 5.0 + 1e-4, "clipped over both tables together"
+    assert of.baseline == pytest.approx(mean)
+    of.step(samples, [10.0] * 10)
+    assert of.baseline == pytest.approx(0.05 * mean + 0.95 * 10.0)
+
+
+def steps_of(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    order = torch.Generator().manual_seed(0)
+    yield from run.train.batches(16, order, None, run.problem.device)
+
+
+def answered(asking: Any, on: Problem[Any]) -> None:
+    """Drives a part of a search to its end."""
+    for _ in drive(asking, Evaluator(on)):
+        pass
+
+
+def alphas_of(run: Run) -> list[torch.Tensor]:
+    return [alpha.clone() for p in run.preferences for alpha in p.policy.alpha.values()]
+
+
+def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("weights", ["relaxed", "paths"])
+def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> None:
+    on = problem()
+    run = Run(TndNas(preferences=2, batch=16, samples=3, weights=weights), on)
+    run.learner.start(0)
+    batches = steps_of(run)
+    (images, labels), other = next(batches), next(batches)
+    answered(run.policy_step(*other, []), on)
+    alphas, weights_before = alphas_of(run), copy.deepcopy(run.supernet.state_dict())
+    run.weight_step(images, labels)
+    assert equal(alphas, alphas_of(run))
+    changed = [not torch.equal(weights_before[name], tensor) for name, tensor in run.supernet.state_dict().items()]
+    assert any(changed)
+    weights_before = copy.deepcopy(run.supernet.state_dict())
+    answered(run.policy_step(*other, []), on)
+    assert all(torch.equal(weights_before[name], tensor) for name, tensor in run.supernet.state_dict().items())
+    assert not equal(alphas, alphas_of(run))
+
+
+def test_6_warm_up() -> None:
+    on = problem(epochs=10)
+    run = Run(TndNas(preferences=2, stages=2, batch=16, samples=3, warmup=0.6), on)
+    before = alphas_of(run)
+    assert (run.epochs, run.warm) == (5, 3)
+    for _ in range(3):
+        answered(run.epoch(), on)
+        assert equal(before, alphas_of(run)), "bit by bit"
+    answered(run.epoch(), on)
+    assert not equal(before, alphas_of(run))
+
+
+def test_7_shrinking_schedule() -> None:
+    """Ops 10, 6, 3, 1 and 6, 4, 2, 1 at 5, 11 and 17 cells; what is dropped is least likely and stays away."""
+    space = DartsCells(cells=5, channels=2, nodes=4, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
+    on = problem(space=space, epochs=3, evaluations=4)
+    settings = TndNas(
+        preferences=1, depths=(5, 11, 17), normal_left=(6, 3, 1), reduce_left=(4, 2, 1), warmup=0.0, batch=60, samples=2
+    )
+    run = Run(settings, on)
+    sizes, depths, lefts = [], [], []
+    while run.stage < 3:
+        lefts.append({name: mask.copy() for name, mask in run.left.items()})
+        sizes.append(tuple(set(run.left[name].sum(axis=1).tolist()) for name in TYPES))
+        depths.append(len(run.supernet.cells))
+        run.supernet(torch.zeros(2, 1, 6, 6), None, run.left)
+        of = run.preferences[0].policy
+        for alpha in of.alpha.values():
+            alpha.normal_(generator=torch.Generator().manual_seed(run.stage))
+        strengths = of.strengths()
+        last = run.stage == 2
+        answered(run.close_stage(), on)
+        if last:
+            break
+        for name in TYPES:
+            for row, kept in enumerate(run.left[name]):
+                before = lefts[-1][name][row]
+                assert not (kept & ~before).any(), "what was dropped never returns"
+                dropped = before & ~kept
+                assert strengths[name][row][kept].min() >= strengths[name][row][dropped].max()
+    assert sizes == [({10}, {6}), ({6}, {4}), ({3}, {2})] and depths == [5, 11, 17]
+    derived = run.derive(run.preferences[0])
+    space.check(derived)
+    assert all(chosen.sum(axis=1).max() == 1 for chosen in space.selection(derived).values())
+
+
+def test_7_schedules_that_nobody_gave_fall_in_equal_steps() -> None:
+    def schedule(ops: tuple[str, ...]) -> list[int]:
+        run = Run(TndNas(), problem(space=DartsCells(cells=3, channels=2, nodes=2, normal_ops=ops)))
+        found = []
+        for run.stage in range(3):
+            found.append(run._left_after("normal"))
+        return found
+
+    assert schedule(DARTS_OPS) == [5, 3, 1]
+    assert schedule(DARTS_OPS[:5]) == [3, 2, 1]
+    assert schedule(NORMAL[:9]) == [6, 3, 1] and schedule(REDUCE) == [4, 2, 1]
+
+
+def test_8_samples_are_discrete_and_follow_alpha() -> None:
+    of, rng = policy(lr=1e-2), np.random.default_rng(5)
+    for alpha in of.alpha.values():
+        alpha.normal_(generator=torch.Generator().manual_seed(1))
+    drawn = [of.draw(rng) for _ in range(2000)]
+    for name in TYPES:
+        strengths = of.strengths()[name]
+        columns = np.array([sample[name] for sample in drawn])
+        for row in range(14):
+            seen = np.bincount(columns[:, row], minlength=strengths.shape[1])
+            expected, freedom = 2000 * strengths[row] / strengths[row].sum(), strengths.shape[1] - 1
+            chi_square = float(((seen - expected) ** 2 / expected).sum())
+            assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (name, row)  # mean and s.d. of its distribution
+    for _ in range(20):
+        sample = draw(PUBLISHED, of, rng)
+        PUBLISHED.check(sample.genotype)
+        for name in TYPES:
+            ops = PUBLISHED.ops(name)
+            there = {(edge.target, edge.source): edge.op for edge in sample.genotype.types[name].edges}
+            assert len(sample.columns[name]) == 14
+            for edge, column in zip(PUBLISHED.edges, sample.columns[name], strict=True):
+                assert there.get(edge, "none") == ops[column], "one op on each edge, the same in all cells of the type"
+
+
+def test_9_reward() -> None:
+    reward = Reward(AXES, {"params": -0.45}, {"params": 6.4})
+    assert [round(reward(60.0, {"params": size}), 2) for size in (6.4, 12.8, 3.2)] == [60.0, 43.92, 81.96]
+
+
+def test_9_several_costs_a_maximised_one_and_bounds() -> None:
+    class Robustness:
+        unit, direction, source = "", "maximize", "measured"
+
+    axes = Axes({"error": Error(), "a": Params(), "b": Robustness()}, {"a": Bound(max=4.0, min=1.0)})  # type: ignore[dict-item]
+    exponents, references = {"a": -1.0, "b": -2.0}, {"a": 2.0, "b": 3.0}
+    costs = {"a": 4.0, "b": 6.0}  # twice as dear, twice as robust
+    assert Reward(axes, exponents, references)(50.0, costs) == pytest.approx(50.0 * (0.5 + 4.0) / 2)
+    assert Reward(axes, exponents, references, "product")(50.0, costs) == pytest.approx(50.0 * 0.5 * 4.0)
+    steep = Reward(axes, {}, {}, bound_exponent=-4.0)
+    assert steep(50.0, {"a": 4.0, "b": 1.0}) == 50.0
+    assert steep(50.0, {"a": 8.0, "b": 1.0}) == pytest.approx(50.0 / 16)
+    assert steep(50.0, {"a": 0.5, "b": 1.0}) == pytest.approx(50.0 * 1.5**-4)
+
+
+def test_10_skip_dropout() -> None:
+    run = Run(TndNas(stages=1, skip_dropout=(0.6,), warmup=0.6), problem(epochs=25))
+    rates = {}
+    for run.epochs_done in (0, 14, 15, 20):
+        rates[run.epochs_done] = round(run.skip_rate(), 3)
+    assert rates == {0: 0.576, 14: 0.24, 15: 0.6, 20: 0.221}
+
+
+def test_10_it_drops_identities_alone_and_keeps_their_mean() -> None:
+    space = DartsCells(cells=3, channels=4, nodes=1, normal_ops=("skip_connect",), reduce_ops=("skip_connect",))
+    supernet = space.supernet(space.skeleton((3, 8, 8), 2))
+    normal, reduction = cast(Any, supernet.cells[0]), cast(Any, supernet.cells[1])
+    x = torch.ones(64, 4, 8, 8)
+    supernet.drop_skips(0.5, torch.Generator().manual_seed(0))
+    identity, factorized = normal.ops["edge0_0"], reduction.ops["edge0_0"]
+    dropped = normal._feature(identity, x)
+    assert set(dropped.unique().tolist()) == {0.0, 2.0} and abs(float(dropped.mean()) - 1.0) < 0.05
+    wide = torch.ones(4, 8, 8, 8)
+    reduction.skip_dropout = 0.5
+    assert torch.equal(reduction._feature(factorized, wide), factorized(wide))
+    supernet.drop_skips(0.0)
+    assert torch.equal(normal._feature(identity, x), x)
+
+
+def test_11_parameters_of_the_published_cell() -> None:
+    for genotype, sizes in ((TND_NAS, {16: 1.099, 24: 2.434, 48: 9.578}), (TND_NAS_CIFAR100, {16: 1.415, 24: 3.125})):
+        for channels, millions in sizes.items():
+            skeleton = DartsCells().skeleton((3, 32, 32), 10, cells=20, channels=channels)
+            assert round(count(Architecture(genotype, skeleton)).params / 1e6, 3) == millions
+
+
+class Edges:
+    """A black box: how many ops of a cell are no skips or pools; no graph, no table."""
+
+    unit, direction, source = "", "minimize", "measured"
+
+    def __init__(self, fails: Callable[[int], float | None] = lambda call: None) -> None:
+        self.fails, self.calls = fails, 0
+
+    def measure(self, architectures: Any, device: torch.device) -> list[Value]:
+        found = []
+        for architecture in architectures:
+            self.calls += 1
+            ops = ops_of(architecture.genotype)
+            value = 1.0 + sum(op.startswith("conv") for op in ops)
+            broken = self.fails(self.calls)
+            found.append(Value(value if broken is None else broken, "", "measured"))
+        return found
+
+
+def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, list[Any]]:
+    """(points, 2): errors and costs of what a search proposes in a small NAS-Bench-201, and all its events."""
+    on = problem(space=NasBench201(cells=5, channels=4), epochs=6, evaluations=40)
+    on = replace(on, axes=Axes({"error": Error(), key: objective}, on.axes.bounds))
+    algorithm = TndNas(
+        batch=16, samples=4, weights="paths", alpha_lr=0.05, warmup=0.0, score="expected_error", **settings
+    )
+    events = list(drive(start(algorithm, on), Evaluator(on)))
+    found = [event.evaluation for event in events if type(event).__name__ == "Evaluated"]
+    return np.array([[e.values[0]["error"].value, e.values[0][key].value] for e in found if e.failure is None]), events
+
+
+def test_12_several_settings_give_several_points() -> None:
+    smallest = SIZES.constant / 1e6
+
+    def saturating(size: float) -> float:
+        return 80.0 * (1.0 - float(np.exp(-(size - smallest + 0.5) / 4.0)))
+
+    sizes = [learn(policy(lr=2e-2), saturating, exponent, 300) for exponent in (-0.2, -0.45, -1.0)]
+    points = np.array([[100.0 - saturating(size), size] for size in sizes])
+    assert non_dominated(points).all() and (np.diff(np.sort(points[:, 1])) > 0.2).all()
+
+
+def test_12_any_metric_joins() -> None:
+    """Without a change in the optimiser: the black box counts convolutions, and strong preferences leave few."""
+    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20, ranked_by={"supernet": 1.0})
+    last = [event for event in events if isinstance(event, Progress) and event.phase == "search"][-1]
+    assert len(points) > 4 and points[:, 1].min() == 1.0
+    assert {"reward", "entropy", "front", "hypervolume"} <= set(last.metrics)
+
+
+def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
+    metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
+    points, events = front_of("convolutions", metric, preferences=2, rescored=10)
+    assert len(points)
+    failed = [event.metrics["failed"] for event in events if isinstance(event, Progress) and "failed" in event.metrics]
+    assert failed[-1] > 0
+
+
+def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
+    with pytest.raises(InvalidSettingsError, match="none of 32 random networks could be priced.*convolutions is nan"):
+        front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
+
+
+def test_a_genotype_is_priced_once() -> None:
+    metric = Edges()
+    _, events = front_of("convolutions", metric, preferences=2, rescored=5)
+    asked = [genotype.key() for event in events if isinstance(event, Price) for genotype in event.genotypes]
+    assert len(asked) == len(set(asked)) == metric.calls
+
+
+def test_priced_genotypes_are_no_candidates() -> None:
+    on = problem()
+    genotypes = tuple(on.space.sample(np.random.default_rng(n)) for n in range(3))
+
+    def search() -> Any:
+        answer = yield Price(genotypes)
+        assert [evaluation.genotype for evaluation in answer] == list(genotypes)
+        assert all(set(evaluation.values[0]) == {"params"} for evaluation in answer)
+
+    assert [type(event) for event in drive(search(), Evaluator(on))] == [Price]
+
+
+def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
+    settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, depths=(3, 4, 5))
+
+    def ends(resume: Mapping[str, Any] | None) -> tuple[list[Any], list[Mapping[str, Any]]]:
+        on = problem(epochs=6, evaluations=6)
+        proposed, states = [], []
+        for event in drive(start(settings, on, resume), Evaluator(on)):
+            if isinstance(event, Propose):
+                proposed.append(([g.key() for g in event.genotypes], [v["error"].value for v in event.known]))
+            elif isinstance(event, Checkpoint):
+                states.append(copy.deepcopy(event.state))
+        return proposed, states
+
+    whole, states = ends(None)
+    inside = {state["stage"]: state for state in states if state.get("epochs_done") == 1}
+    assert sorted(inside) == [0, 1, 2] and all(ends(state)[0] == whole for state in inside.values())
+
+
+def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
+    settings = TndNas(preferences=2, batch=32, samples=3, warmup=0.0, rescored=4, policy_steps=5)
+    states = [event.state for event in drive(start(settings, problem()), Evaluator(problem())) if is_checkpoint(event)]
+    checkpoint.save(states[-1], tmp_path / "handed.pt")
+
+    def anew(resume: Mapping[str, Any] | None = None) -> tuple[list[Any], list[Any]]:
+        on = replace(
+            problem(),
+            axes=Axes({"error": Error(), "macs": Macs()}, {"macs": Bound(max=40_000.0)}),
+            inherited=checkpoint.load(tmp_path / "handed.pt"),
+        )
+        search = start(replace(settings, preferences=3), on, checkpoint.copied(resume))
+        events = [copy.deepcopy(event) for event in drive(search, Evaluator(on))]
+        return [shown(event) for event in events if isinstance(event, Propose | Price)], events
+
+    whole, events = anew()
+    assert not any("loss" in event.metrics for event in events if isinstance(event, Progress)), "no weight step"
+    states_then = [event.state for event in events if is_checkpoint(event)]
+    weights = [state["handed_on"]["supernet"] for state in states_then if state["finished"]]
+    assert len(weights) == 1
+    for name, tensor in states[-1]["handed_on"]["supernet"].items():
+        assert torch.equal(tensor, weights[0][name])
+    rest, _ = anew(next(event.state for event in events if is_checkpoint(event) and "turns" in event.state))
+    assert rest and rest == whole[-len(rest) :]
+
+
+def is_checkpoint(event: Any) -> bool:
+    return isinstance(event, Checkpoint)
+
+
+def test_what_may_be_redone_are_settings() -> None:
+    assert set(TndNas.redone) <= {each.name for each in fields(cast(Any, TndNas))}
+
+
+def test_directions_go_from_accuracy_to_costs() -> None:
+    for costs in (1, 3):
+        found = directions(8, costs)
+        assert np.allclose(np.linalg.norm(found, axis=1), 1.0) and (np.diff(found[:, 0]) < 0).all()
+        assert found[0, 0] == 1.0 and (found[1:, 1:] > 0).all()
+    assert len(np.unique(np.round(found[1:, 1:] / found[1:, 1:].sum(axis=1, keepdims=True), 6), axis=0)) == 7
+
+
+def test_exponents_measure_each_axis_by_its_spread() -> None:
+    accuracies, costs = np.array([40.0, 50.0, 60.0]), np.array([[1.0], [10.0], [100.0]])
+    direction = np.array([np.cos(0.6), np.sin(0.6)])
+    narrow, wide = exponents_of(direction, accuracies, costs), exponents_of(direction, accuracies, costs**2)
+    assert narrow[0] < 0 and wide[0] == pytest.approx(narrow[0] / 2)
+    assert exponents_of(direction, accuracies, np.full((3, 1), 7.0))[0] == 0.0
+
+
+def test_an_op_stays_while_one_preference_keeps_it() -> None:
+    one, other = {"normal": np.array([[True, False, True]])}, {"normal": np.array([[False, False, True]])}
+    assert union([one, other])["normal"].tolist() == [[True, False, True]]
+
+
+def test_any_fan_in() -> None:
+    rng = np.random.default_rng(0)
+    child = PUBLISHED.sample(rng)
+    for _ in range(200):
+        PUBLISHED.check(child)
+        child = PUBLISHED.mutate(PUBLISHED.crossover(child, PUBLISHED.sample(rng), rng), rng)
+    skeleton = PUBLISHED.skeleton((3, 32, 32), 10)
+    ends = [count(Architecture(PUBLISHED.extreme(skeleton, "params", high), skeleton)).params for high in (False, True)]
+    seen = [count(Architecture(PUBLISHED.sample(rng), skeleton)).params for _ in range(50)]
+    assert ends[0] <= min(seen) and max(seen) <= ends[1]
+    strengths = {name: np.zeros((14, len(PUBLISHED.ops(name)))) for name in TYPES}
+    for table in strengths.values():
+        table[:, 0] = 1.0  # none everywhere
+        table[4, 3] = 0.5
+    node = PUBLISHED.derive(strengths).types["normal"].into(3)
+    assert [(edge.source, edge.op) for edge in node] == [(2, NORMAL[3])], "a node without inputs keeps its strongest"
+    with pytest.raises(InvalidGenotypeError, match="fan_in: any"):
+        DartsCells(normal_ops=NORMAL, reduce_ops=REDUCE).check(PUBLISHED.extreme(skeleton, "params", True))
+
+
+def test_skips_are_limited() -> None:
+    on = problem(space=DartsCells(cells=3, channels=2, nodes=3))
+    run = Run(TndNas(preferences=1, max_skips=1), on)
+    alpha = run.preferences[0].policy.alpha["normal"]
+    alpha[:, DARTS_OPS.index("skip_connect")] = torch.linspace(2.0, 3.0, len(alpha))
+    skips = [edge for edge in run.derive(run.preferences[0]).types["normal"].edges if edge.op == "skip_connect"]
+    assert len(skips) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"depths": [5, 11]}, "depths: wants one number for each of 3 stages"),
+        ({"normal_left": [5, 6, 1]}, "normal_left: must fall, to 1"),
+        ({"normal_left": [5, 3, 2]}, "normal_left: must fall, to 1"),
+        ({"depths": [5, 11, 17], "carry": True}, "carry: weights of one depth do not fit another"),
+        ({"exponents": {"params": [-0.4, -0.2]}}, "exponents.params: wants one number, or one for each of 3 stages"),
+        ({"exponents": {"params": [0.4]}}, "less than or equal to 0"),
+    ],
+)
+def test_settings_that_make_no_sense(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidSettingsError, match=why):
+        parse(TndNas, given, "algorithm 'tnd-nas'")
+
+
+def test_costs_that_the_job_does_not_have() -> None:
+    with pytest.raises(
+        InvalidSettingsError, match="exponents: 'latency_ms' is no cost of this job; its costs are params"
+    ):
+        list(start(TndNas(exponents={"latency_ms": (-0.4,)}), problem()))
+    with pytest.raises(InvalidSettingsError, match="budget.epochs: 2 are too few for 3 stages"):
+        list(start(TndNas(), problem(epochs=2)))
