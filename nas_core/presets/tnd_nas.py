@@ -1,10 +1,10 @@
 """The searches of TND-NAS on CIFAR (B. Lyu, S. Wen et al., arXiv 2111.03892), as the first author's code has them.
 
 Of two runs: that of 2 July 2021, whose cell has the published sizes at 16, 24 and 48 channels, and the later one on
-CIFAR-100. The paper's own tables were not to be had. Inferred, not read there: the skip dropout of the July run (that of
-the runs before it), and that cutout and auxiliary head were on in evaluation (off by default in the code; on in its
-recorded P-DARTS run). Evaluation took 600 epochs in July; the published errors are likely those of 800. Counts of
-parameters are in units, where the code has millions.
+CIFAR-100. The paper's own tables were not to be had. Inferred, not read there: that the paper's results come from this
+code (five of its six sizes agree); the skip dropout of the July run (that of the runs before it); that cutout and
+auxiliary head were on in evaluation (off by default in the code; on in its recorded P-DARTS run). Evaluation took 600
+epochs at first; the published errors are likely those of 800. References of ``params`` are counts; the code has millions.
 
 The reward prices networks at the first target width, so the width at which the run measured stands first.
 """
@@ -78,8 +78,8 @@ VERIFY: Mapping[str, Any] = {
 
 @presets.register("paper-cifar10")
 class PaperCifar10:
-    """TND-NAS as its authors ran it on CIFAR-10: one cell, traded against params, at 36 (priced), 16, 24 and 48 channels;
-    needs the objective params. Inferred: skip dropout, cutout, auxiliary head."""
+    """TND-NAS on CIFAR-10 by its first author's code: one cell for 36 (where it is priced), 16, 24 and 48 channels; needs
+    the objective params. Inferred: skip dropout, cutout, auxiliary head."""
 
     source: ClassVar[str] = f"{SOURCE}@a2aebb3 (run of 2 July 2021)"
     job: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -102,8 +102,8 @@ class PaperCifar10:
 
 @presets.register("paper-cifar100")
 class PaperCifar100:
-    """TND-NAS as its authors ran it on CIFAR-100 later: one cell, traded against params, at 24 (priced) and 36 channels;
-    needs the objective params. Inferred: cutout, auxiliary head; several skip dropouts were tried."""
+    """TND-NAS on CIFAR-100 by its first author's code: one cell for 24 (where it is priced) and 36 channels; needs the
+    objective params. Inferred: cutout, auxiliary head; of several skip dropouts that were tried, one."""
 
     source: ClassVar[str] = f"{SOURCE}@c4de94e (run of 15 July 2021)"
     job: ClassVar[Mapping[str, Mapping[str, Any]]] = {
