@@ -1,7 +1,7 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the preset, the shape of the document, what a registered data set stands for, the job that it goes on from, the names, the
-settings, what fits what, the images, the skeletons, the seeds, the bounds.
+In order: the preset, the shape of the document, what a registered data set stands for, the job that it goes on from,
+the names, the settings, what fits what, the images, the skeletons, the seeds, the bounds.
 """
 
 from __future__ import annotations

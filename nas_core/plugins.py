@@ -1,4 +1,4 @@
-"""Users' own objectives, data sets, spaces, algorithms and presets: files or modules that register themselves when they are run.
+"""Users' own objectives, data sets, spaces, algorithms and presets: files or modules that register themselves when run.
 
 A plug-in is code, and runs with all the rights of the process that loads it: load only what you would run yourself.
 Whatever one raises stays its own trouble; nothing that it registered before remains, and the others are loaded.

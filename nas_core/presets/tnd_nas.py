@@ -4,7 +4,7 @@ Of two runs: that of 2 July 2021, whose cell has the published sizes at 16, 24 a
 CIFAR-100. The paper's own tables were not to be had. Inferred, not read there: that the paper's results come from this
 code (five of its six sizes agree); the skip dropout of the July run (that of the runs before it); that cutout and
 auxiliary head were on in evaluation (off by default in the code; on in its recorded P-DARTS run). Evaluation took 600
-epochs at first; the published errors are likely those of 800. References of ``params`` are counts; the code has millions.
+epochs at first; the published errors are likely those of 800. References of ``params`` are counts, millions in the code.
 
 The reward prices networks at the first target width, so the width at which the run measured stands first.
 """
@@ -78,8 +78,9 @@ VERIFY: Mapping[str, Any] = {
 
 @presets.register("paper-cifar10")
 class PaperCifar10:
-    """TND-NAS on CIFAR-10 by its first author's code: one cell for 36 (where it is priced), 16, 24 and 48 channels; needs
-    the objective params. Inferred: skip dropout, cutout, auxiliary head."""
+    """TND-NAS on CIFAR-10 by its first author's code: one cell for 36 (where it is priced), 16, 24 and 48 channels;
+    needs the objective params. Inferred: skip dropout, cutout, auxiliary head.
+    """
 
     source: ClassVar[str] = f"{SOURCE}@a2aebb3 (run of 2 July 2021)"
     job: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -103,7 +104,8 @@ class PaperCifar10:
 @presets.register("paper-cifar100")
 class PaperCifar100:
     """TND-NAS on CIFAR-100 by its first author's code: one cell for 24 (where it is priced) and 36 channels; needs the
-    objective params. Inferred: cutout, auxiliary head; of several skip dropouts that were tried, one."""
+    objective params. Inferred: cutout, auxiliary head; of several skip dropouts that were tried, one.
+    """
 
     source: ClassVar[str] = f"{SOURCE}@c4de94e (run of 15 July 2021)"
     job: ClassVar[Mapping[str, Mapping[str, Any]]] = {

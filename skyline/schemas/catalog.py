@@ -28,7 +28,8 @@ class CatalogEntry(BaseModel):
     (ms, mj) where a device's profile can predict it. dataset:
     ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known; a registered
     one has ``registered`` (the name of the data set that it is made of), ``dataset`` (that with its settings), and
-    takes no settings itself. preset: ``source`` and ``job`` (the fragment). Of all: ``plugin``, where it is a user's own."""
+    takes no settings itself. preset: ``source`` and ``job`` (the fragment). Of all: ``plugin``, where it is a user's
+    own."""
     workers: dict[str, dict[str, Any]] = {}
     """energy_mj: by worker, ``counter`` (rapl, nvml or null), ``reason`` (why there is none), ``class``. dataset: by
     worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``

@@ -78,9 +78,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "budget": {"epochs": 7},
         "verify": {"top": 2, "epochs": 9},
     },
+    "staged": {
+        "space": {"name": "darts", "cells": 5, "channels": 8},
+        "algorithm": {"name": "tnd-nas", "weight": 2.0, "policy": {"epochs": 4}},
+    },
     "tenth": {"dataset": {"fraction": 0.1}, "verify": {"epochs": 250}},
 }
-"""One that settles the method, and one that goes with any."""
+"""Two that settle the method, one of them for a search that others go on from; and one that goes with any."""
 
 
 def entries(worker: str = "worker-1") -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""Jobs that name a preset: completed by it, field by field; the body wins; the published ones hold what was published."""
+"""Jobs that name a preset: completed by it, field by field; the body wins; the papers' hold what was published."""
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.presets import presets
 from nas_core.settings import form
 from skyline.schemas import Catalog, Estimate
+from tests.api import results
 from tests.api.conftest import publish
 from tests.api.problems import paths, problem
 from tests.api.publications import PRESETS, entries
@@ -90,7 +92,7 @@ def posted(client: httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
 def test_the_catalog_shows_what_each_fills_in(shared: httpx.Client) -> None:
     found = Catalog.model_validate_json(shared.get("/v1/catalog").content).presets
     assert {each.name: each.job for each in found} == PRESETS
-    assert [(each.summary, each.source) for each in found] == [("small-darts.", "ours"), ("tenth.", "ours")]
+    assert [(each.summary, each.source) for each in found] == [(f"{name}.", "ours") for name in sorted(PRESETS)]
 
 
 def test_what_the_body_leaves_out_is_the_presets(shared: httpx.Client, spec: dict[str, Any]) -> None:
@@ -131,7 +133,7 @@ def test_an_estimate_takes_one_too(shared: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "path", "expected"),
     [
-        ({"preset": "paper"}, "/preset", "one of small-darts, tenth"),
+        ({"preset": "paper"}, "/preset", "one of small-darts, staged, tenth"),
         ({"preset": 5}, "/preset", "a valid string"),
         ({"preset": ""}, "/preset", "at least 1 character"),
         ({"from": "0b0e4c4e-7f0c-4b53-9f0c-5c4c2f6f2d11"}, "/from", "the id of a job that is there"),
@@ -163,6 +165,16 @@ def test_a_job_that_goes_on_from_another_takes_no_preset(shared: httpx.Client, s
     source = shared.post("/v1/jobs", json=spec).json()["id"]
     found = problem(shared.post("/v1/jobs", json={**SMALL, "from": source}), 422)
     assert paths(found) == ["/preset"] and "name the preset in the job that is gone on from" in found.detail
+
+
+def test_jobs_made_from_one_with_a_preset_have_none(shared: httpx.Client) -> None:
+    source = shared.post("/v1/jobs", json={**SMALL, "preset": "staged"}).json()
+    assert source["spec"]["preset"] == "staged"
+    results.searched(UUID(source["id"]))
+    further = posted(shared, {"from": source["id"], "objectives": ["error"]})
+    assert further["algorithm"] == source["spec"]["algorithm"] and "preset" not in further
+    (candidate,) = results.record(UUID(source["id"]), 1)
+    assert "preset" not in shared.post(f"/v1/candidates/{candidate}/verify").json()["spec"]
 
 
 def test_what_is_wrong_with_a_preset_stands_at_its_name(empty: httpx.Client) -> None:

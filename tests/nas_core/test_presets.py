@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from nas_core.algorithms import algorithms
+from nas_core.algorithms.tnd_nas import Run, TndNas
 from nas_core.presets import PARTS, presets
 from nas_core.settings import parse
 from nas_core.spaces import spaces
 from skyline.schemas.jobs import Budget, TargetSpec, VerifySpec
+from tests.contracts.problems import problem
 
 MODELS = {"target": TargetSpec, "budget": Budget, "verify": VerifySpec}
 
@@ -25,16 +27,19 @@ def test_every_fragment_is_taken(name: str) -> None:
         model.model_validate(job.get(part, {}))
 
 
-@pytest.mark.parametrize(("name", "normal", "channels"), [("paper-cifar10", 10, 16), ("paper-cifar100", 9, 24)])
-def test_the_first_supernet_has_the_papers_ops(name: str, normal: int, channels: int) -> None:
-    job = presets[name].job
-    space = parse(spaces["darts"], {key: value for key, value in job["space"].items() if key != "name"}, name)
-    depth = job["algorithm"]["depths"][0]
-    supernet = space.supernet(space.skeleton((3, 32, 32), 10, cells=depth))
-    assert supernet.shapes == {"normal": (14, normal), "reduce": (14, 6)}
-    assert [cell.cell_type for cell in supernet.cells] == ["normal", "reduce", "normal", "reduce", "normal"]
-    assert supernet.skeleton.channels == channels
-    left = {"normal": [normal, 6, 3, 1], "reduce": [6, 4, 2, 1]}
-    for kind, ops in left.items():
-        assert [len(space.ops(kind)), *job["algorithm"][f"{kind}_left"]] == ops
-    assert job["budget"]["epochs"] % job["algorithm"]["stages"] == 0
+@pytest.mark.parametrize(
+    ("name", "normal", "channels", "epochs", "warm"),
+    [("paper-cifar10", 10, 16, 25, 15), ("paper-cifar100", 9, 24, 16, 8)],
+)
+def test_a_search_has_the_papers_stages(name: str, normal: int, channels: int, epochs: int, warm: int) -> None:
+    job = {part: {key: value for key, value in own.items() if key != "name"} for part, own in presets[name].job.items()}
+    space = parse(spaces["darts"], job["space"], name)
+    run = Run(parse(TndNas, job["algorithm"], name), problem(space=space, epochs=job["budget"]["epochs"]))
+    assert run.supernet.shapes == {"normal": (14, normal), "reduce": (14, 6)}
+    assert [cell.cell_type for cell in run.supernet.cells] == ["normal", "reduce", "normal", "reduce", "normal"]
+    assert run.supernet.skeleton.channels == channels
+    left = []
+    for run.stage in range(3):
+        assert (run.epochs, run.warm) == (epochs, warm)
+        left.append((run._left_after("normal"), run._left_after("reduce")))
+    assert left == [(6, 4), (3, 2), (1, 1)]
