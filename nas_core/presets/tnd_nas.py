@@ -4,7 +4,7 @@ Of two runs: that of 2 July 2021, whose cell has the published sizes at 16, 24 a
 CIFAR-100. The paper's own tables were not to be had. Inferred, not read there: that the paper's results come from this
 code (five of its six sizes agree); the skip dropout of the July run (that of the runs before it); that cutout and
 auxiliary head were on in evaluation (off by default in the code; on in its recorded P-DARTS run). Evaluation took 600
-epochs at first; the published errors are likely those of 800. References of ``params`` are counts, millions in the code.
+epochs at first; the published errors are likely those of 800. References of ``params`` are counts; millions there.
 
 The reward prices networks at the first target width, so the width at which the run measured stands first.
 """
