@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from api import examples, lookups, profiles, registrations, views
+from api import examples, lookups, presets, profiles, registrations, views
 from api.deps import Reading
 from api.errors import unavailable
 from api.openapi import answers, problems
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 
 @router.get(
     "/catalog",
-    summary="Spaces, algorithms, objectives, data sets, devices and workers",
+    summary="Spaces, algorithms, objectives, data sets, presets, devices and workers",
     responses={**answers(examples.CATALOG), **problems()},
 )
 def read_catalog(session: Reading) -> Catalog:
@@ -45,6 +45,7 @@ def read_catalog(session: Reading) -> Catalog:
         objectives=of("objective"),
         # one that a worker brought under the same name later goes before
         datasets=of("dataset") + [registrations.as_entry(each) for each in own if each.name not in there.of("dataset")],
+        presets=[presets.described(entry) for entry in of("preset")],
         devices=[profiles.described(*each) for each in devices.page(session, limit=devices.MOST)[0]],
         workers=workers,
     )

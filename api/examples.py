@@ -287,6 +287,14 @@ CATALOG: dict[str, Any] = {
     ],
     "objectives": [],
     "datasets": [],
+    "presets": [
+        {
+            "name": "small-darts",
+            "summary": "A small search for a first look.",
+            "source": "ours",
+            "job": {"space": {"name": "darts", "cells": 5, "channels": 8}, "algorithm": {"name": "random"}},
+        }
+    ],
     "devices": [],
     "workers": [
         {

@@ -92,7 +92,7 @@ def create_job(
     `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have. 507
     while artefacts take all the room that they may take.
 
-    With `from` it goes on from the search of another job: see `JobSpec`.
+    With `from` it goes on from the search of another job, with `preset` it takes settings by name: see `JobSpec`.
 
     `dry_run` checks the same and then says what the job would cost; no job comes of it and none is counted.
     """

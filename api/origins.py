@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from api import forms, names
+from api import completing, forms, names
 from api.errors import Fault, ProblemError, echo, pointer, refusal
 from api.lookups import WHOLE_FRONT
 from api.shapes import shaped
@@ -54,15 +53,14 @@ class Origin:
 
     def completed(self, document: Mapping[str, Any], catalog: Catalog, registered: names.Registered) -> dict[str, Any]:
         """The posted job with all that it takes from this one."""
-        given = {name: value for name, value in document.items() if value is not None or name != "dataset"}
+        given = _given(document)
         whole: dict[str, Any] = {**{name: self.spec[name] for name in SAME}, **given}
         for part in ("space", "algorithm"):
             own = self._settings(part, catalog)
             whole[part] = _over(given.get(part, {}), own, self._redone(catalog) if part == "algorithm" else ())
         whole["dataset"] = self._dataset(given.get("dataset"), registered)
         for part in PARTS:
-            mine = given.get(part, {})
-            whole[part] = {**self._left(part), **mine} if isinstance(mine, dict) else mine
+            whole[part] = completing.over(given.get(part, {}), self._left(part))
         return whole
 
     def _settings(self, part: str, catalog: Catalog) -> dict[str, Any]:
@@ -150,22 +148,7 @@ class Origin:
 
     def within(self, document: Mapping[str, Any], error: ProblemError) -> ProblemError:
         """Faults of what was taken from this job stand at its name."""
-        problem = error.problem
-        errors = [
-            fault.model_copy(update={"path": PLACE}) if self._took(fault.path.split("/")[1:], document) else fault
-            for fault in problem.errors
-        ]
-        return ProblemError(HTTPStatus(problem.status), problem.title, problem.detail, errors, error.headers)
-
-    def _took(self, place: Sequence[str], document: Mapping[str, Any]) -> bool:
-        if not place or place[0] not in (*SAME, *PARTS):
-            return False
-        own: Any = self.spec[place[0]]
-        given: Any = document.get(place[0])
-        if place[0] not in document or (place[0] == "dataset" and given is None):
-            return own is not None
-        inside = isinstance(own, dict) and isinstance(given, dict) and len(place) > 1
-        return inside and place[1] in own and place[1] not in given
+        return completing.within(error, _given(document), {part: self.spec[part] for part in (*SAME, *PARTS)}, PLACE)
 
 
 def find(session: Session, document: Mapping[str, Any], title: str) -> Origin | None:
@@ -183,17 +166,23 @@ def find(session: Session, document: Mapping[str, Any], title: str) -> Origin | 
     return Origin(row.id, row.status, spec, origins.state(session, job_id) is not None)
 
 
+def _given(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a posted job says; no data set is none that it says."""
+    return {name: value for name, value in document.items() if value is not None or name != "dataset"}
+
+
 def _over(given: Any, own: dict[str, Any], redone: Sequence[str]) -> Any:
     """``given`` with what it leaves out of ``own``; as it is where it names something else."""
     if not isinstance(given, dict) or given.get("name", own["name"]) != own["name"]:
         return given
-    return {**own, **{key: value if key in redone else _filled(value, own.get(key)) for key, value in given.items()}}
+    inside = {key: value if key in redone else _filled(value, own.get(key)) for key, value in given.items()}
+    return completing.over(inside, own)
 
 
 def _filled(given: Any, own: Any) -> Any:
     if not isinstance(given, dict) or not isinstance(own, dict):
         return given
-    return {**own, **{key: _filled(value, own.get(key)) for key, value in given.items()}}
+    return completing.over({key: _filled(value, own.get(key)) for key, value in given.items()}, own)
 
 
 def _same(one: Any, other: Any) -> bool:

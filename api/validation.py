@@ -1,7 +1,7 @@
 """A posted job against what live workers can run: every fault found, or the job as it is stored.
 
-In order: the shape of the document, what a registered data set stands for, the job that it goes on from, the names, the
-settings, what fits what, the images, the skeletons, the seeds, the bounds.
+In order: the preset, the shape of the document, what a registered data set stands for, the job that it goes on from,
+the names, the settings, what fits what, the images, the skeletons, the seeds, the bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, lookups, names, profiles, ranges, seeds
+from api import forms, imagesets, lookups, names, presets, profiles, ranges, seeds
 from api.errors import Fault, ProblemError, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.origins import Origin
@@ -103,6 +103,14 @@ def accept(document: Mapping[str, Any], known: Known, origin: Origin | None = No
 
     Raises ProblemError: 422 with all faults, 503 while no worker has registered.
     """
+    if document.get(presets.FIELD) is not None:
+        require_workers(known)
+    preset = presets.find(document, known.of("preset"), TITLE)
+    if preset is not None:
+        try:
+            return _accept(preset.completed(document), known)
+        except ProblemError as error:
+            raise preset.within(document, error) from error
     if origin is None:
         return _accept(document, known)
     try:

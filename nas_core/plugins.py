@@ -1,4 +1,4 @@
-"""Users' own objectives, data sets, spaces and algorithms: files or modules that register themselves when they are run.
+"""Users' own objectives, data sets, spaces, algorithms and presets: files or modules that register themselves when run.
 
 A plug-in is code, and runs with all the rights of the process that loads it: load only what you would run yourself.
 Whatever one raises stays its own trouble; nothing that it registered before remains, and the others are loaded.
@@ -29,13 +29,14 @@ from nas_core.costs import RESOURCES
 from nas_core.datasets import datasets
 from nas_core.errors import PluginError
 from nas_core.objectives import objectives
+from nas_core.presets import PARTS, presets
 from nas_core.registry import Registry
 from nas_core.settings import form
 from nas_core.spaces import spaces
 
 GROUP = "skyline.plugins"
 """Of entry points: ``name = "package.module"``."""
-REGISTRIES: tuple[Registry[type[Any]], ...] = (spaces, algorithms, objectives, datasets)
+REGISTRIES: tuple[Registry[type[Any]], ...] = (spaces, algorithms, objectives, datasets, presets)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 """What a job can write."""
 MESSAGE = 500
@@ -203,7 +204,7 @@ def check(registry: Registry[type[Any]], name: str) -> None:
     if not inspect.isclass(cls):
         raise PluginError(f"{what} is {cls!r:.80}, no class")
     try:
-        json.dumps(form(cls), allow_nan=False)
+        json.dumps({} if registry is presets else form(cls), allow_nan=False)
     # pydantic has errors of many kinds, and evaluating an annotation may raise anything
     except Exception as error:
         hint = "decorate it with @settings, and give settings types and values that JSON has"
@@ -228,6 +229,9 @@ def _members(registry: Registry[type[Any]], cls: type[Any]) -> dict[str, Member]
     if registry is datasets:
         described = "'input' [C, H, W] and 'classes'; both may be left out where there is a setting 'path'"
         return {"facts": (partial(_facts, cls), described), "presence": METHOD, "splits": METHOD}
+    if registry is presets:
+        fragment = f"fields by part of a job ({', '.join(PARTS)}), as JSON has them"
+        return {"source": (lambda found: isinstance(found, str), "text"), "job": (_fragment, fragment)}
     common: dict[str, Member] = {
         "unit": (lambda found: isinstance(found, str), "text, such as 'ms'"),
         "direction": _one_of("minimize", "maximize"),
@@ -271,6 +275,17 @@ def _facts(cls: type[Any], found: Any) -> bool:
     size, classes = found.get("input"), found.get("classes")
     sizes = isinstance(size, list | tuple) and len(size) == 3 and all(_counts(each, 1) for each in size)
     return sizes and _counts(classes, 2)
+
+
+def _fragment(found: Any) -> bool:
+    """Whether it is a part of a job that a preset may fill in."""
+    if not isinstance(found, Mapping) or not all(isinstance(fields, Mapping) for fields in found.values()):
+        return False
+    try:
+        json.dumps({part: dict(fields) for part, fields in found.items()}, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return set(found) <= set(PARTS)
 
 
 def _counts(found: Any, least: int) -> bool:

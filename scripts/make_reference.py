@@ -20,6 +20,7 @@ from nas_core.algorithms import algorithms
 from nas_core.datasets import datasets
 from nas_core.exports import exports
 from nas_core.objectives import objectives
+from nas_core.presets import presets
 from nas_core.settings import form
 from nas_core.spaces import spaces
 from skyline.cli import build
@@ -182,7 +183,7 @@ def jobs() -> Iterator[str]:
 
 
 def plug_ins() -> Iterator[str]:
-    yield "# Spaces, algorithms, objectives, data sets, formats"
+    yield "# Spaces, algorithms, objectives, data sets, presets, formats"
     yield "What Skyline brings. A worker's own are in its catalog (`skyline catalog`) with the same forms."
     for title, registry in (
         ("Spaces", spaces),
@@ -197,6 +198,18 @@ def plug_ins() -> Iterator[str]:
             if title == "Objectives":
                 yield f"Source: {cls.source}. Direction: {cls.direction}. Unit: {cls.unit or 'none'}."
             yield from described(form(cls))
+    yield "## Presets"
+    yield "What a job that names one need not say, see [presets](../howto/presets.md)."
+    for name, preset in presets.items():
+        yield f"### `{name}`"
+        yield first(preset.__doc__)
+        yield f"Source: {preset.source}."
+        rows = [
+            (f"`{part}.{key}`", f"`{yaml_like(value)}`")
+            for part in preset.job
+            for key, value in preset.job[part].items()
+        ]
+        yield table(("field", "value"), rows)
     yield "## Formats"
     yield "Of `GET /v1/candidates/{id}/model?format=` and `skyline pull --format`."
     rows = [(f"`{name}`", item.suffix, item.media_type, first(item.__doc__)) for name, item in exports.items()]

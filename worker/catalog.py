@@ -25,6 +25,7 @@ from nas_core.datasets import Dataset, Presence, datasets
 from nas_core.errors import DeviceError, NasCoreError
 from nas_core.objectives import objectives
 from nas_core.plugins import Added, Plugin
+from nas_core.presets import presets
 from nas_core.registry import Registry
 from nas_core.settings import form
 from nas_core.spaces import spaces
@@ -40,6 +41,7 @@ KINDS: dict[str, tuple[CatalogKind, Registry[type[Any]]]] = {
     algorithms.what: ("algorithm", algorithms),
     objectives.what: ("objective", objectives),
     datasets.what: ("dataset", datasets),
+    presets.what: ("preset", presets),
 }
 """By what a registry holds."""
 
@@ -91,8 +93,9 @@ def entry(what: str, name: str, plugin: str | None = None) -> CatalogEntry:
         workers = {Identity().name: present(cls).to_json()}
     elif kind == "objective" and plugin is None and hasattr(cls, "here"):
         workers = {Identity().name: cls.here(the_device(Identity()))}
+    made = {} if kind == "preset" else form(cls)
     facts = _facts(kind, cls, plugin) | ({} if plugin is None else {"plugin": plugin})
-    return CatalogEntry(kind=kind, name=name, summary=summary(cls), settings=form(cls), facts=facts, workers=workers)
+    return CatalogEntry(kind=kind, name=name, summary=summary(cls), settings=made, facts=facts, workers=workers)
 
 
 def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, Any]:
@@ -114,6 +117,8 @@ def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, A
             return common | {name: value for name, value in counted.items() if value is not None}
         case "dataset":
             return dict(cls.facts)
+        case "preset":
+            return {"source": cls.source, "job": {part: dict(fields) for part, fields in cls.job.items()}}
         case _:
             return {}
 

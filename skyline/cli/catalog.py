@@ -6,7 +6,7 @@ from skyline.cli.options import Json, Key, Url
 
 
 def catalog(json: Json = False, url: Url = None, key: Key = None) -> None:
-    """Show what live workers can run: spaces, algorithms, objectives, data sets."""
+    """Show what live workers can run: spaces, algorithms, objectives, data sets, presets."""
     from skyline.cli.output import as_json, console, emit
     from skyline.client import Client
 

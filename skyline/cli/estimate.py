@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from skyline.cli.options import FileArgument, From, Json, Key, Settings, Url
+from skyline.cli.options import FileArgument, From, Json, Key, Preset, Settings, Url
 
 
 def estimate(
     file: FileArgument,
     settings: Settings = None,
     origin: From = None,
+    preset: Preset = None,
     json: Json = False,
     url: Url = None,
     key: Key = None,
@@ -21,7 +22,7 @@ def estimate(
     from skyline.client import Client
 
     with Client(url, key) as client:
-        answer = client.estimate(job_file(client, file, settings, origin))
+        answer = client.estimate(job_file(client, file, settings, origin, preset))
     if json:
         emit(as_json(answer))
         return

@@ -36,11 +36,13 @@ def find_job(client: Client, text: str) -> UUID:
     return _one("job", text, (job.id for job in client.jobs(limit=100)), "'skyline jobs' lists them")
 
 
-def job_file(client: Client, file: str, settings: list[str] | None, origin: str | None) -> dict[str, Any]:
+def job_file(
+    client: Client, file: str, settings: list[str] | None, origin: str | None, preset: str | None
+) -> dict[str, Any]:
     """The job in a file with ``settings`` applied; ``origin`` is what a user calls the job that it goes on from, if
-    any. Raises InvalidSpecError, UnknownJobError.
+    any, ``preset`` the name of one. Raises InvalidSpecError, UnknownJobError.
     """
-    spec = override(load(file), settings or [])
+    spec = override(load(file), settings or []) | ({} if preset is None else {"preset": preset})
     return spec if origin is None else {**spec, "from": str(find_job(client, origin))}
 
 

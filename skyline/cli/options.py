@@ -32,6 +32,15 @@ From = Annotated[
         show_default="as the file says",
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Take what the job leaves out from this preset ('skyline catalog' lists them).",
+        show_default="as the file says",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="Set a field, such as budget.evaluations=20. Repeatable.")
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skyline.cli.options import FileArgument, From, Json, Key, Settings, Url
+from skyline.cli.options import FileArgument, From, Json, Key, Preset, Settings, Url
 
 if TYPE_CHECKING:
     from skyline.client import Client
@@ -17,6 +17,7 @@ def submit(
     file: FileArgument,
     settings: Settings = None,
     origin: From = None,
+    preset: Preset = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="A name for this request: sent again within 24 h, it is the same job.", show_default=False),
@@ -31,7 +32,7 @@ def submit(
     from skyline.client import Client
 
     with Client(url, key) as client:
-        job = client.submit(job_file(client, file, settings, origin), idempotency_key=idempotency_key)
+        job = client.submit(job_file(client, file, settings, origin, preset), idempotency_key=idempotency_key)
         posted(client, job, watch, json)
 
 

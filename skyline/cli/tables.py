@@ -17,7 +17,7 @@ from skyline.schemas.jobs import QUALITIES
 if TYPE_CHECKING:
     from skyline.gates import Gate
     from skyline.schemas.answers import Candidate, Front, FrontObjective, Job
-    from skyline.schemas.catalog import Catalog
+    from skyline.schemas.catalog import Catalog, Preset
     from skyline.schemas.datasets import DatasetOnWorker, RegisteredDataset
     from skyline.schemas.devices import Device
     from skyline.schemas.jobs import JobSpec
@@ -167,6 +167,7 @@ def job_lines(job: Job) -> list[Text]:
         ("reason", job.reason or ""),
         ("waiting for", job.waiting_for or ""),
         ("searches", f"{spec.space.name} on {_ground(spec)} by {spec.algorithm.name}: {', '.join(spec.keys)}"),
+        ("preset", spec.preset or ""),
         ("from", "" if spec.origin is None else f"the search of job {spec.origin}"),
         ("front", f"{job.front.search} found by the search, {job.front.final} verified"),
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
@@ -343,6 +344,8 @@ def catalog_tables(catalog: Catalog) -> list[Table]:
             settings = ", ".join(entry.settings.get("properties", {}))
             table.add_row(entry.name, Text(entry.summary), Text(settings), Text("\n".join(notes)))
         tables.append(table)
+    if catalog.presets:
+        tables.append(_presets_table(catalog.presets))
     if catalog.devices:
         tables.append(devices_table(catalog.devices))
     workers = Table(title="workers", title_justify="left")
@@ -360,6 +363,17 @@ def catalog_tables(catalog: Catalog) -> list[Table]:
         )
         workers.add_row(*cells, style=None if worker.live else "dim")
     return [*tables, workers, *_plugin_tables(catalog)]
+
+
+def _presets_table(presets: Sequence[Preset]) -> Table:
+    """With the names of the fields that each fills in; their values are in the JSON."""
+    table = Table(title="presets", title_justify="left")
+    for name in ("name", "what it is", "fills in", "source"):
+        table.add_column(name, overflow="fold")
+    for preset in presets:
+        parts = "\n".join(f"{part}: {', '.join(fields)}" for part, fields in preset.job.items())
+        table.add_row(Text(preset.name), Text(preset.summary), Text(parts), Text(preset.source))
+    return table
 
 
 def _plugin_tables(catalog: Catalog) -> list[Table]:

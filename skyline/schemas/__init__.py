@@ -23,7 +23,7 @@ from skyline.schemas.answers import (
     Value,
     Version,
 )
-from skyline.schemas.catalog import Catalog, CatalogEntry, PluginInfo, Publication, WorkerInfo
+from skyline.schemas.catalog import Catalog, CatalogEntry, PluginInfo, Preset, Publication, WorkerInfo
 from skyline.schemas.datasets import (
     DatasetChoice,
     DatasetOnWorker,
@@ -108,6 +108,7 @@ __all__ = [
     "Near",
     "ObjectiveSpec",
     "PluginInfo",
+    "Preset",
     "Problem",
     "ProfileCalibration",
     "ProfileProtocol",

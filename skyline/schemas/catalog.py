@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from skyline.schemas.devices import Device
 
-CatalogKind = Literal["space", "algorithm", "objective", "dataset", "plugin"]
+CatalogKind = Literal["space", "algorithm", "objective", "dataset", "preset", "plugin"]
 
 
 class CatalogEntry(BaseModel):
@@ -28,11 +28,25 @@ class CatalogEntry(BaseModel):
     (ms, mj) where a device's profile can predict it. dataset:
     ``input`` [C, H, W] and ``classes`` where fixed, ``train`` and ``test`` (counts of images) where known; a registered
     one has ``registered`` (the name of the data set that it is made of), ``dataset`` (that with its settings), and
-    takes no settings itself. Of all: ``plugin``, where it is a user's own."""
+    takes no settings itself. preset: ``source`` and ``job`` (the fragment). Of all: ``plugin``, where it is a user's
+    own."""
     workers: dict[str, dict[str, Any]] = {}
     """energy_mj: by worker, ``counter`` (rapl, nvml or null), ``reason`` (why there is none), ``class``. dataset: by
     worker, ``present`` (bool), ``searched`` (paths), ``hint`` (how to get it), ``files`` and ``faults``
     (by path; npz and imagefolder)."""
+
+
+class Preset(BaseModel):
+    """A named fragment of a job: its fields stand where a job that names it (`preset`) leaves them out."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    name: str
+    summary: str
+    source: str
+    """Where its values come from."""
+    job: dict[str, dict[str, Any]]
+    """Fields by part of the job."""
 
 
 class PluginInfo(BaseModel):
@@ -70,6 +84,7 @@ class Catalog(BaseModel):
     algorithms: list[CatalogEntry]
     objectives: list[CatalogEntry]
     datasets: list[CatalogEntry]
+    presets: list[Preset] = []
     devices: list[Device] = []
     """Whose costs can be predicted."""
     workers: list[WorkerInfo]

@@ -215,7 +215,8 @@ class Resources(BaseModel):
 class JobSpec(BaseModel):
     """A search job. One that goes on `from` another takes `space`, `dataset`, `algorithm` and `seed` from that; they
     may be given, and must be the same. `target`, `budget`, `verify` and `resources` may be others; what is not given
-    of each is as there. Answers have all of them.
+    of each is as there. One that names a `preset` takes what it leaves out of `space`, `target`, `dataset`,
+    `algorithm`, `budget` and `verify` from that, field by field. Answers have all of them.
     """
 
     model_config = ConfigDict(
@@ -223,7 +224,7 @@ class JobSpec(BaseModel):
         serialize_by_alias=True,
         json_schema_extra={
             "required": ["objectives"],
-            "anyOf": [{"required": ["space", "algorithm"]}, {"required": ["from"]}],
+            "anyOf": [{"required": ["space", "algorithm"]}, {"required": ["from"]}, {"required": ["preset"]}],
             "examples": [
                 {
                     "name": "digits-edge",
@@ -243,6 +244,9 @@ class JobSpec(BaseModel):
     origin: Annotated[JobReference | None, Field(alias="from", exclude_if=lambda job: job is None)] = None
     """Id of a job whose search this one goes on from, for other objectives, bounds or targets. Its algorithm has to be
     one that can (`hands_on` in the catalog); settings that this names there (`redone`) may be others."""
+    preset: Annotated[Name | None, Field(exclude_if=lambda name: name is None)] = None
+    """Settings by name, such as those of a paper (`presets` of the catalog); what this job says itself goes before. Its
+    space and algorithm are the preset's. Not together with `from`."""
     space: SpaceSpec
     target: TargetSpec = TargetSpec()
     dataset: DatasetSpec | None = None

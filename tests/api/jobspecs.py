@@ -134,6 +134,18 @@ def going_on(draw: DrawFn, catalog: Mapping[str, Any], job: Mapping[str, Any]) -
     return {**spec, "from": job["id"]}
 
 
+@st.composite
+def preset(draw: DrawFn, catalog: Mapping[str, Any], name: str, job: Mapping[str, Any]) -> dict[str, Json]:
+    """A job that has to be taken, and leaves fields of its own to a preset."""
+    spec = draw(valid(catalog))
+    for part, own in job.items():
+        mine = spec.pop(part, {})
+        same = "name" not in own or mine["name"] == own["name"]
+        if part == "dataset" or (same and draw(st.booleans())):
+            spec[part] = {key: value for key, value in mine.items() if key != "name" or part == "dataset"}
+    return {**spec, "preset": name}
+
+
 def _space_settings(space: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]:
     """Small networks: what counts is whether they are counted, not how long that takes."""
     ops = st.lists(st.sampled_from(sorted(set(OPS) - {"none"})), min_size=1, max_size=5, unique=True)
@@ -232,9 +244,9 @@ def near_misses(draw: DrawFn, catalog: Mapping[str, Any]) -> dict[str, Json]:
             else:
                 place[key] = draw(VALUES)
         elif isinstance(place, dict):
-            place[draw(NAMES | st.sampled_from(["name", "from", "key", "path", "min", "channels", "epochs"]))] = draw(
-                VALUES
-            )
+            place[
+                draw(NAMES | st.sampled_from(["name", "from", "preset", "key", "path", "min", "channels", "epochs"]))
+            ] = draw(VALUES)
         else:
             place.append(draw(st.sampled_from(place).map(copy.deepcopy) | VALUES if place else VALUES))
     return spec

@@ -70,6 +70,23 @@ class File:
 NO_COUNTER = {"counter": None, "reason": "this machine shows no RAPL counter", "class": "cpu"}
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "small-darts": {
+        "space": {"name": "darts", "cells": 5, "channels": 8},
+        "target": {"cells": 6, "channels": [12, 8]},
+        "algorithm": {"name": "nsga2", "population": 8, "evaluate": {"epochs": 3}},
+        "budget": {"epochs": 7},
+        "verify": {"top": 2, "epochs": 9},
+    },
+    "staged": {
+        "space": {"name": "darts", "cells": 5, "channels": 8},
+        "algorithm": {"name": "tnd-nas", "weight": 2.0, "policy": {"epochs": 4}},
+    },
+    "tenth": {"dataset": {"fraction": 0.1}, "verify": {"epochs": 250}},
+}
+"""Two that settle the method, one of them for a search that others go on from; and one that goes with any."""
+
+
 def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     """What a worker with digits and one npz file publishes; Fashion-MNIST would have to be fetched."""
     found: list[dict[str, Any]] = []
@@ -114,6 +131,9 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     )
     files = {"mine/birds.npz": {"input": [3, 32, 32], "classes": 5, "train": 8000, "test": 2000}}
     hint = "put an .npz file with x_train, y_train, x_test, y_test there"
+    for name, job in PRESETS.items():
+        about = {"kind": "preset", "name": name, "summary": f"{name}.", "settings": {}}
+        found.append({**about, "facts": {"source": "ours", "job": job}, "workers": {worker: {}}})
     add("dataset", "npz", File, {}, present=True, searched=["/data"], hint=hint, files=files, downloadable=False)
     return found
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from skyline.schemas import Job
 from tests.api import jobspecs
 from tests.api.problems import problem
-from tests.api.publications import entries
+from tests.api.publications import PRESETS, entries
 from tests.api.results import searched
 from tests.fuzz import fuzzed
 
@@ -60,6 +60,22 @@ def test_a_valid_job_goes_on_from_another(shared: httpx.Client, data: st.DataObj
     assert made["from"] == source["id"]
     for part in ("space", "dataset", "seed"):
         assert made[part] == source["spec"][part]
+    again = shared.post("/v1/jobs", json=made)
+    assert again.status_code == 201, again.text
+    assert again.json()["spec"] == made
+
+
+@fuzzed(4)
+@given(data=st.data(), name=st.sampled_from(sorted(PRESETS)))
+def test_a_valid_job_leaves_fields_to_a_preset(shared: httpx.Client, data: st.DataObject, name: str) -> None:
+    job = data.draw(jobspecs.preset(CATALOG, name, PRESETS[name]))
+    response = shared.post("/v1/jobs", json=job)
+    assert response.status_code == 201, response.text
+    made = response.json()["spec"]
+    assert made["preset"] == name
+    for part, own in PRESETS[name].items():
+        for key in set(own) - set(job.get(part, {})):
+            assert made[part][key] == own[key] or isinstance(own[key], dict)
     again = shared.post("/v1/jobs", json=made)
     assert again.status_code == 201, again.text
     assert again.json()["spec"] == made

@@ -136,7 +136,7 @@ def test_the_examples_of_contributing_are_plug_ins_too(tmp_path: Path, one_threa
 def test_the_examples_of_the_how_to_run_together(tmp_path: Path, one_thread: None) -> None:
     page = "docs/howto/plugins.md"
     shown = documents.write(page, tmp_path)
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert {what for plugin in use(*shown.values()) for what, _ in plugin.adds} == {each.what for each in REGISTRIES}
     assert len(shown["carbon"].read_text().splitlines()) <= 35, "about twenty lines of its own, beside imports"
     spec = JobSpec.model_validate(yaml.safe_load(documents.job(page)))
@@ -228,6 +228,11 @@ def algorithm(needs: str) -> str:
     return "import typing\n" + PREFIX.format(package="algorithms") + body.format(needs=needs)
 
 
+def preset(job: str) -> str:
+    body = '@presets.register("ours")\nclass Ours:\n    source = "us"\n    job = {job}\n'
+    return "from nas_core.presets import presets\n" + body.format(job=job)
+
+
 BROKEN = {
     "raises": ("\n\nraise KeyError('no such key')", r"KeyError: 'no such key' \(line 3\)"),
     "raises without words": ("raise RuntimeError", r"RuntimeError: no reason given \(line 1\)"),
@@ -272,6 +277,11 @@ BROKEN = {
         algorithm("type('P', (typing.Protocol,), {})"),
         "'needs' is .*; wanted is what its space must be",
     ),
+    "a preset of no job": (preset("5"), "preset 'ours': 'job' is 5; wanted is fields by part of a job"),
+    "a preset of an odd part": (preset("{'resources': {}}"), "'job' is {'resources'.*wanted is .*budget, verify"),
+    "a preset of half a part": (preset("{'budget': 5}"), "'job' is {'budget': 5}"),
+    "a preset that is no JSON": (preset("{'budget': {'epochs': {1}}}"), "'job' is "),
+    "a preset from nowhere": (preset("{}").replace("source", "origin"), "preset 'ours': 'source' is missing"),
     "a space without ends": (
         PREFIX.format(package="spaces") + "@spaces.register('line')\n@settings\nclass Line:\n    pass\n",
         "space 'line': 'skeleton' is missing",

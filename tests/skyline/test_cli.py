@@ -156,6 +156,16 @@ def test_the_catalog_shows_users_plug_ins_and_what_is_wrong_with_them(script: Sc
     assert ["carbon.py", "w", "objective 'carbon'", ""] in rows and ["broken.py", "w", "", "KeyError: [x]"] in rows
 
 
+def test_the_catalog_shows_presets_and_what_they_fill_in(script: Script) -> None:
+    preset = {"name": "paper", "summary": "As published.", "source": "arXiv", "job": {"budget": {"epochs": 75}}}
+    found = {kind: [] for kind in ("spaces", "algorithms", "objectives", "datasets", "workers")} | {"presets": [preset]}
+    script.on("GET", "/v1/catalog", Reply(found))
+    printed = run(script, "catalog").stdout.partition("presets")[2]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines()]
+    assert ["paper", "As published.", "budget: epochs", "arXiv"] in rows
+    assert json.loads(run(script, "catalog", "--json").stdout)["presets"] == [preset]
+
+
 def test_files_of_plug_ins_have_whole_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.py", "b.py"):
@@ -214,6 +224,14 @@ def test_a_job_goes_on_from_one_as_users_name_it(jobs: Script, command: str) -> 
     done = run(jobs, command, "-", "--from", "last", input='{"objectives": ["error"], "from": "another"}')
     assert done.exit_code == 0, done.stderr
     assert json.loads(jobs.asked[-1].body) == {"objectives": ["error"], "from": JOB_ID}
+
+
+@pytest.mark.parametrize("command", ["submit", "estimate"])
+def test_a_job_takes_a_preset_by_name(script: Script, command: str) -> None:
+    script.on("POST", "/v1/jobs", Reply(job("queued"), 201) if command == "submit" else Reply(estimate()))
+    done = run(script, command, "-", "--preset", "paper", input='{"objectives": ["error"], "preset": "another"}')
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(script.asked[-1].body) == {"objectives": ["error"], "preset": "paper"}
 
 
 def test_a_job_shows_what_it_goes_on_from(jobs: Script) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from nas_core.objectives import objectives
 from nas_core.plugins import REGISTRIES
+from nas_core.presets import presets
 from skyline.schemas import JobSpec
 from store import catalog, jobs, tasks
 from store.models import Event, Task
@@ -21,6 +22,7 @@ from store.session import reading, unit_of_work
 from worker import inspection, keeper, loading, plugins
 from worker.__main__ import prepare
 from worker.attempt import Attempt
+from worker.catalog import publication as described
 from worker.control import StopFlag
 from worker.identity import Identity
 from worker.quiet import Room
@@ -112,6 +114,15 @@ def test_options_win_over_the_environment(folder: Path, monkeypatch: pytest.Monk
 
 
 # --- the process that describes ---------------------------------------------------------------------------------------
+
+
+def test_presets_are_published_ours_and_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from nas_core.presets import presets\n@presets.register('ours')\nclass Ours:\n    '''As we do.'''\n"
+    want(monkeypatch, folder, mine=f"{text}    source, job = 'us', {{'verify': {{'epochs': 3}}}}\n")
+    found = {entry.name: entry for entry in described().entries if entry.kind == "preset"}
+    assert set(found) == {*presets, "ours"} and found["paper-cifar10"].facts["job"] == presets["paper-cifar10"].job
+    ours = {"source": "us", "job": {"verify": {"epochs": 3}}, "plugin": "mine.py"}
+    assert (found["ours"].summary, found["ours"].facts, found["ours"].settings) == ("As we do.", ours, {})
 
 
 @pytest.mark.slow
