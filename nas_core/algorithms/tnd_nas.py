@@ -11,7 +11,6 @@ the same images for all.
 
 from __future__ import annotations
 
-import math
 import resource
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -40,6 +39,7 @@ from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
+from nas_core.stages import Stages
 from nas_core.supernet import Supernet
 from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import (
@@ -188,7 +188,7 @@ class TndNas:
         if problem.inherited is not None:
             yield from run.retarget()
         while run.stage < self.stages:
-            while run.epochs_done < run.epochs and not run.time_is_up():
+            while run.epochs_done < run.stages.length(run.stage) and not run.time_is_up():
                 yield from run.epoch()
                 yield Checkpoint(run.state())
             yield from run.close_stage()
@@ -205,6 +205,7 @@ class Run:
         self.settings, self.problem = settings, problem
         self.prices = Prices(problem)
         self._check()
+        self.stages = Stages(settings.stages, problem.budget.epochs, settings.warmup, settings.skip_dropout)
         self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink)
         self.rng = np.random.default_rng(seed_of(problem.seed, "samples"))
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
@@ -256,17 +257,6 @@ class Run:
     # --- a stage ----------------------------------------------------------------------------------------------
 
     @property
-    def epochs(self) -> int:
-        """Of this stage; what does not divide evenly goes to the first ones."""
-        whole, rest = divmod(self.problem.budget.epochs, self.settings.stages)
-        return whole + (self.stage < rest)
-
-    @property
-    def warm(self) -> int:
-        """Epochs of this stage before its first policy step."""
-        return min(round(self.settings.warmup * self.epochs), self.epochs - 1)
-
-    @property
     def left(self) -> dict[str, NDArray[np.bool_]]:
         """What the supernet still has: ops that some preference keeps."""
         return union(preference.left for preference in self.preferences)
@@ -296,7 +286,7 @@ class Run:
         )
         self.learner = WeightLearner(
             self.supernet,
-            epochs=problem.budget.epochs if settings.carry else self.epochs,
+            epochs=problem.budget.epochs if settings.carry else self.stages.length(self.stage),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             pieces=problem.pieces,
@@ -310,10 +300,9 @@ class Run:
 
     def epoch(self) -> Search:
         settings, problem = self.settings, self.problem
-        began, before = time.monotonic(), sum(self._epochs_of(stage) for stage in range(self.stage))
-        number = before + self.epochs_done
+        began, number = time.monotonic(), self.stages.before(self.stage) + self.epochs_done
         self.learner.start(number if settings.carry else self.epochs_done)
-        learning = self.epochs_done >= self.warm
+        learning = self.epochs_done >= self.stages.warm(self.stage)
         if learning and self.merit.seen:
             self.merit.learn()
         rewards: list[float] = []
@@ -339,27 +328,13 @@ class Run:
         self.seconds += time.monotonic() - began
         yield Progress("search", number + 1, problem.budget.epochs, metrics)
 
-    def _epochs_of(self, stage: int) -> int:
-        whole, rest = divmod(self.problem.budget.epochs, self.settings.stages)
-        return whole + (stage < rest)
-
     # --- weights ----------------------------------------------------------------------------------------------
-
-    def skip_rate(self) -> float:
-        """Dropout behind skip connections in this epoch (P-DARTS' schedule, restarted after the warm-up)."""
-        rates = self.settings.skip_dropout
-        if not rates:
-            return 0.0
-        rate, epoch = rates[min(self.stage, len(rates) - 1)], self.epochs_done
-        if epoch < self.warm:
-            return rate * (self.epochs - epoch - 1) / self.epochs
-        return rate * math.exp(-0.2 * (epoch - self.warm))
 
     def weight_step(self, images: Tensor, labels: Tensor) -> None:
         """One step on the weights, of one preference's relaxation or of a network that it draws; alpha stays."""
         preference = self.preferences[self.steps % len(self.preferences)]
         self.steps += 1
-        self.supernet.drop_skips(self.skip_rate(), self.chance)
+        self.supernet.drop_skips(self.stages.skip_rate(self.stage, self.epochs_done), self.chance)
         if self.settings.weights == "relaxed":
             gates = {name: p.to(images.device) for name, p in preference.policy.probabilities().items()}
             active: Selection = preference.left
@@ -506,7 +481,11 @@ class Run:
         derived = [self.derive(preference) for preference in self.preferences]
         if len(derived) > 2:
             yield from self.prices.ask(derived)
-        left_after = {name: self._left_after(name) for name in self._types()}
+        given = {"normal": settings.normal_left, "reduce": settings.reduce_left}
+        left_after = {
+            name: self.stages.left_after(self.stage, len(self.problem.space.ops(name)), given[name])
+            for name in self._types()
+        }
         for preference in self.preferences:
             preference.policy.shrink(left_after)
             preference.left = {name: mask.copy() for name, mask in preference.policy.left.items()}
@@ -517,13 +496,6 @@ class Run:
         for place, preference in enumerate(self.preferences):
             preference.policy, preference.reward = self._policy(place, preference.left), None
         self._build()
-
-    def _left_after(self, cell_type: str) -> int:
-        given = self.settings.normal_left if cell_type == "normal" else self.settings.reduce_left
-        if given:
-            return given[self.stage]
-        ops = len(self.problem.space.ops(cell_type))
-        return max(1, ops - math.ceil((ops - 1) * (self.stage + 1) / self.settings.stages))
 
     def _refine(self, derived: Sequence[Genotype]) -> None:
         """Moves the preference that is of least use to where the front is widest apart."""

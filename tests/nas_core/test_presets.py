@@ -38,8 +38,5 @@ def test_a_search_has_the_papers_stages(name: str, normal: int, channels: int, e
     assert run.supernet.shapes == {"normal": (14, normal), "reduce": (14, 6)}
     assert [cell.cell_type for cell in run.supernet.cells] == ["normal", "reduce", "normal", "reduce", "normal"]
     assert run.supernet.skeleton.channels == channels
-    left = []
-    for run.stage in range(3):
-        assert (run.epochs, run.warm) == (epochs, warm)
-        left.append((run._left_after("normal"), run._left_after("reduce")))
-    assert left == [(6, 4), (3, 2), (1, 1)]
+    assert [(run.stages.length(stage), run.stages.warm(stage)) for stage in range(3)] == [(epochs, warm)] * 3
+    assert run.settings.normal_left == (6, 3, 1) and run.settings.reduce_left == (4, 2, 1)

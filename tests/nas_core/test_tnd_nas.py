@@ -33,6 +33,7 @@ from nas_core.search import Axes, Bound, Problem, drive, start
 from nas_core.settings import parse
 from nas_core.spaces.darts import DARTS_OPS, TYPES, DartsCells
 from nas_core.spaces.nasbench201 import NasBench201, ops_of
+from nas_core.stages import Stages
 from nas_core.values import Value
 from tests.contracts.problems import problem
 from tests.contracts.test_algorithms import shown
@@ -171,7 +172,7 @@ def test_6_warm_up() -> None:
     on = problem(epochs=10)
     run = Run(TndNas(preferences=2, stages=2, batch=16, samples=3, warmup=0.6), on)
     before = alphas_of(run)
-    assert (run.epochs, run.warm) == (5, 3)
+    assert (run.stages.length(0), run.stages.warm(0)) == (5, 3)
     for _ in range(3):
         answered(run.epoch(), on)
         assert equal(before, alphas_of(run)), "bit by bit"
@@ -213,17 +214,11 @@ def test_7_shrinking_schedule() -> None:
     assert all(chosen.sum(axis=1).max() == 1 for chosen in space.selection(derived).values())
 
 
-def test_7_schedules_that_nobody_gave_fall_in_equal_steps() -> None:
-    def schedule(ops: tuple[str, ...]) -> list[int]:
-        run = Run(TndNas(), problem(space=DartsCells(cells=3, channels=2, nodes=2, normal_ops=ops)))
-        found = []
-        for run.stage in range(3):
-            found.append(run._left_after("normal"))
-        return found
-
-    assert schedule(DARTS_OPS) == [5, 3, 1]
-    assert schedule(DARTS_OPS[:5]) == [3, 2, 1]
-    assert schedule(NORMAL[:9]) == [6, 3, 1] and schedule(REDUCE) == [4, 2, 1]
+@pytest.mark.parametrize(("ops", "left"), [(8, [5, 3, 1]), (5, [3, 2, 1]), (9, [6, 3, 1]), (6, [4, 2, 1])])
+def test_7_schedules_that_nobody_gave_fall_in_equal_steps(ops: int, left: list[int]) -> None:
+    stages = Stages(3, 75, 0.6)
+    assert [stages.left_after(stage, ops) for stage in range(3)] == left
+    assert [stages.left_after(stage, 10, (6, 3, 1)) for stage in range(3)] == [6, 3, 1]
 
 
 def test_8_samples_are_discrete_and_follow_alpha() -> None:
@@ -271,11 +266,16 @@ def test_9_several_costs_a_maximised_one_and_bounds() -> None:
 
 
 def test_10_skip_dropout() -> None:
-    run = Run(TndNas(stages=1, skip_dropout=(0.6,), warmup=0.6), problem(epochs=25))
-    rates = {}
-    for run.epochs_done in (0, 14, 15, 20):
-        rates[run.epochs_done] = round(run.skip_rate(), 3)
-    assert rates == {0: 0.576, 14: 0.24, 15: 0.6, 20: 0.221}
+    stages = Stages(3, 75, 0.6, (0.3, 0.6))
+    assert [round(stages.skip_rate(1, epoch), 3) for epoch in (0, 14, 15, 20)] == [0.576, 0.24, 0.6, 0.221]
+    assert stages.skip_rate(2, 15) == 0.6 and Stages(3, 75, 0.6).skip_rate(0, 0) == 0.0
+
+
+def test_stages_share_the_epochs_and_have_one_with_policy_steps_at_least() -> None:
+    stages = Stages(3, 8, 0.99)
+    assert [stages.length(stage) for stage in range(3)] == [3, 3, 2]
+    assert [stages.before(stage) for stage in range(3)] == [0, 3, 6]
+    assert [stages.warm(stage) for stage in range(3)] == [2, 2, 1]
 
 
 def test_10_it_drops_identities_alone_and_keeps_their_mean() -> None:
