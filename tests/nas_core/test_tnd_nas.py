@@ -19,7 +19,7 @@ from nas_core import checkpoint
 from nas_core.algorithms.tnd_nas import Run, TndNas
 from nas_core.architecture import Architecture
 from nas_core.costs import count
-from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError, ObjectiveError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Price, Progress, Propose
 from nas_core.objectives.error import Error
@@ -360,7 +360,7 @@ def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
 
 
 def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
-    with pytest.raises(InvalidSettingsError, match="none of 32 random networks could be priced.*convolutions is nan"):
+    with pytest.raises(ObjectiveError, match="none of 32 random networks could be priced.*convolutions is nan"):
         front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
 
 
