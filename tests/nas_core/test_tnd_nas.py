@@ -22,6 +22,7 @@ from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError, ObjectiveError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Price, Progress, Propose
+from nas_core.merit import Signal
 from nas_core.objectives.error import Error
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
@@ -46,6 +47,7 @@ NORMAL += ("conv_1x1", "conv_3x3", "conv_3x1_1x3")
 REDUCE = ("none", "skip_connect", "max_pool_3x3", "max_pool_5x5", "max_pool_7x7", "avg_pool_3x3")
 PUBLISHED = DartsCells(cells=20, channels=36, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
 SIZES = PUBLISHED.cost_table(PUBLISHED.skeleton((3, 32, 32), 10), "params")
+PLAIN: dict[Signal, float] = {"supernet": 1.0}
 AXES = Axes({"error": Error(), "params": Params()})
 
 
@@ -324,9 +326,9 @@ def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, lis
     """(points, 2): errors and costs of what a search proposes in a small NAS-Bench-201, and all its events."""
     on = problem(space=NasBench201(cells=5, channels=4), epochs=6, evaluations=40)
     on = replace(on, axes=Axes({"error": Error(), key: objective}, on.axes.bounds))
-    algorithm = TndNas(
-        batch=16, samples=4, weights="paths", alpha_lr=0.05, warmup=0.0, score="expected_error", **settings
-    )
+    settings.setdefault("ranked_by", PLAIN)
+    settings = {"ranked_by": PLAIN, "score": "expected_error", **settings}
+    algorithm = TndNas(batch=16, samples=4, weights="paths", alpha_lr=0.05, warmup=0.0, **settings)
     events = list(drive(start(algorithm, on), Evaluator(on)))
     found = [event.evaluation for event in events if type(event).__name__ == "Evaluated"]
     return np.array([[e.values[0]["error"].value, e.values[0][key].value] for e in found if e.failure is None]), events
@@ -345,7 +347,7 @@ def test_12_several_settings_give_several_points() -> None:
 
 def test_12_any_metric_joins() -> None:
     """Without a change in the optimiser: the black box counts convolutions, and strong preferences leave few."""
-    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20, ranked_by={"supernet": 1.0})
+    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20)
     last = [event for event in events if isinstance(event, Progress) and event.phase == "search"][-1]
     assert len(points) > 4 and points[:, 1].min() == 1.0
     assert {"reward", "entropy", "front", "hypervolume"} <= set(last.metrics)
@@ -383,8 +385,9 @@ def test_priced_genotypes_are_no_candidates() -> None:
     assert [type(event) for event in drive(search(), Evaluator(on))] == [Price]
 
 
+@pytest.mark.slow
 def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
-    settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, depths=(3, 4, 5))
+    settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, depths=(3, 4, 5), ranked_by=PLAIN)
 
     def ends(resume: Mapping[str, Any] | None) -> tuple[list[Any], list[Mapping[str, Any]]]:
         on = problem(epochs=6, evaluations=6)
@@ -401,8 +404,9 @@ def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
     assert sorted(inside) == [0, 1, 2] and all(ends(state)[0] == whole for state in inside.values())
 
 
+@pytest.mark.slow
 def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
-    settings = TndNas(preferences=2, batch=32, samples=3, warmup=0.0, rescored=4, policy_steps=5)
+    settings = TndNas(preferences=2, batch=32, samples=3, warmup=0.0, rescored=4, policy_steps=5, ranked_by=PLAIN)
     states = [event.state for event in drive(start(settings, problem()), Evaluator(problem())) if is_checkpoint(event)]
     checkpoint.save(states[-1], tmp_path / "handed.pt")
 
