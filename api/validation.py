@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, lookups, names, presets, profiles, ranges, seeds
+from api import forms, imagesets, lookups, names, presets, profiles, ranges, seeds, stages
 from api.errors import Fault, ProblemError, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.origins import Origin
@@ -249,9 +249,16 @@ def _ground(
         return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
     skeletons, faults = ranges.targets(spec, space, images)
     faults += _too_small(spec, images)
+    faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
+
+
+def _costs(spec: JobSpec, entries: Entries) -> list[str]:
+    """Keys of the objectives that do not follow from the error on images."""
+    sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
+    return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]
 
 
 def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:

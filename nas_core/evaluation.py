@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nas_core.architecture import Architecture, Genotype
+from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.data import first_drawn
 from nas_core.errors import DivergedError, MissingRowError, NasCoreError, NoRoomError
 from nas_core.events import Evaluation, Price, Propose
@@ -56,7 +56,7 @@ class Evaluator:
             yield from self._priced(proposal.genotypes)
             return
         known = proposal.known or ({},) * len(proposal.genotypes)
-        measured = {} if proposal.unscored else self._measure(proposal.genotypes)
+        measured = {} if proposal.unscored else self._measure(proposal.genotypes, self.problem.targets)
         for genotype, given in zip(proposal.genotypes, known, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured)
@@ -66,15 +66,16 @@ class Evaluator:
                 yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
 
     def _priced(self, genotypes: Sequence[Genotype]) -> Iterator[Evaluation]:
-        measured = self._measure(genotypes)
+        first = self.problem.targets[:1]
+        measured = self._measure(genotypes, first)
         for genotype in genotypes:
             try:
                 self.problem.space.check(genotype)
-                values = tuple(self._costs(architecture, measured) for architecture in self._architectures(genotype))
+                values = self._costs(Architecture(genotype, first[0]), measured)
             except (NasCoreError, ValueError, ArithmeticError) as error:
                 yield Evaluation(genotype, (), str(error)[:MESSAGE])
             else:
-                yield Evaluation(genotype, values)
+                yield Evaluation(genotype, (values,))
 
     def _costs(self, architecture: Architecture, measured: Mapping[tuple[str, str], Value | str]) -> dict[str, Value]:
         """Every value that needs no error. Raises NasCoreError for one that cannot be had."""
@@ -125,8 +126,10 @@ class Evaluator:
             self.journal[architecture.hash] = found
         return Evaluation(genotype, tuple(values))
 
-    def _measure(self, genotypes: Sequence[Genotype]) -> dict[tuple[str, str], Value | str]:
-        """Measured objectives of all targets, journalled ones as they were, the others interleaved.
+    def _measure(
+        self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]
+    ) -> dict[tuple[str, str], Value | str]:
+        """Measured objectives of these targets, journalled ones as they were, the others interleaved.
 
         What cannot be measured has the reason in its place.
         """
@@ -136,7 +139,7 @@ class Evaluator:
                 continue
             missing: dict[str, Architecture] = {}
             for genotype in genotypes:
-                for architecture in self._architectures(genotype):
+                for architecture in (Architecture(genotype, target) for target in targets):
                     known = self.journal.get(architecture.hash, {}).get(key)
                     if known is not None:
                         found[architecture.hash, key] = known

@@ -42,9 +42,10 @@ class Propose:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Genotypes whose values are asked for but for those that follow from the error: exact, of tables, measured.
+    """Genotypes whose values on the first target are asked for but for those that follow from the error: exact, of
+    tables, measured.
 
-    Answered as a proposal is, with one evaluation each; they do not become candidates.
+    Answered as a proposal is, with one evaluation each, of one target; they do not become candidates.
     """
 
     genotypes: tuple[Genotype, ...]

@@ -37,6 +37,8 @@ class Merit:
         self.weights = np.array([ranked_by["supernet"], *(ranked_by[name] for name in self.others)])
         skeleton = problem.skeleton
         self.skeleton = replace(skeleton, input=shrunk_input(skeleton.input, shrink, "untrained_shrink"))
+        self.named = (self.others, shrink)
+        """What the untrained scores are, and of images how small."""
         self.spent = 0.0
         """Multiply-adds."""
         self.seen: dict[str, list[float]] = {}
@@ -107,7 +109,14 @@ class Merit:
             "seen": {key: list(record) for key, record in self.seen.items()},
             "others": {key: list(signals) for key, signals in self._others.items()},
             "spent": self.spent,
+            "named": [list(self.named[0]), self.named[1]],
         }
+
+    def inherit(self, state: Mapping[str, Any]) -> None:
+        """Takes over what another search has seen; its untrained scores where they are of the same kinds."""
+        self.seen = {key: list(record) for key, record in state["seen"].items()}
+        if [list(state["named"][0]), state["named"][1]] == [list(self.named[0]), self.named[1]]:
+            self._others = {key: list(signals) for key, signals in state["others"].items()}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self.seen = {key: list(record) for key, record in state["seen"].items()}

@@ -21,7 +21,7 @@ class Prices:
         self.keys = [key for key in objectives if objectives[key].source != "data"]
         self._known: dict[str, dict[str, float] | str] = {}
         """By genotype's key; a text says why there are none."""
-        self._warned = False
+        self._warned: set[str] = set()
 
     def ask(self, genotypes: Iterable[Genotype]) -> Asking:
         """For what is not known yet. The first that cannot be priced is told of."""
@@ -32,17 +32,31 @@ class Prices:
         for evaluation in answered:
             key = evaluation.genotype.key()
             if evaluation.failure is None:
-                self._known[key] = {name: evaluation.values[0][name].value for name in self.keys}
+                self._known[key] = found = {name: evaluation.values[0][name].value for name in self.keys}
+                for name in (name for name, value in found.items() if value <= 0):
+                    self._warn(
+                        name,
+                        f"'{name}' is {found[name]:g} for a network: rewards are powers of ratios and cannot tell "
+                        "values of 0 or less apart; shift the metric, so that it is positive",
+                    )
                 continue
             self._known[key] = evaluation.failure
-            if not self._warned:
-                self.problem.warn(f"a sampled network cannot be priced, and counts as worthless: {evaluation.failure}")
-                self._warned = True
+            self._warn("", f"a sampled network cannot be priced, and counts as worthless: {evaluation.failure}")
+
+    def _warn(self, about: str, text: str) -> None:
+        """Once about each."""
+        if about not in self._warned:
+            self._warned.add(about)
+            self.problem.warn(text)
 
     def of(self, key: str) -> Mapping[str, float] | None:
         """None: it could not be priced. Raises KeyError for one that was not asked for."""
         known = self._known[key]
         return None if isinstance(known, str) else known
+
+    def known(self, key: str) -> Mapping[str, float] | None:
+        """None as well where it was not asked for."""
+        return self.of(key) if key in self._known else None
 
     @property
     def failures(self) -> list[str]:
@@ -54,4 +68,4 @@ class Prices:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self._known = {key: known if isinstance(known, str) else dict(known) for key, known in state.items()}
-        self._warned = bool(self.failures)
+        self._warned = {""} if self.failures else set()

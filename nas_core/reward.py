@@ -23,6 +23,11 @@ Floats = NDArray[np.float64]
 Form = Literal["sum", "product"]
 WIDEST = math.radians(75)
 """Between the direction that looks at accuracy alone and the one that looks most at costs."""
+LARGEST_POWER = 20.0
+"""Natural logarithm of the largest factor in a reward, and of the smallest: beyond, one sample would be all."""
+STEEPEST = -10.0
+"""Exponent of a preference: a cost that hardly varies would get any."""
+LEAST_RATIO = 1e-9
 GOLDEN = 2.0 / (1.0 + math.sqrt(5.0))
 
 
@@ -41,46 +46,47 @@ class Reward:
 
     def __call__(self, accuracy: float, costs: Mapping[str, float]) -> float:
         """``accuracy`` in percent; ``costs``: values by key of every objective that does not follow from the error."""
-        terms = [
-            self._ratio(key, costs[key], self.references[key]) ** exponent for key, exponent in self.exponents.items()
-        ]
-        if not terms:
-            value = 1.0
-        elif self.form == "sum":
-            value = sum(terms) / len(terms)
+        powers = [exponent * self._log_ratio(key, costs[key]) for key, exponent in self.exponents.items()]
+        if self.form == "sum" and powers:
+            value = sum(map(_exp, powers)) / len(powers)
         else:
-            value = math.prod(terms)
-        return accuracy * value * self._bounds(costs)
+            value = _exp(sum(powers))
+        return accuracy * value * _exp(self._log_bounds(costs))
 
-    def _ratio(self, key: str, value: float, reference: float) -> float:
-        """How many times as dear as the reference; a cost of 0 or less is as cheap as can be told."""
-        ratio = max(value, 1e-9 * reference) / reference
-        return 1.0 / ratio if self.axes.objectives[key].direction == "maximize" else ratio
+    def _log_ratio(self, key: str, value: float) -> float:
+        """Of how many times as dear as the reference; a cost of 0 or less is as cheap as can be told."""
+        ratio = math.log(max(value / self.references[key], LEAST_RATIO))
+        return -ratio if self.axes.objectives[key].direction == "maximize" else ratio
 
-    def _bounds(self, costs: Mapping[str, float]) -> float:
-        term = 1.0
+    def _log_bounds(self, costs: Mapping[str, float]) -> float:
+        term = 0.0
         for key, value in costs.items():
             bound = self.axes.bounds.get(key)
             if bound is None:
                 continue
             if bound.max is not None and value > bound.max:
-                term *= (1.0 + (value - bound.max) / (abs(bound.max) or 1.0)) ** self.bound_exponent
+                term += self.bound_exponent * math.log1p((value - bound.max) / (abs(bound.max) or 1.0))
             if bound.min is not None and value < bound.min:
-                term *= (1.0 + (bound.min - value) / (abs(bound.min) or 1.0)) ** self.bound_exponent
+                term += self.bound_exponent * math.log1p((bound.min - value) / (abs(bound.min) or 1.0))
         return term
+
+
+def _exp(power: float) -> float:
+    """Never too large for a sum of rewards."""
+    return math.exp(min(max(power, -LARGEST_POWER), LARGEST_POWER))
 
 
 def directions(count: int, costs: int) -> Floats:
     """(count, 1 + costs): unit vectors of accuracy and costs, from accuracy alone to mostly costs.
 
     The angle to the accuracy grows evenly; with several costs its share among them follows a low-discrepancy sequence
-    (Kronecker's, by powers of the golden ratio), so that neighbours differ.
+    (Kronecker's, by powers of the golden ratio), so that neighbours differ; one direction alone looks at all alike.
     """
     found = np.zeros((count, 1 + costs))
     for place in range(count):
         angle = WIDEST * (place / (count - 1) if count > 1 else 0.5)
         draws = np.array([(0.5 + (place + 1) * GOLDEN ** (axis + 1)) % 1.0 for axis in range(costs)])
-        shares = -np.log(np.clip(draws, 1e-3, 1 - 1e-3)) if costs > 1 else np.ones(1)
+        shares = -np.log(np.clip(draws, 1e-3, 1 - 1e-3)) if costs > 1 and count > 1 else np.ones(costs)
         if costs:
             found[place, 1:] = math.sin(angle) * shares / np.linalg.norm(shares)
         found[place, 0] = math.cos(angle)
@@ -96,7 +102,7 @@ def exponents_of(direction: Floats, accuracies: Floats, costs: Floats) -> Floats
     spread = np.log(np.maximum(accuracies, 1.0)).std()
     spreads = np.log(np.maximum(costs, 1e-12)).std(axis=0)
     scale = np.divide(spread, spreads, out=np.zeros_like(spreads), where=spreads > 1e-9)
-    return np.asarray(-direction[1:] / max(direction[0], 1e-6) * scale, dtype=np.float64)
+    return np.asarray(np.maximum(-direction[1:] / max(direction[0], 1e-6) * scale, STEEPEST), dtype=np.float64)
 
 
 def widest_gap(costs: Floats) -> tuple[int, int] | None:

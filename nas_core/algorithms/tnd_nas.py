@@ -23,6 +23,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nas_core import checkpoint
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
 from nas_core.data import Augmentation, first_drawn, shrunk
@@ -109,7 +110,7 @@ class TndNas:
     """Initial dropout behind skip connections in each stage; stages beyond the last have the last. Empty: none."""
     reward: Literal["sum", "product"] = "sum"
     """How several costs enter: the mean of their power ratios, or the product."""
-    exponents: Mapping[str, tuple[Annotated[float, Le(0)], ...]] = field(default_factory=dict)
+    exponents: Mapping[str, tuple[Annotated[float, Ge(-20), Le(0)], ...]] = field(default_factory=dict)
     """By objective key, the exponent of its power ratio in each stage (published for params: -0.45, -0.2, -0.25).
     Several preferences take it 0 to 2 times. Empty: spread by how much accuracy and costs vary."""
     references: Mapping[str, tuple[Annotated[float, Gt(0)], ...]] = field(default_factory=dict)
@@ -165,7 +166,7 @@ class TndNas:
         for name in ("normal_left", "reduce_left"):
             given = getattr(self, name)
             if given and (given[-1] != 1 or list(given) != sorted(given, reverse=True)):
-                raise InvalidSettingsError(f"{name}: must fall, to 1 after the last stage; got {list(given)}")
+                raise InvalidSettingsError(f"{name}: never grows, and is 1 after the last stage; got {list(given)}")
         if "supernet" not in self.ranked_by:
             raise InvalidSettingsError(f"ranked_by: 'supernet' must be among them; got {', '.join(self.ranked_by)}")
         if self.carry and len(set(self.depths)) > 1:
@@ -193,6 +194,7 @@ class TndNas:
                 yield Checkpoint(run.state())
             yield from run.close_stage()
             yield Checkpoint(run.state())
+        run.step_back()
         if not run.finished:
             yield from run.finish()
             yield Checkpoint(run.state())
@@ -204,6 +206,8 @@ class Run:
     def __init__(self, settings: TndNas, problem: Problem[Relaxable]) -> None:
         self.settings, self.problem = settings, problem
         self.prices = Prices(problem)
+        self.measures = any(objective.source == "measured" for objective in problem.axes.objectives.values())
+        """Whether asking for a price takes time of a device: then inherited samples are not asked for all at once."""
         self._check()
         self.stages = Stages(settings.stages, problem.budget.epochs, settings.warmup, settings.skip_dropout)
         self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink)
@@ -228,6 +232,8 @@ class Run:
         """The largest costs of the first random samples: where the hypervolume of the events ends."""
         self.seconds = 0.0
         """Spent in this stage."""
+        self.previous: dict[str, Any] | None = None
+        """What the stage before came to, until the policies of this one have learnt for an epoch."""
         shapes = {name: (len(problem.space.edges), len(problem.space.ops(name))) for name in self._types()}
         everything = {name: np.ones(shape, dtype=bool) for name, shape in shapes.items()}
         count = settings.preferences if self.prices.keys else 1
@@ -294,6 +300,11 @@ class Run:
         self.averaged = AveragedWeights(self.supernet, settings.average) if settings.average else None
         self.macs = problem.space.cost_table(skeleton, "macs")
 
+    @property
+    def scoring(self) -> Supernet:
+        """With the weights that networks are scored with."""
+        return self.supernet if self.averaged is None else self.averaged.supernet
+
     def time_is_up(self) -> bool:
         """Never before the first epoch of a search."""
         return bool(self.stage or self.epochs_done) and self.problem.time_is_up()
@@ -323,6 +334,7 @@ class Run:
         metrics |= {"entropy": float(np.mean([preference.policy.entropy() for preference in self.preferences]))}
         metrics |= {"multiply_adds": self.spent + self.merit.spent}
         if rewards:
+            self.previous = None
             metrics |= {"reward": float(np.mean(rewards)), "failed": float(len(self.prices.failures))}
             metrics |= yield from self._seen_so_far()
         self.seconds += time.monotonic() - began
@@ -372,18 +384,17 @@ class Run:
 
     def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
-        supernet = self.supernet if self.averaged is None else self.averaged.supernet
         choice = None, self.problem.space.selection(genotype)
         self.spent += len(labels) * self.macs.of(choice[1])
         with room_for(len(labels), self.problem.pieces, images.device):
-            wrong, expected = batch_errors(supernet, images, labels, choice)
+            wrong, expected = batch_errors(self.scoring, images, labels, choice)
         error = float(wrong if self.settings.score == "error" else expected) / len(labels)
         self.merit.record(genotype.key(), 100.0 * (1.0 - error))
         return 100.0 * (1.0 - error)
 
     def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
         """Rewards of the stage, by random samples of what is left."""
-        settings, axes, left = self.settings, self.problem.axes, self.left
+        settings, left = self.settings, self.left
         uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)
         samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
         keys = self.prices.keys
@@ -410,7 +421,7 @@ class Run:
                 key: self._of_stage(settings.references[key]) if key in settings.references else middle[key] or 1.0
                 for key in exponents
             }
-            preference.reward = Reward(axes, exponents, references, settings.reward, settings.bound_exponent)
+            preference.reward = self._reward(exponents, references)
 
     def _of_stage(self, given: Sequence[float]) -> float:
         return given[min(self.stage, len(given) - 1)]
@@ -435,11 +446,10 @@ class Run:
     def score(self, genotype: Genotype, onlookers: bool = False) -> float:
         """What stands for its error, 0 to 1, on the images that judge all alike."""
         problem = self.problem
-        supernet = self.supernet if self.averaged is None else self.averaged.supernet
         choice = None, problem.space.selection(genotype)
         split = self.onlookers if onlookers else self.judges
         self.spent += split.size * self.macs.of(choice[1])
-        error, expected = supernet_errors(supernet, split, choice, problem.device, problem.pieces)
+        error, expected = supernet_errors(self.scoring, split, choice, problem.device, problem.pieces)
         problem.between_steps()
         return error if self.settings.score == "error" else expected
 
@@ -478,6 +488,14 @@ class Run:
         if self.stage + 1 == settings.stages or self.problem.time_is_up():
             self.stage = settings.stages
             return
+        self.previous = checkpoint.copied(
+            {
+                "stage": self.stage,
+                "supernet": None if settings.carry else self.scoring.state_dict(),
+                "preferences": [preference.state() for preference in self.preferences],
+                "seen": self.merit.state()["seen"],
+            }
+        )
         derived = [self.derive(preference) for preference in self.preferences]
         if len(derived) > 2:
             yield from self.prices.ask(derived)
@@ -497,6 +515,24 @@ class Run:
             preference.policy, preference.reward = self._policy(place, preference.left), None
         self._build()
 
+    def step_back(self) -> None:
+        """To the end of the stage before, where time was up before the policies of this one had learnt anything."""
+        if self.previous is None or self.finished:
+            return
+        kept, self.previous = self.previous, None
+        if kept["supernet"] is not None:
+            self.stage = int(kept["stage"])
+            self._build()
+            self.stage, self.averaged = self.settings.stages, None
+            self.supernet.load_state_dict(kept["supernet"])
+            self.merit.seen = {key: list(record) for key, record in kept["seen"].items()}
+        for preference, state in zip(self.preferences, kept["preferences"], strict=True):
+            preference.resume(state, self._reward)
+
+    def _reward(self, exponents: Mapping[str, float], references: Mapping[str, float]) -> Reward:
+        settings = self.settings
+        return Reward(self.problem.axes, exponents, references, settings.reward, settings.bound_exponent)
+
     def _refine(self, derived: Sequence[Genotype]) -> None:
         """Moves the preference that is of least use to where the front is widest apart."""
         if len(derived) < 3 or any(self.prices.of(genotype.key()) is None for genotype in derived):
@@ -515,7 +551,8 @@ class Run:
             if len(wanted) < max(problem.budget.evaluations, len(problem.seeds) + 1):
                 wanted.setdefault(genotype.key(), genotype)
         most = min(self.settings.rescored, problem.budget.evaluations - len(wanted))
-        yield from self.prices.ask(map(genotype_of, self.merit.seen))
+        if problem.inherited is None or not self.measures:
+            yield from self.prices.ask(map(genotype_of, self.merit.seen))
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         genotypes = tuple(wanted.values())
@@ -526,7 +563,7 @@ class Run:
     def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
         """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
         axes = self.problem.axes
-        known = {k: costs for k in self.merit.seen if k not in taken and (costs := self.prices.of(k)) is not None}
+        known = {k: costs for k in self.merit.seen if k not in taken and (costs := self.prices.known(k)) is not None}
         if most <= 0 or not known:
             return
         keys = list(known)
@@ -558,7 +595,7 @@ class Run:
         self._build()
         self.stage, self.averaged = self.settings.stages, None
         self.supernet.load_state_dict(handed["supernet"])
-        self.merit.seen = {key: list(record) for key, record in handed["seen"].items()}
+        self.merit.inherit(handed)
         left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
         for place, preference in enumerate(self.preferences):
             preference.left = {name: mask.copy() for name, mask in left.items()}
@@ -594,11 +631,9 @@ class Run:
         """In the end what another job can go on from; before, all that this one needs to go on."""
         state: dict[str, Any] = {"stage": self.stage, "finished": self.finished}
         if self.finished:
-            supernet = self.supernet if self.averaged is None else self.averaged.supernet
             left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
-            seen = self.merit.state()["seen"]
             state["spent"] = self.spent + self.merit.spent
-            handed = {"built": self.built, "supernet": supernet.state_dict(), "left": left, "seen": seen}
+            handed = {"built": self.built, "supernet": self.scoring.state_dict(), "left": left, **self.merit.state()}
             return state | {"handed_on": handed}
         if self.problem.inherited is None:
             state["learner"] = self.learner.state()
@@ -617,10 +652,11 @@ class Run:
             "merit": self.merit.state(),
             "most": dict(self.most),
             "seconds": self.seconds,
+            "previous": checkpoint.copied(self.previous),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        settings, axes = self.settings, self.problem.axes
+        settings = self.settings
         self.stage, self.finished = int(state["stage"]), bool(state["finished"])
         if self.finished:
             self.turns = settings.policy_steps * len(self.preferences)
@@ -629,6 +665,7 @@ class Run:
         self.prices.resume(state["prices"])
         self.merit.resume(state["merit"])
         self.most, self.seconds, self.spent = dict(state["most"]), float(state["seconds"]), float(state["spent"])
+        self.previous = checkpoint.copied(state["previous"])
         if "learner" in state:
             if state["built"]:
                 self.stage = int(state["built"])
@@ -638,10 +675,7 @@ class Run:
             if self.averaged is not None:
                 self.averaged.supernet.load_state_dict(state["averaged"])
         for preference, kept in zip(self.preferences, state["preferences"], strict=True):
-            preference.resume(
-                kept,
-                lambda **given: Reward(axes, **given, form=settings.reward, bound_exponent=settings.bound_exponent),
-            )
+            preference.resume(kept, self._reward)
         self.rng.bit_generator.state = state["rng"]
         self.order.set_state(state["order"])
         self.chance.set_state(state["chance"])

@@ -431,6 +431,52 @@ def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
     assert rest and rest == whole[-len(rest) :]
 
 
+@pytest.mark.parametrize("carry", [False, True])
+def test_time_that_ends_before_the_policies_of_a_stage_learn_costs_nothing_of_the_stage_before(carry: bool) -> None:
+    """In a warm-up, on a fresh supernet, there are neither samples nor a policy to choose by."""
+    calls = iter(range(100))
+    on = replace(problem(epochs=8, evaluations=9), time_is_up=lambda: next(calls) > 5)
+    settings = TndNas(preferences=3, stages=2, batch=32, samples=3, warmup=0.7, rescored=5, ranked_by=PLAIN)
+    events = list(drive(start(replace(settings, carry=carry), on), Evaluator(on)))
+    told = [event for event in events if isinstance(event, Progress) and event.phase == "search"]
+    assert told[-1].metrics["stage"] == 2 and "reward" not in told[-1].metrics, "it ended in the second warm-up"
+    (proposal,) = [event for event in events if isinstance(event, Propose)]
+    assert len(proposal.genotypes) >= 5, "samples of the first stage are there to choose from"
+
+
+def test_rewards_stay_finite() -> None:
+    """A metric that is nearly constant, but for one network, gets steep exponents."""
+    costs = np.array([[1000.001], [1000.0], [1000.002], [1000.0]])
+    (exponent,) = exponents_of(np.array([0.3, 0.95]), np.array([40.0, 50.0, 60.0, 45.0]), costs)
+    assert exponent == -10.0
+    for form in ("sum", "product"):
+        reward = Reward(AXES, {"params": -20.0}, {"params": 1000.0}, cast(Any, form))
+        assert 0 < reward(50.0, {"params": 1e9}) < reward(50.0, {"params": 1.0}) < 1e12
+
+
+def test_a_metric_that_is_not_positive_is_told_of_once() -> None:
+    told: list[str] = []
+    on = replace(problem(), axes=Axes({"error": Error(), "margin": Margin()}), warn=told.append)
+    list(drive(start(TndNas(preferences=1, batch=32, samples=2, warmup=0.0, ranked_by=PLAIN), on), Evaluator(on)))
+    assert len(told) == 1 and "'margin' is -3 for a network" in told[0] and "shift the metric" in told[0]
+
+
+class Margin:
+    unit, direction, source = "dB", "maximize", "measured"
+
+    def measure(self, architectures: Any, device: torch.device) -> list[Value]:
+        return [Value(-3.0, "dB", "measured") for _ in architectures]
+
+
+def test_prices_are_those_of_the_first_width_alone() -> None:
+    metric = Edges()
+    on = problem(space=NasBench201(cells=5, channels=2), widths=3)
+    on = replace(on, axes=Axes({"error": Error(), "convolutions": metric}))
+    genotypes = tuple(on.space.sample(np.random.default_rng(n)) for n in range(4))
+    assert [len(evaluation.values) for evaluation in Evaluator(on)(Price(genotypes))] == [1] * 4
+    assert metric.calls == 4
+
+
 def is_checkpoint(event: Any) -> bool:
     return isinstance(event, Checkpoint)
 
@@ -493,8 +539,8 @@ def test_skips_are_limited() -> None:
     ("given", "why"),
     [
         ({"depths": [5, 11]}, "depths: wants one number for each of 3 stages"),
-        ({"normal_left": [5, 6, 1]}, "normal_left: must fall, to 1"),
-        ({"normal_left": [5, 3, 2]}, "normal_left: must fall, to 1"),
+        ({"normal_left": [5, 6, 1]}, "normal_left: never grows, and is 1"),
+        ({"normal_left": [5, 3, 2]}, "normal_left: never grows, and is 1"),
         ({"depths": [5, 11, 17], "carry": True}, "carry: weights of one depth do not fit another"),
         ({"exponents": {"params": [-0.4, -0.2]}}, "exponents.params: wants one number, or one for each of 3 stages"),
         ({"exponents": {"params": [0.4]}}, "less than or equal to 0"),
