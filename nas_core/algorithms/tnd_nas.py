@@ -61,6 +61,10 @@ GLANCE_IMAGES = 500
 """Validation images on which derived cells are scored after each epoch, for the events alone."""
 
 
+Told = list[tuple[float, float]]
+"""Of samples: the accuracy that they deserve, percent, and their reward."""
+
+
 @algorithms.register("tnd-nas")
 @settings
 class TndNas:
@@ -316,7 +320,7 @@ class Run:
         learning = self.epochs_done >= self.stages.warm(self.stage)
         if learning and self.merit.seen:
             self.merit.learn()
-        rewards: list[float] = []
+        told: Told = []
         validation = forever(
             lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
         )
@@ -325,18 +329,16 @@ class Run:
         self.supernet.drop_skips(0.0)
         for index, (images, labels) in enumerate(batches):
             if learning and index % settings.interval == 0:
-                yield from self.policy_step(*next(validation), rewards)
+                yield from self.policy_step(*next(validation), told)
             self.weight_step(images, labels)
             problem.between_steps()
             problem.glance(number * per_epoch + index + 1, problem.budget.epochs * per_epoch, self.learner.loss_so_far)
         self.epochs_done += 1
         metrics = {"loss": self.learner.mean_loss(), "stage": self.stage + 1.0}
-        metrics |= {"entropy": float(np.mean([preference.policy.entropy() for preference in self.preferences]))}
-        metrics |= {"multiply_adds": self.spent + self.merit.spent}
-        if rewards:
+        metrics |= {"entropy": self._entropy(), "multiply_adds": self.spent + self.merit.spent}
+        if told:
             self.previous = None
-            metrics |= {"reward": float(np.mean(rewards)), "failed": float(len(self.prices.failures))}
-            metrics |= yield from self._seen_so_far()
+            metrics |= yield from self._seen_so_far(told)
         self.seconds += time.monotonic() - began
         yield Progress("search", number + 1, problem.budget.epochs, metrics)
 
@@ -365,8 +367,10 @@ class Run:
     def _draw(self, preference: Preference) -> Sample:
         return draw(self.problem.space, preference.policy, self.rng, self.settings.explore)
 
-    def policy_step(self, images: Tensor, labels: Tensor, rewards: list[float]) -> Asking:
-        """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay."""
+    def policy_step(self, images: Tensor, labels: Tensor, told: Told) -> Asking:
+        """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay. What they
+        are worth is added to ``told``.
+        """
         if any(preference.reward is None for preference in self.preferences):
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
@@ -379,8 +383,8 @@ class Run:
             accuracy = self.merit.deserved(sample.genotype, self.accuracy(sample.genotype, images, labels))
             costs = self.prices.of(sample.genotype.key())
             found.append(0.0 if costs is None else preference.reward(accuracy, costs))
+            told.append((accuracy, found[-1]))
         preference.policy.step([sample.columns for sample in samples], found)
-        rewards += found
 
     def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
@@ -453,15 +457,22 @@ class Run:
         problem.between_steps()
         return error if self.settings.score == "error" else expected
 
-    def _seen_so_far(self) -> Generator[Price, list[Evaluation], dict[str, float]]:
-        """Of what the preferences derive now: how many of them are not dominated, and their hypervolume with costs in
-        units of the largest of the first random samples.
+    def _entropy(self) -> float:
+        return float(np.mean([preference.policy.entropy() for preference in self.preferences]))
+
+    def _seen_so_far(self, told: Told) -> Generator[Price, list[Evaluation], dict[str, float]]:
+        """Means of what samples were worth; of what the preferences derive now, how many are not dominated, and their
+        hypervolume with costs in units of the largest of the first random samples.
         """
         genotypes = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
         yield from self.prices.ask(genotypes.values())
         points = self._points(genotypes)
         front = points[non_dominated(points)]
+        accuracy, reward = np.mean(told, axis=0).tolist()
         return {
+            "accuracy": accuracy,
+            "reward": reward,
+            "failed": float(len(self.prices.failures)),
             "front": float(len(np.unique(front, axis=0))),
             "hypervolume": hypervolume(points, [1.0] * points.shape[1]),
         }
@@ -609,19 +620,14 @@ class Run:
             validation = forever(
                 lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
             )
-            rewards: list[float] = []
+            told: Told = []
             if self.merit.seen:
                 self.merit.learn()
             for _ in range(min(total - self.turns, max(1, total // 10))):
-                yield from self.policy_step(*next(validation), rewards)
+                yield from self.policy_step(*next(validation), told)
                 problem.between_steps()
-            entropy = float(np.mean([preference.policy.entropy() for preference in self.preferences]))
-            metrics = {
-                "entropy": entropy,
-                "reward": float(np.mean(rewards)),
-                "failed": float(len(self.prices.failures)),
-            }
-            metrics |= yield from self._seen_so_far()
+            metrics = {"entropy": self._entropy(), "multiply_adds": self.spent + self.merit.spent}
+            metrics |= yield from self._seen_so_far(told)
             yield Progress("search", self.turns, total, metrics)
             yield Checkpoint(self.state())
 
