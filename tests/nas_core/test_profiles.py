@@ -173,6 +173,7 @@ def test_drawn_networks_differ_and_a_small_space_has_as_many_as_it_has() -> None
     assert 50 < len(draw(tiny, SKELETON, 100, np.random.default_rng(0))) <= 64
 
 
+@pytest.mark.slow
 def test_this_machine_is_measured_and_judged_by_networks_it_was_not_fitted_on() -> None:
     bench = Bench(torch.device("cpu"), part_seconds=0.01, network_seconds=0.02)
     before = torch.random.get_rng_state()

@@ -80,12 +80,14 @@ def learn(of: Policy, accuracy: Callable[[float], float], exponent: float, steps
     return expected_size(of)
 
 
+@pytest.mark.slow
 def test_1_a_black_box_suffices() -> None:
     before = expected_size(policy())
     after = learn(policy(), lambda size: 60.0, -0.2, 1500)
     assert before > 6.0 and after < 0.35 * before, (before, after)
 
 
+@pytest.mark.slow
 def test_2_the_exponent_controls_the_trade_off() -> None:
     smallest = SIZES.constant / 1e6
 
@@ -151,6 +153,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["relaxed", "paths"])
 def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> None:
     on = problem()
@@ -170,6 +173,7 @@ def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> No
     assert not equal(alphas, alphas_of(run))
 
 
+@pytest.mark.slow
 def test_6_warm_up() -> None:
     on = problem(epochs=10)
     run = Run(TndNas(preferences=2, stages=2, batch=16, samples=3, warmup=0.6), on)
@@ -182,6 +186,7 @@ def test_6_warm_up() -> None:
     assert not equal(before, alphas_of(run))
 
 
+@pytest.mark.slow
 def test_7_shrinking_schedule() -> None:
     """Ops 10, 6, 3, 1 and 6, 4, 2, 1 at 5, 11 and 17 cells; what is dropped is least likely and stays away."""
     space = DartsCells(cells=5, channels=2, nodes=4, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
@@ -334,6 +339,7 @@ def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, lis
     return np.array([[e.values[0]["error"].value, e.values[0][key].value] for e in found if e.failure is None]), events
 
 
+@pytest.mark.slow
 def test_12_several_settings_give_several_points() -> None:
     smallest = SIZES.constant / 1e6
 
@@ -345,6 +351,7 @@ def test_12_several_settings_give_several_points() -> None:
     assert non_dominated(points).all() and (np.diff(np.sort(points[:, 1])) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_12_any_metric_joins() -> None:
     """Without a change in the optimiser: the black box counts convolutions, and strong preferences leave few."""
     points, events = front_of("convolutions", Edges(), preferences=4, rescored=20)
@@ -353,6 +360,7 @@ def test_12_any_metric_joins() -> None:
     assert {"reward", "entropy", "front", "hypervolume"} <= set(last.metrics)
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
     metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
     points, events = front_of("convolutions", metric, preferences=2, rescored=10)
@@ -366,6 +374,7 @@ def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
         front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
 
 
+@pytest.mark.slow
 def test_a_genotype_is_priced_once() -> None:
     metric = Edges()
     _, events = front_of("convolutions", metric, preferences=2, rescored=5)
@@ -431,6 +440,7 @@ def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
     assert rest and rest == whole[-len(rest) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carry", [False, True])
 def test_time_that_ends_before_the_policies_of_a_stage_learn_costs_nothing_of_the_stage_before(carry: bool) -> None:
     """In a warm-up, on a fresh supernet, there are neither samples nor a policy to choose by."""
@@ -454,6 +464,7 @@ def test_rewards_stay_finite() -> None:
         assert 0 < reward(50.0, {"params": 1e9}) < reward(50.0, {"params": 1.0}) < 1e12
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_positive_is_told_of_once() -> None:
     told: list[str] = []
     on = replace(problem(), axes=Axes({"error": Error(), "margin": Margin()}), warn=told.append)

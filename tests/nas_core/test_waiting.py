@@ -117,6 +117,7 @@ def an_epoch_of_darts(images: int) -> Counter[str]:
     return counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [an_epoch_of_training, an_epoch_of_darts])
 def test_more_steps_wait_no_more_often(epoch: Callable[[int], Counter[str]]) -> None:
     short, long = epoch(16), epoch(48)
