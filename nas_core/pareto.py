@@ -69,6 +69,17 @@ def crowding_distance(costs: Sequence[Sequence[float]] | Costs) -> Costs:
     return distance
 
 
+def crowding_by_rank(costs: Sequence[Sequence[float]] | Costs, rank: NDArray[np.int64]) -> Costs:
+    """(n, m), (n,) -> (n,): the crowding distance of each point among those of its rank; 0 where a cost is infinite."""
+    array = _array(costs)
+    distance = np.zeros(len(array))
+    finite = np.isfinite(array).all(axis=1)
+    for level in np.unique(rank[finite]):
+        members = np.flatnonzero(finite & (rank == level))
+        distance[members] = crowding_distance(array[members])
+    return distance
+
+
 def hypervolume(costs: Sequence[Sequence[float]] | Costs, reference: Sequence[float]) -> float:
     """Volume dominated up to the reference point; points that do not dominate it add nothing."""
     array = _array(costs)

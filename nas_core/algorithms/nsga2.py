@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
 from nas_core.events import Checkpoint, Evaluation, Progress, evaluation_from_json, evaluation_to_json
-from nas_core.pareto import constrained_ranks, crowding_distance
+from nas_core.pareto import constrained_ranks, crowding_by_rank
 from nas_core.recipe import Estimation, ShortTraining
 from nas_core.scoring import scorer
 from nas_core.search import Evolvable, Problem, Search
@@ -97,12 +97,7 @@ def fitness(problem: Problem[Any], evaluations: Sequence[Evaluation]) -> tuple[N
     """Constrained rank and crowding distance within the rank; failures come last."""
     costs = problem.costs(evaluations)
     rank = constrained_ranks(costs, problem.violations(evaluations))
-    crowding = np.zeros(len(evaluations))
-    worked = np.isfinite(costs).all(axis=1)
-    for level in np.unique(rank[worked]):
-        members = np.flatnonzero(worked & (rank == level))
-        crowding[members] = crowding_distance(costs[members])
-    return rank, crowding
+    return rank, crowding_by_rank(costs, rank)
 
 
 def survivors(problem: Problem[Any], evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:

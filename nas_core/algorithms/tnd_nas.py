@@ -31,7 +31,7 @@ from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError, ObjectiveError
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import Merit, Signal, genotype_of
-from nas_core.pareto import constrained_ranks, crowding_distance, hypervolume, non_dominated
+from nas_core.pareto import constrained_ranks, crowding_by_rank, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Preference, Sample, draw, refined, union
 from nas_core.prices import Asking, Prices
@@ -582,10 +582,7 @@ class Run:
         violations = [axes.lasting_violation(known[key]) for key in keys]
         table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(rows).reshape(len(keys), -1)])
         rank = constrained_ranks(table, violations)
-        crowding = np.zeros(len(keys))
-        for level in np.unique(rank):
-            members = np.flatnonzero(rank == level)
-            crowding[members] = crowding_distance(table[members])
+        crowding = crowding_by_rank(table, rank)
         for place in sorted(range(len(keys)), key=lambda i: (rank[i], -crowding[i], i))[:most]:
             yield genotype_of(keys[place])
 

@@ -261,7 +261,7 @@ def test_9_several_costs_a_maximised_one_and_bounds() -> None:
     class Robustness:
         unit, direction, source = "", "maximize", "measured"
 
-    axes = Axes({"error": Error(), "a": Params(), "b": Robustness()}, {"a": Bound(max=4.0, min=1.0)})  # type: ignore[dict-item]
+    axes = Axes({"error": Error(), "a": Params(), "b": cast(Any, Robustness())}, {"a": Bound(max=4.0, min=1.0)})
     exponents, references = {"a": -1.0, "b": -2.0}, {"a": 2.0, "b": 3.0}
     costs = {"a": 4.0, "b": 6.0}  # twice as dear, twice as robust
     assert Reward(axes, exponents, references)(50.0, costs) == pytest.approx(50.0 * (0.5 + 4.0) / 2)
