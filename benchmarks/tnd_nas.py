@@ -1,7 +1,7 @@
 """TND-NAS on NAS-Bench-201: how good its fronts are, what they cost, and what each of its parts is worth.
 
     python -m benchmarks.tnd_nas --data FOLDER [--variants full frozen ...] [--costs raspi4 gold6226 eyeriss fpga]
-        [--seeds 5] [--epochs 60] [--cache build/search-quality]
+        [--seeds 5] [--epochs 36] [--cache build/search-quality]
 
 FOLDER holds ``nasbench201.csv.gz`` and ``cifar10_full_jpeg.npz``. A run is one search by ``tnd-nas`` in one process on
 one core: supernets are trained on CIFAR-10's images, costs are a column of the table, asked for as black boxes. Its
@@ -13,10 +13,13 @@ whose true errors are looked up afterwards. Variants:
     no-shrink    every edge keeps all ops through all stages
     no-warm-up   alpha learns from the first epoch
     one, four    preferences: 1, 4 (full: 8)
+    alone        no preference learns from the samples of another
     supernet     candidates are ranked by the supernet alone
     relaxed      weight steps on the softmax mixture of all ops (published) instead of drawn paths
     random, nsga2            on the supernet that ``full`` has trained, as many cells scored by the same ranking
     random-plain, nsga2-plain        the same, scored by the supernet alone
+    trained-1, trained-2, trained-4, trained-8       nsga2 that trains each cell itself for so many epochs, on the same
+                 images and a stack of as many cells, for 900 processor seconds
 
 Rows are kept in the cache as they come, a run that was cut goes on. Prints one JSON object last.
 """
@@ -28,7 +31,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -39,18 +43,23 @@ import torch
 from benchmarks.quality.handover import hand_over
 from benchmarks.quality.images import cifar10
 from benchmarks.quality.methods import SEARCHES, Column
-from benchmarks.quality.oracle import Answer, Oracle, Spent
+from benchmarks.quality.oracle import TRAINING, Answer, Oracle, OutOfBudgetError, Spent
 from benchmarks.quality.runs import Bench
 from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import Row, RowFile
 from benchmarks.tight import load_table
 from nas_core import checkpoint, settings
 from nas_core.algorithms.tnd_nas import Run, TndNas
-from nas_core.data import Splits
+from nas_core.architecture import Architecture
+from nas_core.costs import count
+from nas_core.data import Splits, shrunk
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.objectives.error import Error
+from nas_core.recipe import Recipe, shrunk_input
 from nas_core.search import Axes, Budget, Problem, drive, start
 from nas_core.spaces.nasbench201 import NasBench201, from_arch, to_arch
+from nas_core.training import seed_of
+from nas_core.training.networks import Training, misclassified
 from nas_core.values import Value
 
 COSTS = {
@@ -59,8 +68,8 @@ COSTS = {
     "eyeriss": "hw_eyeriss_energy_mj",
     "fpga": "hw_fpga_lat_ms",
 }
-SPACE = NasBench201(cells=8, channels=16)
-"""Untrained signals look at this depth; the supernet has five cells, which sees more images in the same time."""
+SPACE = NasBench201(cells=8, channels=8)
+"""Untrained signals look at this depth; the supernet has five cells, which see more images in the same time."""
 BASE: Mapping[str, Any] = {
     "depths": [5, 5, 5],
     "carry": True,
@@ -68,15 +77,15 @@ BASE: Mapping[str, Any] = {
     "draws": 8,
     "batch": 128,
     "lr": 0.05,
-    "average": 0.999,
+    "average": 0.998,
     "shrink": 4,
     "untrained_shrink": 2,
     "score": "expected_error",
-    "score_images": 1000,
-    "interval": 4,
-    "alpha_lr": 0.03,
+    "score_images": 500,
+    "interval": 12,
+    "alpha_lr": 0.1,
     "skip_dropout": [],
-    "rescored": 400,
+    "rescored": 200,
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
@@ -85,11 +94,16 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no-warm-up": {"warmup": 0.0},
     "one": {"preferences": 1},
     "four": {"preferences": 4},
+    "alone": {"share_samples": False},
     "supernet": {"ranked_by": {"supernet": 1.0}},
     "relaxed": {"weights": "relaxed"},
 }
 BASELINES = {"random": ("random", False), "nsga2": ("nsga2", False), "random-plain": ("random", True)}
 BASELINES["nsga2-plain"] = ("nsga2", True)
+TRAINED = {f"trained-{epochs}": epochs for epochs in (1, 2, 4, 8)}
+TRAINING_SECONDS = 900.0
+MARKS = (50.0, 100.0, 225.0, 450.0)
+"""Processor seconds after which the hand-over of a search that trains is looked at, besides its end."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +136,13 @@ class World:
         return self.cache / f"tnd-{cost}-{seed}-{self.epochs}.pt"
 
 
-def searched(world: World, variant: str, cost: str, seed: int) -> Row:
-    """One search to its end."""
-    bench, column = world.bench, world.bench.table.columns[COSTS[cost]]
-    places = {arch: row for row, arch in enumerate(bench.table.archs)}
+def candidates(
+    world: World, algorithm: TndNas, problem: Problem[Any], cost: str
+) -> tuple[dict[int, float], Mapping[str, Any], dict[str, float]]:
+    """One search to its end: errors as it ranks them by row of the table, its last state, its last metrics."""
+    table = world.bench.table
+    column, places = table.columns[COSTS[cost]], {arch: row for row, arch in enumerate(table.archs)}
     found: dict[int, float] = {}
-    algorithm = world.algorithm(variant)
-    problem = world.problem(seed, 2 * algorithm.rescored)
 
     def answer(asked: Propose | Price) -> Iterator[Evaluation]:
         known = asked.known if isinstance(asked, Propose) else ({},) * len(asked.genotypes)
@@ -138,13 +152,23 @@ def searched(world: World, variant: str, cost: str, seed: int) -> Row:
                 found[row] = given["error"].value
             yield Evaluation(genotype, ({**given, "cost": Value(float(column[row]), "", "tabular")},))
 
-    began, state, shown = time.process_time(), None, {}
+    state, shown = None, {}
     for event in drive(start(algorithm, problem), answer):
         if isinstance(event, Checkpoint):
             state = event.state
         elif isinstance(event, Progress) and event.phase == "search":
             shown = dict(event.metrics)
     assert state is not None
+    return found, state, shown
+
+
+def searched(world: World, variant: str, cost: str, seed: int) -> Row:
+    """One search from the start."""
+    bench, column = world.bench, world.bench.table.columns[COSTS[cost]]
+    algorithm = world.algorithm(variant)
+    problem = world.problem(seed, 2 * algorithm.rescored)
+    began = time.process_time()
+    found, state, shown = candidates(world, algorithm, problem, cost)
     seconds = time.process_time() - began
     if variant == "full":
         checkpoint.save(state, world.state_file(cost, seed))
@@ -198,6 +222,58 @@ def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
     return world.bench.measure(COSTS[cost], chosen.tolist(), len(rows), oracle.spent[-1])
 
 
+@dataclass
+class OnTraining:
+    """Trains a cell from scratch on the images that supernets see, in a stack as deep, and counts its errors on all of
+    validation. Says OutOfBudgetError when its time is over.
+    """
+
+    splits: Splits
+    epochs: int
+    seed: int
+    archs: tuple[str, ...]
+    preparation: Spent = field(default_factory=Spent)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        factor = int(BASE["shrink"])
+        self.train, self.validation = (shrunk(split, factor) for split in (self.splits.train, self.splits.validation))
+        self.augmentation = self.splits.augmentation.shrunk(factor)
+        self.skeleton = SPACE.skeleton(shrunk_input((3, 32, 32), factor), 10, cells=int(BASE["depths"][0]))
+
+    def __call__(self, row: int) -> Answer:
+        if self.seconds >= TRAINING_SECONDS:
+            raise OutOfBudgetError(f"{self.seconds:.0f} processor seconds are used up")
+        began = time.process_time()
+        architecture = Architecture(from_arch(self.archs[row]), self.skeleton)
+        recipe = Recipe(epochs=self.epochs, batch=int(BASE["batch"]), lr=float(BASE["lr"]), augment=False)
+        cpu = torch.device("cpu")
+        training = Training(architecture, recipe, self.train, self.augmentation, seed_of(self.seed, row), cpu)
+        while not training.finished:
+            training.epoch()
+        score = misclassified(training.network, self.validation, cpu) / self.validation.size
+        images = TRAINING * self.epochs * self.train.size + self.validation.size
+        spent = Spent(float(images * count(architecture).macs), time.process_time() - began)
+        self.seconds += spent.seconds
+        return Answer(score, spent)
+
+
+def by_training(world: World, name: str, cost: str, seed: int) -> Row:
+    """nsga2 that trains each cell itself, at its end and on the way."""
+    table, column = world.bench.table, world.bench.table.columns[COSTS[cost]]
+    oracle = Oracle(table, OnTraining(world.images(seed), TRAINED[name], seed, table.archs), column, len(table.archs))
+    with suppress(OutOfBudgetError):
+        SEARCHES["nsga2"](oracle, seed)
+    rows, scores = np.array(oracle.asked), np.array(oracle.scores)
+
+    def after(seconds: float) -> Row:
+        count = sum(spent.seconds <= seconds for spent in oracle.spent)
+        chosen = rows[hand_over(scores[:count], column[rows[:count]])]
+        return world.bench.measure(COSTS[cost], chosen.tolist(), count, oracle.spent[count - 1])
+
+    return after(np.inf) | {"on_the_way": [after(mark) for mark in MARKS if mark >= oracle.spent[0].seconds]}
+
+
 def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
@@ -209,7 +285,7 @@ def main() -> int:
     for seed in range(given.first, given.first + given.seeds):
         for variant in given.variants:
             for cost in given.costs:
-                compute = on_its_supernet if variant in BASELINES else searched
+                compute = on_its_supernet if variant in BASELINES else by_training if variant in TRAINED else searched
                 changed = {**BASE, **VARIANTS.get(variant, {})}
                 key = {"variant": variant, "cost": cost, "seed": seed, "epochs": given.epochs, "settings": changed}
                 row = file.row(key, partial(compute, world, variant, cost, seed))
@@ -241,11 +317,11 @@ def _summary(rows: Mapping[tuple[str, str], list[Row]]) -> list[dict[str, Any]]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--variants", nargs="+", default=["full"], choices=[*VARIANTS, *BASELINES])
+    parser.add_argument("--variants", nargs="+", default=["full"], choices=[*VARIANTS, *BASELINES, *TRAINED])
     parser.add_argument("--costs", nargs="+", default=["raspi4", "gold6226"], choices=list(COSTS))
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--epochs", type=int, default=60, help="of the supernet, all stages together")
+    parser.add_argument("--epochs", type=int, default=36, help="of the supernet, all stages together")
     parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
 

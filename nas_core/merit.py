@@ -56,23 +56,23 @@ class Merit:
         """All but the supernet's, on the searched skeleton."""
         key = genotype.key()
         if key not in self._others:
-            architecture = Architecture(genotype, self.skeleton)
-            self._others[key] = [self._signal(name, architecture) for name in self.others]
+            self._others[key] = self._taken(Architecture(genotype, self.skeleton))
         return self._others[key]
 
-    def _signal(self, name: Signal, architecture: Architecture) -> float:
+    def _taken(self, architecture: Architecture) -> list[float]:
+        """Of one network: synflow comes first, it wants the first weights; progressivity draws its own."""
         macs = float(count(architecture).macs)
-        if name == "macs":
-            return macs
-        network = untrained(architecture, self.seed).to(self.device)
-        if name == "synflow":
+        found = {"macs": macs}
+        if {"synflow", "progressivity"} & set(self.others):
+            network = untrained(architecture, self.seed).to(self.device)
+        if "synflow" in self.others:
             self.spent += TRAINING_PASSES * macs
-            score = synflow(network, self.skeleton.input)
-        else:
+            found["synflow"] = synflow(network, self.skeleton.input)
+        if "progressivity" in self.others:
             images = noise_images(architecture)
             self.spent += images * macs
-            score = progressivity(network, self.skeleton.input, self.seed, images)
-        return max(score, LEAST) if math.isfinite(score) else LEAST
+            found["progressivity"] = progressivity(network.float(), self.skeleton.input, self.seed, images)
+        return [max(found[name], LEAST) if math.isfinite(found[name]) else LEAST for name in self.others]
 
     def learn(self) -> None:
         """From all samples so far, what accuracy a network deserves by its signals."""
@@ -95,13 +95,16 @@ class Merit:
 
     def in_order(self, genotypes: Sequence[Genotype], errors: Sequence[float]) -> list[float]:
         """What stands for their errors: where several signals rank them, the given errors in the order in which the
-        signals agree.
+        signals agree. Ranks are those among all samples: what is rare among the best is common among them.
         """
         if not self.others:
             return list(errors)
-        rows = [[-error, *self.signals(genotype)] for error, genotype in zip(errors, genotypes, strict=True)]
+        rows = [[100.0 * (1.0 - e), *self.signals(genotype)] for e, genotype in zip(errors, genotypes, strict=True)]
+        keys = {genotype.key() for genotype in genotypes}
+        others = self.table(key for key in self.seen if key not in keys)
+        agreement = self.agreed(np.array([*rows, *others]))[: len(rows)]
         found = np.empty(len(rows))
-        found[np.argsort(-self.agreed(np.array(rows)))] = np.sort(errors)
+        found[np.argsort(-agreement)] = np.sort(errors)
         return [float(error) for error in found]
 
     def state(self) -> dict[str, Any]:

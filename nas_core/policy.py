@@ -64,6 +64,11 @@ class Policy:
             found[name] = np.minimum(drawn, p.shape[1] - 1)
         return found
 
+    def likelihood(self, columns: Columns) -> float:
+        """Natural logarithm of the probability of these ops; minus infinity where one has left."""
+        with np.errstate(divide="ignore"):
+            return float(sum(np.log(p[np.arange(len(p)), columns[name]]).sum() for name, p in self.strengths().items()))
+
     def gradient(self, samples: Sequence[Columns], advantages: Sequence[float]) -> dict[str, Tensor]:
         """Of minus the expected reward, by type (edges, ops): the mean of advantage * (p - onehot)."""
         weights = torch.tensor(advantages, dtype=torch.float64)
@@ -74,11 +79,18 @@ class Policy:
             found[name] = (weights.sum() * p.double() - drawn) / len(samples)
         return found
 
-    def step(self, samples: Sequence[Columns], rewards: Sequence[float]) -> None:
-        """One step of Adam up the expected reward; the baseline is updated before it is subtracted."""
-        mean = float(np.mean(rewards))
+    def step(
+        self, samples: Sequence[Columns], rewards: Sequence[float], weights: NDArray[np.float64] | None = None
+    ) -> None:
+        """One step of Adam up the expected reward; the baseline is updated before it is subtracted.
+
+        ``weights`` (samples,), where another policy drew them: how much each counts, in the baseline and in the
+        gradient; left out, all alike.
+        """
+        shares = np.ones(len(samples)) if weights is None else weights * (len(weights) / weights.sum())
+        mean = float(np.mean(shares * rewards))
         self.baseline = mean if self.baseline is None else self.baseline + NEW_SHARE * (mean - self.baseline)
-        gradients = self.gradient(samples, [reward - self.baseline for reward in rewards])
+        gradients = self.gradient(samples, (shares * (np.array(rewards) - self.baseline)).tolist())
         for name, alpha in self.alpha.items():
             alpha.grad = gradients[name].to(alpha.dtype)
         nn.utils.clip_grad_norm_(self.alpha.values(), CLIP)

@@ -59,7 +59,8 @@ CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
 GLANCE_IMAGES = 500
 """Validation images on which derived cells are scored after each epoch, for the events alone."""
-
+LEAST_WEIGHT = 0.3
+"""Mean weight of another preference's samples below which they say too little: Adam would make a whole step of it."""
 
 Told = list[tuple[float, float]]
 """Of samples: the accuracy that they deserve, percent, and their reward."""
@@ -108,6 +109,9 @@ class TndNas:
     """Networks drawn for a policy step."""
     interval: Annotated[int, Ge(1), Le(10_000)] = 1
     """Weight steps for each policy step; preferences take policy steps in turn."""
+    share_samples: bool = True
+    """Whether every preference learns from each step's samples, whichever drew them: a sample that its own policy would
+    draw less often counts as much less (importance weights, at most 1)."""
     explore: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability that an edge's op is drawn uniformly instead of from the policy."""
     skip_dropout: tuple[Annotated[float, Ge(0), Lt(1)], ...] = (0.3, 0.6, 0.8)
@@ -149,6 +153,7 @@ class TndNas:
             "alpha_weight_decay",
             "samples",
             "explore",
+            "share_samples",
             "reward",
             "exponents",
             "references",
@@ -375,16 +380,29 @@ class Run:
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
         self.turns += 1
-        assert preference.reward is not None
         samples = [self._draw(preference) for _ in range(self.settings.samples)]
         yield from self.prices.ask(sample.genotype for sample in samples)
-        found = []
-        for sample in samples:
-            accuracy = self.merit.deserved(sample.genotype, self.accuracy(sample.genotype, images, labels))
-            costs = self.prices.of(sample.genotype.key())
-            found.append(0.0 if costs is None else preference.reward(accuracy, costs))
-            told.append((accuracy, found[-1]))
-        preference.policy.step([sample.columns for sample in samples], found)
+        seen = [
+            (self.merit.deserved(genotype, self.accuracy(genotype, images, labels)), self.prices.of(genotype.key()))
+            for genotype in (sample.genotype for sample in samples)
+        ]
+        rewards = self._rewards(preference, seen)
+        told += [(accuracy, reward) for (accuracy, _), reward in zip(seen, rewards, strict=True)]
+        columns = [sample.columns for sample in samples]
+        likely = [preference.policy.likelihood(ops) for ops in columns]
+        preference.policy.step(columns, rewards)
+        for other in self.preferences:
+            if other is preference or not self.settings.share_samples:
+                continue
+            ratios = [other.policy.likelihood(ops) - own for ops, own in zip(columns, likely, strict=True)]
+            weights = np.exp(np.minimum(ratios, 0.0))
+            if weights.mean() >= LEAST_WEIGHT:
+                other.policy.step(columns, self._rewards(other, seen), weights)
+
+    def _rewards(self, preference: Preference, seen: Sequence[tuple[float, Mapping[str, float] | None]]) -> list[float]:
+        """Of samples with these accuracies and costs; none without a price."""
+        assert preference.reward is not None
+        return [0.0 if costs is None else preference.reward(accuracy, costs) for accuracy, costs in seen]
 
     def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""

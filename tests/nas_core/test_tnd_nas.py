@@ -22,7 +22,7 @@ from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError, ObjectiveError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Price, Progress, Propose
-from nas_core.merit import Signal
+from nas_core.merit import Merit, Signal
 from nas_core.objectives.error import Error
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
@@ -134,6 +134,32 @@ def test_4_gradient_and_baseline() -> None:
     assert of.baseline == pytest.approx(0.05 * mean + 0.95 * 10.0)
 
 
+@pytest.mark.slow
+def test_samples_of_another_policy_teach_as_they_would_have_been_drawn() -> None:
+    """The gradient by importance weights is that of the policy's own samples, in expectation; no weight, no effect."""
+    of, other, rng = policy(NasBench201()), policy(NasBench201(), seed=1), np.random.default_rng(0)
+    worth = {name: rng.uniform(0, 100, alpha.shape) for name, alpha in of.alpha.items()}
+    with torch.no_grad():
+        for alpha in other.alpha.values():
+            alpha.add_(0.5 * torch.randn(alpha.shape, generator=torch.Generator().manual_seed(2)))
+
+    def rewards(samples: list[dict[str, np.ndarray]]) -> np.ndarray:
+        return np.array([sum(worth[n][np.arange(6), ops].sum() for n, ops in sample.items()) for sample in samples])
+
+    own, theirs = ([of.draw(rng) for _ in range(8_000)], [other.draw(rng) for _ in range(8_000)])
+    weights = np.exp([of.likelihood(ops) - other.likelihood(ops) for ops in theirs])
+    assert weights.mean() == pytest.approx(1.0, abs=0.1)
+    (wanted,) = of.gradient(own, (rewards(own) - 300).tolist()).values()
+    (found,) = of.gradient(theirs, (weights * (rewards(theirs) - 300)).tolist()).values()
+    (ignored,) = of.gradient(theirs, (rewards(theirs) - 300).tolist()).values()
+    assert float((found - wanted).norm()) < 0.3 * float((ignored - wanted).norm())
+    one, both = policy(NasBench201()), policy(NasBench201())
+    one.step(own[:3], [1.0, 5.0, 3.0])
+    both.step(own[:4], [1.0, 5.0, 3.0, 900.0], np.array([1.0, 1.0, 1.0, 0.0]))
+    assert both.baseline == one.baseline
+    assert all(torch.allclose(a, b) for a, b in zip(one.alpha.values(), both.alpha.values(), strict=True))
+
+
 def steps_of(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     order = torch.Generator().manual_seed(0)
     yield from run.train.batches(16, order, None, run.problem.device)
@@ -171,6 +197,26 @@ def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> No
     answered(run.policy_step(*other, []), on)
     assert all(torch.equal(weights_before[name], tensor) for name, tensor in run.supernet.state_dict().items())
     assert not equal(alphas, alphas_of(run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [False, True])
+def test_preferences_learn_from_the_samples_of_others(shared: bool) -> None:
+    on = problem()
+    run = Run(TndNas(preferences=3, batch=16, samples=4, share_samples=shared), on)
+    batch = next(steps_of(run))
+    answered(run.policy_step(*batch, []), on)
+    moved = [preference.policy.baseline is not None for preference in run.preferences]
+    assert moved == [True, shared, shared]
+    assert run.preferences[1].reward != run.preferences[2].reward, "each by its own reward"
+    if shared:
+        for other in run.preferences[1:]:
+            with torch.no_grad():  # it would draw none of what the first one draws
+                other.policy.alpha["normal"][:, 0] += 50.0
+        before = [run.preferences[1].policy.baseline, alphas_of(run)[2:]]
+        run.turns = 0
+        answered(run.policy_step(*batch, []), on)
+        assert before[0] == run.preferences[1].policy.baseline and equal(before[1], alphas_of(run)[2:])
 
 
 @pytest.mark.slow
@@ -361,6 +407,20 @@ def test_12_any_metric_joins() -> None:
 
 
 @pytest.mark.slow
+def test_candidates_are_ranked_among_all_samples() -> None:
+    """Of two alone, each first by one signal, neither is better; among all, one of them is last by a signal."""
+    on, rng = problem(), np.random.default_rng(0)
+    cells = {genotype.key(): genotype for genotype in (on.space.sample(rng) for _ in range(40))}
+    balanced, lopsided, *crowd = cells
+    signals = {key: (40.0 - place, 0.5 - place / 100) for place, key in enumerate(crowd)}
+    signals |= {balanced: (60.0, 1.0), lopsided: (99.0, 0.0)}
+    merit = Merit(on, {"supernet": 1.0, "synflow": 1.0}, 1)
+    others = {key: [signals[key][1]] for key in cells}
+    merit.resume({"seen": {key: [1.0, signals[key][0]] for key in cells}, "others": others, "spent": 0.0})
+    both = [cells[lopsided], cells[balanced]]
+    assert merit.in_order(both, [0.01, 0.4]) == [0.4, 0.01]
+
+
 def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
     metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
     points, events = front_of("convolutions", metric, preferences=2, rescored=10)
