@@ -23,7 +23,6 @@ from nas_core.costs import count
 from nas_core.data import Augmentation, Splits, tensor_splits
 from nas_core.differentiable.bilevel import VirtualStep, gradients, second_order
 from nas_core.network import Cell, Network, drop_path
-from nas_core.ops import SEARCH_NORM
 from nas_core.spaces.darts import TYPES, DartsCells, from_darts
 from nas_core.supernet.network import SupernetCell
 from tests.contracts.problems import problem
@@ -55,7 +54,7 @@ def test_property_02_counter_b(name: str, millions: int) -> None:
 
 @pytest.mark.parametrize("xi", [0.0, 0.1, 0.5, 0.7])
 def test_property_03_the_bilevel_problem_of_the_paper(xi: float) -> None:
-    """Figure 2: the alternation comes to rest at alpha = w = 2 / (1 + 2 xi): 2 in first order, the solution 1 at 0.5."""
+    """Figure 2: the alternation rests at alpha = w = 2 / (1 + 2 xi): 2 in first order, the solution 1 at xi = 0.5."""
     alpha = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     w = torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
 
