@@ -68,8 +68,8 @@ class Relaxation:
 
     def metrics(self) -> dict[str, float]:
         """Of an epoch. ``entropy``: mean entropy of the edges' gates, nats, high while undecided."""
-        rows = np.concatenate([gates.reshape(-1, gates.shape[-1]) for gates in self.strengths().values()])
-        return {"entropy": float(-(rows * np.log(np.maximum(rows, 1e-12))).sum(axis=1).mean())}
+        edges = [-(gates * np.log(np.maximum(gates, 1e-12))).sum(axis=1) for gates in self.strengths().values()]
+        return {"entropy": float(np.concatenate(edges).mean())}
 
     # --- hooks ------------------------------------------------------------------------------------------------
 

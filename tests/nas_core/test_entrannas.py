@@ -277,7 +277,7 @@ def test_property_07_gradients_reach_beta_through_edges_with_several_ops_alone()
     q = sparse_gates(p, beta, NODES)
     assert [int((row != 0).sum()) for row in q] == [2] + [1] * 8
     (gradient,) = torch.autograd.grad((q * torch.arange(18.0).reshape(9, 2)).sum(), [beta])
-    assert gradient[0] != 0 and gradient[1] == gradient[2] == 0
+    assert abs(gradient[0]) > 1e-3 and gradient[1:].abs().max() < 1e-5
 
 
 def exported(net: Supernet, genotype: Genotype, place: int, space: DartsCells) -> Cell:
@@ -479,6 +479,7 @@ def test_without_coefficients_transit_cells_are_sums() -> None:
     assert [gates is not None for gates in mixing] == [at in relaxation.engines for at in range(len(net.cells))]
 
 
+@pytest.mark.slow
 def test_dst_resumed_from_any_checkpoint_equals_never_stopping() -> None:
     """Of the plain method tests/contracts shows it."""
     algorithm = EnTranNas(batch=16, alpha_lr=0.3, dst=True, temperature=2.0, temperature_end=0.5, warmup_epochs=1)
