@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nas_core.architecture import Edge, Genotype, genotype_from_json, genotype_to_json
 from nas_core.costs import count_layers, op_layers
+from nas_core.data import share_of
 from nas_core.differentiable.bilevel import Loss, VirtualStep, gradients, second_order
 from nas_core.differentiable.relaxation import Relaxation
 from nas_core.differentiable.steps import Steps
@@ -79,6 +80,9 @@ class Engine:
             )
         self.settings, self.problem, self.supernet, self.relaxation = settings, problem, supernet, relaxation
         self.order = order
+        seed, splits = problem.seed, problem.splits
+        self.train = share_of(splits.train, settings.train_share, seed_of(seed, "train share"))
+        self.validation = share_of(splits.validation, settings.validation_share, seed_of(seed, "validation share"))
         self.architect = torch.optim.Adam(
             relaxation.groups(), lr=settings.alpha_lr, betas=(0.5, 0.999), weight_decay=settings.alpha_weight_decay
         )
@@ -162,12 +166,13 @@ class Engine:
 
     def epoch(self) -> dict[str, float]:
         """Alternates steps of the architecture and of the weights over the training split; mean losses in nats."""
-        splits, device, batch = self.problem.splits, self.problem.device, self.settings.batch
+        augmentation, device = self.problem.splits.augmentation, self.problem.device
+        batch = self.settings.batch
         self.learner.start(self.done)
         self.relaxation.begin(self.goal, self.done)
-        validation = forever(lambda: splits.validation.batches(batch, self.chance, splits.augmentation, device))
-        batches = splits.train.batches(batch, self.chance, splits.augmentation, device)
-        per_epoch, epochs = max(1, splits.train.size // batch), self.problem.budget.epochs
+        validation = forever(lambda: self.validation.batches(batch, self.chance, augmentation, device))
+        batches = self.train.batches(batch, self.chance, augmentation, device)
+        per_epoch, epochs = max(1, self.train.size // batch), self.problem.budget.epochs
         losses: list[Tensor] = []
         for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
             if self.done >= self.settings.warmup_epochs:
@@ -199,7 +204,7 @@ class Engine:
             if penalty is not None:
                 extra, _ = gradients(lambda: [penalty], learnt)
                 found = [a if b is None else b if a is None else a + b for a, b in zip(found, extra, strict=True)]
-            # a stack of one or two cells has reduction cells alone: the other alpha is not used, stays as it is
+            # what no cell of the stack uses has no gradient, and stays as it is
             for parameter, gradient in zip(learnt, found, strict=True):
                 parameter.grad = gradient
             self.architect.step()
@@ -237,7 +242,7 @@ class Engine:
     def error_of(self, choice: Choice) -> float:
         """The same of any choice: that of the relaxation is the network that is searched."""
         problem = self.problem
-        return supernet_errors(self.supernet, problem.splits.validation, choice, problem.device, problem.pieces)[0]
+        return supernet_errors(self.supernet, self.validation, choice, problem.device, problem.pieces)[0]
 
     def scored(self, genotypes: tuple[Genotype, ...], revise: bool = False) -> Propose:
         """The genotypes with what they have on the supernet as it is now."""
@@ -248,8 +253,7 @@ class Engine:
         return Propose(genotypes, tuple(known), revise=revise)
 
     def values(self, error: float) -> dict[str, Value]:
-        images = self.problem.splits.validation.size
-        detail = {"epochs": self.done, "split": "validation", "n": images}
+        detail = {"epochs": self.done, "split": "validation", "n": self.validation.size}
         return data_values(self.problem, error, detail, self.settings.batch)
 
     # --- safe points ------------------------------------------------------------------------------------------

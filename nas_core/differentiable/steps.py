@@ -38,6 +38,10 @@ class Steps:
     """Learning rate of the architecture parameters (Adam, betas 0.5 and 0.999)."""
     alpha_weight_decay: Annotated[float, Ge(0)] = 1e-3
     """Of alpha."""
+    train_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the training part that weights learn from, the same images in all epochs, of each class its part."""
+    validation_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """The same of the validation part, from which alpha learns and on which networks are scored."""
     warmup_epochs: Annotated[int, Ge(0)] = 0
     """First epochs in which the weights alone learn; fewer than ``budget.epochs``."""
     share_features: bool = False
