@@ -46,8 +46,14 @@ def parse(cls: type[T], values: Mapping[str, Any], what: str) -> T:
 
 
 def form(cls: type[Any]) -> dict[str, Any]:
-    """JSON Schema of the settings, for the catalog."""
-    return _adapter(cls).json_schema()
+    """JSON Schema of the settings, for the catalog. Inherited fields say what they say in the base."""
+    schema = _adapter(cls).json_schema()
+    for base in cls.__mro__[1:]:
+        inherited = form(base).get("properties", {}) if "__pydantic_config__" in vars(base) else {}
+        for name, said in inherited.items():
+            if "description" in said:
+                schema["properties"][name].setdefault("description", said["description"])
+    return schema
 
 
 def dump(value: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ two ops from two different earlier nodes; the output is the concatenation of the
 stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but never stands in a genotype.
 
 With ``fan_in: any`` a node takes one op from any of its earlier nodes, from one at least: the cells of TND-NAS (arXiv
-2111.03892, end-to-end derivation) and of EnTranNAS-DST.
+2111.03892, end-to-end derivation). With ``fan_in: free`` it may take several from one, each with a coefficient: the
+cells of EnTranNAS-DST (arXiv 2101.11342).
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ class DartsCells:
     """Ops of the normal cell; ``none`` only takes part in relaxations."""
     reduce_ops: Annotated[tuple[str, ...], MinLen(1)] = DARTS_OPS
     """Ops of the reduction cell."""
-    fan_in: Literal["two", "any"] = "two"
-    """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out."""
+    fan_in: Literal["two", "any", "free"] = "two"
+    """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out; or
+    freely any number of ops, several from one node with coefficients among them (``entrannas`` with ``dst``)."""
 
     def __post_init__(self) -> None:
         for field, ops in (("normal_ops", self.normal_ops), ("reduce_ops", self.reduce_ops)):
@@ -81,6 +83,16 @@ class DartsCells:
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Edges of the relaxed cell as (target, source), in the order of alpha's rows."""
         return tuple((target, source) for target in range(INPUTS, INPUTS + self.nodes) for source in range(target))
+
+    @property
+    def holds_none(self) -> bool:
+        """Whether an edge may end as ``none``, that is, be left out."""
+        return self.fan_in != "two"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether ops may carry coefficients."""
+        return self.fan_in == "free"
 
     def ops(self, cell_type: str) -> tuple[str, ...]:
         """Ops of a cell type, in the order of alpha's columns."""
@@ -127,7 +139,14 @@ class DartsCells:
                     raise InvalidGenotypeError(f"cell '{name}': op '{edge.op}' is not of this space; use {allowed}")
             for node in range(INPUTS, INPUTS + self.nodes):
                 sources = [edge.source for edge in cell.into(node)]
-                if self.fan_in == "any":
+                if self.fan_in == "free":
+                    taken = [(edge.source, edge.op) for edge in cell.into(node)]
+                    if not taken or len(set(taken)) < len(taken):
+                        listed = ", ".join(f"{op} of {source}" for source, op in taken) or "nothing"
+                        raise InvalidGenotypeError(
+                            f"cell '{name}': node {node} takes {listed}; it needs different (input, op), one at least"
+                        )
+                elif self.fan_in == "any":
                     if not sources or len(set(sources)) < len(sources):
                         raise InvalidGenotypeError(
                             f"cell '{name}': node {node} takes {sources}; it needs different inputs, one at least"
@@ -135,7 +154,7 @@ class DartsCells:
                 elif len(sources) != FAN_IN or len(set(sources)) != FAN_IN:
                     raise InvalidGenotypeError(
                         f"cell '{name}': node {node} takes {sources}; it needs two different inputs (fan_in: any "
-                        "allows any number)"
+                        "allows any number, fan_in: free several ops of one)"
                     )
 
     # --- chance -----------------------------------------------------------------------------------------------
@@ -148,12 +167,19 @@ class DartsCells:
         return Genotype("darts", {name: self.cell(name, cells[name]) for name in TYPES})
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge."""
+        """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge. A free node
+        takes as many ops as it has earlier nodes at most, so that networks are no larger than of any fan-in.
+        """
         cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
         for name in TYPES:
             for node in range(INPUTS, INPUTS + self.nodes):
                 if self.fan_in == "any":
                     cells[name] += self._node(name, node, rng)
+                    continue
+                if self.fan_in == "free":
+                    possible = self._possible(name, node)
+                    count = min(int(rng.integers(1, node + 1)), len(possible))
+                    cells[name] += [possible[place] for place in rng.choice(len(possible), count, replace=False)]
                     continue
                 for source in rng.choice(node, FAN_IN, replace=False):
                     cells[name].append(Edge(node, int(source), self._op(name, rng)))
@@ -167,6 +193,30 @@ class DartsCells:
             edges = [Edge(node, source, op) for source, op in enumerate(drawn) if op != "none"]
             if edges:
                 return edges
+
+    def _possible(self, cell_type: str, node: int) -> list[Edge]:
+        """Everything that may enter a node."""
+        ops = [op for op in self.ops(cell_type) if op != "none"]
+        return [Edge(node, source, op) for source in range(node) for op in ops]
+
+    def _freed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
+        """One op of a free cell added, taken away or exchanged."""
+        for _ in range(MUTATION_TRIES):
+            name = TYPES[rng.integers(len(TYPES))]
+            node = int(rng.integers(INPUTS, INPUTS + self.nodes))
+            there = list(parent.types[name].into(node))
+            taken = {(edge.source, edge.op) for edge in there}
+            others = [edge for edge in self._possible(name, node) if (edge.source, edge.op) not in taken]
+            way = ("add", "remove", "exchange")[rng.integers(3)]
+            if (way != "remove" and not others) or (way == "remove" and len(there) == 1):
+                continue
+            if way != "add":
+                del there[rng.integers(len(there))]
+            if way != "remove":
+                there.append(others[rng.integers(len(others))])
+            kept = [edge for edge in parent.types[name].edges if edge.target != node]
+            return self._genotype({kind: kept + there if kind == name else parent.types[kind].edges for kind in TYPES})
+        return parent
 
     def _changed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """Another op, ``none`` among them, on one edge of a cell with any fan-in."""
@@ -191,6 +241,8 @@ class DartsCells:
         """
         if self.fan_in == "any":
             return self._changed(parent, rng)
+        if self.fan_in == "free":
+            return self._freed(parent, rng)
         cells = {name: list(parent.types[name].edges) for name in TYPES}
         for _ in range(MUTATION_TRIES):
             name = TYPES[rng.integers(len(TYPES))]
@@ -241,10 +293,13 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 best = []
                 for row, (target, source) in enumerate(self.edges):
-                    if target == node:
+                    if target == node and self.fan_in == "free":
+                        costs = table.entries[name][row]
+                        best += [(sign * costs[column], source, self.ops(name)[column]) for column in usable]
+                    elif target == node:
                         column = min(usable, key=lambda c, row=row: sign * table.entries[name][row, c])  # type: ignore[misc]
                         best.append((sign * table.entries[name][row, column], source, self.ops(name)[column]))
-                count = FAN_IN if self.fan_in == "two" else node if highest else 1
+                count = FAN_IN if self.fan_in == "two" else len(best) if highest else 1
                 cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:count]]
         return self._genotype(cells)
 
@@ -268,8 +323,8 @@ class DartsCells:
 
     def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
         """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest. With any
-        fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without inputs
-        keeps the edge whose best other op is strongest.
+        or free fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without
+        inputs keeps the edge whose best other op is strongest.
 
         ``strengths``: (edges, ops) by type, softmax weights. Ties go to the smaller index.
         """
@@ -283,13 +338,31 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 rows = [row for row, (target, _) in enumerate(self.edges) if target == node]
                 rows.sort(key=lambda row: -weights[row].max())  # stable
-                if self.fan_in == "any":
+                if self.holds_none:
                     there = [row for row in rows if int(strengths[name][row].argmax()) == int(weights[row].argmax())]
                     rows = sorted(there or rows[:1])
                 else:
                     rows = rows[:FAN_IN]
                 for row in rows:
                     cells[name].append(Edge(node, self.edges[row][1], ops[int(weights[row].argmax())]))
+        return self._genotype(cells)
+
+    def keep(self, coefficients: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
+        """The cell of every op whose coefficient is not 0 (EnTranNAS-DST); one of 1 is not written down.
+
+        ``coefficients``: (edges, ops) by type. Raises InvalidSettingsError where nodes do not take ops freely.
+        """
+        if not self.weighted:
+            raise InvalidSettingsError(
+                f"fan_in: '{self.fan_in}' has no cells with any number of ops on an edge; use free"
+            )
+        cells = {}
+        for name in TYPES:
+            cells[name] = [
+                Edge(*self.edges[row], self.ops(name)[column], weight=None if value == 1.0 else float(value))
+                for (row, column), value in np.ndenumerate(coefficients[name])
+                if value != 0 and self.ops(name)[column] != "none"
+            ]
         return self._genotype(cells)
 
 

@@ -4,11 +4,14 @@
 boolean array of the same shape. What is not active is not computed, and its weights get no gradient (``grad is
 None``), so that an optimiser neither decays nor moves them. A gate's value never decides that: an active op with gate
 0 is computed and has a gradient. Dense softmax gates make DARTS; one active op per edge without gates a sampled path.
+Where cells of one type differ, both are lists with an entry for each position instead: EnTranNAS' few Engine cells are
+dense with gates, all others a selection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +29,11 @@ Layout = Mapping[str, tuple[CellType, Sequence[tuple[int, int]], Sequence[str]]]
 """By cell type: the cell (its edges are ignored), edges as (target, source), ops."""
 Selection = Mapping[str, NDArray[np.bool_]]
 """By cell type: (edges, ops), on the host."""
+Gates = Mapping[str, Tensor] | Sequence[Tensor | None]
+"""(edges, ops) by cell type, or for each position; None: ops are summed as they are."""
+Active = Selection | Sequence[NDArray[np.bool_] | None]
+"""(edges, ops) by cell type, or for each position; None: every op."""
+T = TypeVar("T")
 
 
 class SupernetCell(nn.Module):
@@ -140,21 +148,22 @@ class Supernet(nn.Module):
             if isinstance(cell, SupernetCell):
                 cell.skip_dropout, cell.generator = rate, generator
 
+    def by_position(self, given: Mapping[str, T] | Sequence[T | None] | None) -> Sequence[T | None]:
+        """What gates or a selection say of each cell; None of those that have nothing to choose."""
+        if given is None:
+            return [None] * len(self.cells)
+        if not isinstance(given, Mapping):
+            return given
+        return [given[name] if name in self.shapes else None for name in self.skeleton.cells]
+
     def forward(
-        self, x: Tensor, gates: Mapping[str, Tensor] | None = None, active: Selection | None = None
+        self, x: Tensor, gates: Gates | None = None, active: Active | None = None
     ) -> Tensor:  # (N, C, H, W) -> (N, classes)
         states = self.stem(x)
-        for cell in self.cells:
+        for cell, weights, chosen in zip(self.cells, self.by_position(gates), self.by_position(active), strict=True):
             assert isinstance(cell, SupernetCell | Cell)
             before = states[-cell.inputs :]
-            if isinstance(cell, Cell):
-                out = cell(before, 0.0, None)
-            else:
-                out = cell(
-                    before,
-                    None if gates is None else gates[cell.cell_type],
-                    None if active is None else active[cell.cell_type],
-                )
+            out = cell(before, 0.0, None) if isinstance(cell, Cell) else cell(before, weights, chosen)
             states = [states[-1], out]
         logits: Tensor = self.classifier(states[-1])
         return logits
