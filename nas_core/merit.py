@@ -27,18 +27,20 @@ Floats = NDArray[np.float64]
 class Merit:
     """Accuracies of samples on a supernet, and what else ranks them. More is better, everywhere."""
 
-    def __init__(self, problem: Problem[Any], ranked_by: Mapping[Signal, float], shrink: int) -> None:
-        """``ranked_by``: weights, ``supernet`` among them; ``shrink`` of the noise images that untrained networks see.
+    def __init__(self, problem: Problem[Any], ranked_by: Mapping[Signal, float], shrink: int, draws: int = 1) -> None:
+        """``ranked_by``: weights, ``supernet`` among them; ``shrink`` of the noise images that untrained networks see,
+        ``draws`` of their weights, over which a score is the mean.
 
         Raises InvalidSettingsError for images that cannot be shrunk so far.
         """
-        self.device, self.seed = problem.device, seed_of(problem.seed, "untrained")
+        self.device = problem.device
+        self.seeds = [seed_of(problem.seed, "untrained", *([draw] if draw else [])) for draw in range(draws)]
         self.others: list[Signal] = [name for name in ranked_by if name != "supernet"]
         self.weights = np.array([ranked_by["supernet"], *(ranked_by[name] for name in self.others)])
         skeleton = problem.skeleton
         self.skeleton = replace(skeleton, input=shrunk_input(skeleton.input, shrink, "untrained_shrink"))
-        self.named = (self.others, shrink)
-        """What the untrained scores are, and of images how small."""
+        self.named = [self.others, shrink, draws]
+        """What the untrained scores are, of images how small, over how many draws."""
         self.spent = 0.0
         """Multiply-adds."""
         self.seen: dict[str, list[float]] = {}
@@ -56,22 +58,23 @@ class Merit:
         """All but the supernet's, on the searched skeleton."""
         key = genotype.key()
         if key not in self._others:
-            self._others[key] = self._taken(Architecture(genotype, self.skeleton))
+            architecture = Architecture(genotype, self.skeleton)
+            self._others[key] = np.mean([self._taken(architecture, seed) for seed in self.seeds], axis=0).tolist()
         return self._others[key]
 
-    def _taken(self, architecture: Architecture) -> list[float]:
+    def _taken(self, architecture: Architecture, seed: int) -> list[float]:
         """Of one network: synflow comes first, it wants the first weights; progressivity draws its own."""
         macs = float(count(architecture).macs)
         found = {"macs": macs}
         if {"synflow", "progressivity"} & set(self.others):
-            network = untrained(architecture, self.seed).to(self.device)
+            network = untrained(architecture, seed).to(self.device)
         if "synflow" in self.others:
             self.spent += TRAINING_PASSES * macs
             found["synflow"] = synflow(network, self.skeleton.input)
         if "progressivity" in self.others:
             images = noise_images(architecture)
             self.spent += images * macs
-            found["progressivity"] = progressivity(network.float(), self.skeleton.input, self.seed, images)
+            found["progressivity"] = progressivity(network.float(), self.skeleton.input, seed, images)
         return [max(found[name], LEAST) if math.isfinite(found[name]) else LEAST for name in self.others]
 
     def learn(self) -> None:
@@ -112,13 +115,13 @@ class Merit:
             "seen": {key: list(record) for key, record in self.seen.items()},
             "others": {key: list(signals) for key, signals in self._others.items()},
             "spent": self.spent,
-            "named": [list(self.named[0]), self.named[1]],
+            "named": list(self.named),
         }
 
     def inherit(self, state: Mapping[str, Any]) -> None:
         """Takes over what another search has seen; its untrained scores where they are of the same kinds."""
         self.seen = {key: list(record) for key, record in state["seen"].items()}
-        if [list(state["named"][0]), state["named"][1]] == [list(self.named[0]), self.named[1]]:
+        if list(state["named"]) == self.named:
             self._others = {key: list(signals) for key, signals in state["others"].items()}
 
     def resume(self, state: Mapping[str, Any]) -> None:

@@ -140,6 +140,8 @@ class TndNas:
     scores of the untrained network; several agree by the weighted sum of the logarithms of their ranks."""
     untrained_shrink: Annotated[int, Ge(1), Le(64)] = 1
     """As ``shrink``, of the noise images that untrained networks are shown."""
+    untrained_draws: Annotated[int, Ge(1), Le(100)] = 1
+    """Initial weights of an untrained network over which its scores are means: of one draw alone they are noisy."""
     policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
     """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
     max_skips: Annotated[int, Ge(0)] | None = None
@@ -163,6 +165,7 @@ class TndNas:
             "rescored",
             "ranked_by",
             "untrained_shrink",
+            "untrained_draws",
             "policy_steps",
             "max_skips",
         }
@@ -220,7 +223,7 @@ class Run:
         """Whether asking for a price takes time of a device: then inherited samples are not asked for all at once."""
         self._check()
         self.stages = Stages(settings.stages, problem.budget.epochs, settings.warmup, settings.skip_dropout)
-        self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink)
+        self.merit = Merit(problem, settings.ranked_by, settings.untrained_shrink, settings.untrained_draws)
         self.rng = np.random.default_rng(seed_of(problem.seed, "samples"))
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "skip dropout"))
