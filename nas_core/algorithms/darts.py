@@ -145,8 +145,8 @@ class _Run:
 
     def entropy(self) -> float:
         """Mean entropy of the edges' softmax, nats: high while undecided."""
-        rows = np.concatenate([weights.reshape(-1, weights.shape[-1]) for weights in self.strengths().values()])
-        return float(-(rows * np.log(np.maximum(rows, 1e-12))).sum(axis=1).mean())
+        each = [-(p * np.log(np.maximum(p, 1e-12))).sum(axis=1) for p in self.strengths().values()]
+        return float(np.concatenate(each).mean())
 
     def error(self, genotype: Genotype) -> float:
         """Of the derived cell one-hot, with inherited weights, on all validation images."""
