@@ -59,15 +59,16 @@ def additive_table(
     if resource is not None and scale is not None:
         counted = space.cost_table(skeleton, resource)
         entries = {name: scale * costs.astype(np.float64) for name, costs in counted.entries.items()}
-        return AdditiveTable(float(scale * counted.constant), entries)
-    table = _by_differences(space, skeleton, value, rng)
+        table = AdditiveTable(float(scale * counted.constant), entries)
+    else:
+        table = _by_differences(space, skeleton, value, rng)
     for _ in range(CHECKED):
         genotype = space.sample(rng)
         found = value(Architecture(genotype, skeleton))
         if abs(table.of(space.selection(genotype)) - found) > TOLERANCE * abs(found):
             raise InvalidSettingsError(
-                f"'{key}' is no sum over the ops of a network, so that no bound on it can be held while searching; "
-                "use params, macs, or a predicted latency or energy"
+                f"'{key}' is no sum over the ops of a network, so that a search cannot look ahead to it; use "
+                "params, macs, or a predicted latency or energy"
             )
     return table
 

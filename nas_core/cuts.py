@@ -75,6 +75,12 @@ def hold_out(labels: NDArray[np.int64], share: float) -> tuple[Places, Places]:
     return np.sort(np.concatenate(kept)), np.sort(np.concatenate(held))
 
 
+def drawn_by_class(labels: NDArray[np.int64], share: float, seed: int) -> Places:
+    """Places of a ``share`` of the images, of each class its part; the same for the same labels and seed."""
+    drawn, _ = _divide(_shuffled_by_class(labels, seed), max(1, round(share * len(labels))))
+    return np.sort(np.concatenate(drawn))
+
+
 def _shuffled_by_class(labels: NDArray[np.int64], seed: int) -> list[Places]:
     """Places of each class 0, 1, ..., in an order that only the seed decides."""
     # Raw bits of PCG64 and a stable sort: NumPy promises the bits for ever, but not its shuffles.

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_core.cuts import Cut, split_by_class
+from nas_core.cuts import Cut, drawn_by_class, split_by_class
 from nas_core.devices import moved
 
 Indices = Sequence[int] | NDArray[np.integer[Any]] | Tensor
@@ -75,6 +75,11 @@ class Split(Protocol):
         """Images in it."""
         ...
 
+    @property
+    def labels(self) -> Tensor:
+        """(N,), int64, on the CPU."""
+        ...
+
     def batches(
         self, batch: int, generator: torch.Generator | None, augment: Augmentation | None, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,6 +103,11 @@ def first_drawn(split: Split, count: int | None, seed: int) -> Split:
     return split.part(order[:count])
 
 
+def share_of(split: Split, share: float, seed: int) -> Split:
+    """This share of a split's images, of each class its part, drawn by the seed alone."""
+    return split if share >= 1 else split.part(drawn_by_class(split.labels.numpy(), share, seed))
+
+
 def shrunk(split: Split, factor: int) -> Split:
     """The same images with sides ``factor`` times smaller: each pixel is the mean of ``factor`` x ``factor``. What does
     not fill a pixel at the right and at the foot is left out.
@@ -116,6 +126,10 @@ class _Shrunk:
     @property
     def size(self) -> int:
         return self.split.size
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels
 
     def part(self, indices: Indices) -> Split:
         return _Shrunk(self.split.part(indices), self.factor)

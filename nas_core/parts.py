@@ -132,6 +132,8 @@ def parts_on(space: Laid, skeleton: Skeleton) -> set[Part]:
         targets = [edge.target for edge in edges]
         if len(set(targets)) < len(targets):
             found.add(Part(ADD, site.channels, site.channels, site.size_out))
+        if site.type in choices and getattr(space, "weighted", False):
+            found.add(Part(SCALE, site.channels, site.channels, site.size_out))
     return found
 
 

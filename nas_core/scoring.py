@@ -18,7 +18,7 @@ from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining, shrunk_input
 from nas_core.search import Problem, Relaxable
 from nas_core.supernet.network import Selection
-from nas_core.supernet.weights import AveragedWeights, WeightLearner, make_supernet, supernet_errors
+from nas_core.supernet.weights import AveragedWeights, WeightLearner, choice_of, make_supernet, supernet_errors
 from nas_core.training import seed_of
 from nas_core.values import Value
 from nas_core.valuing import data_value
@@ -169,7 +169,7 @@ class OnSupernet:
         """What stands for the error of a genotype, 0 to 1."""
         problem = self.problem
         supernet = self.supernet if self.averaged is None else self.averaged.supernet
-        choice = None, problem.space.selection(genotype)
+        choice = choice_of(problem.space, genotype, problem.device)
         error, expected = supernet_errors(supernet, self.judges, choice, problem.device, problem.pieces)
         problem.between_steps()
         return error if self.estimation.score == "error" else expected

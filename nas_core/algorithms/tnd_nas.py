@@ -48,6 +48,7 @@ from nas_core.supernet.weights import (
     AveragedWeights,
     WeightLearner,
     batch_errors,
+    choice_of,
     forever,
     make_supernet,
     supernet_errors,
@@ -386,10 +387,10 @@ class Run:
 
     def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
-        choice = None, self.problem.space.selection(genotype)
-        self.spent += len(labels) * self.macs.of(choice[1])
+        active = self.problem.space.selection(genotype)
+        self.spent += len(labels) * self.macs.of(active)
         with room_for(len(labels), self.problem.pieces, images.device):
-            wrong, expected = batch_errors(self.scoring, images, labels, choice)
+            wrong, expected = batch_errors(self.scoring, images, labels, (None, active))
         error = float(wrong if self.settings.score == "error" else expected) / len(labels)
         self.merit.record(genotype.key(), 100.0 * (1.0 - error))
         return 100.0 * (1.0 - error)
@@ -465,9 +466,9 @@ class Run:
     def score(self, genotype: Genotype, onlookers: bool = False) -> float:
         """What stands for its error, 0 to 1, on the images that judge all alike."""
         problem = self.problem
-        choice = None, problem.space.selection(genotype)
+        choice = choice_of(problem.space, genotype, problem.device)
         split = self.onlookers if onlookers else self.judges
-        self.spent += split.size * self.macs.of(choice[1])
+        self.spent += split.size * self.macs.of(problem.space.selection(genotype))
         error, expected = supernet_errors(self.scoring, split, choice, problem.device, problem.pieces)
         problem.between_steps()
         return error if self.settings.score == "error" else expected

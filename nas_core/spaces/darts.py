@@ -5,7 +5,8 @@ two ops from two different earlier nodes; the output is the concatenation of the
 stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but never stands in a genotype.
 
 With ``fan_in: any`` a node takes one op from any of its earlier nodes, from one at least: the cells of TND-NAS (arXiv
-2111.03892, end-to-end derivation) and of EnTranNAS-DST.
+2111.03892, end-to-end derivation). With ``fan_in: free`` it may take several from one, each with a coefficient: the
+cells of EnTranNAS-DST (arXiv 2101.11342).
 
 In the style of RC-DARTS (arXiv 1912.12814, of which the abstract alone was read; both are reconstructions):
 ``levels: 3`` cuts the stack at its reduction cells, with a normal cell for each part and a cell of its own for each
@@ -73,8 +74,9 @@ class DartsCells:
     """Ops of the normal cell; ``none`` only takes part in relaxations."""
     reduce_ops: Annotated[tuple[str, ...], MinLen(1)] = DARTS_OPS
     """Ops of the reduction cell."""
-    fan_in: Literal["two", "any"] = "two"
-    """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out."""
+    fan_in: Literal["two", "any", "free"] = "two"
+    """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out; or
+    freely any number of ops, several from one node with coefficients among them (``entrannas`` with ``dst``)."""
     levels: Literal[1, 3, "cell"] = 1
     """Which cells differ: 1 = normal and reduction cells, as published; 3 = those of each resolution; cell = all."""
     connection: bool = False
@@ -102,6 +104,16 @@ class DartsCells:
         if self.levels == "cell":
             return self._stack(self.cells)
         return TYPES if self.levels == 1 else LEVEL_TYPES
+
+    @property
+    def holds_none(self) -> bool:
+        """Whether an edge may end as ``none``, that is, be left out."""
+        return self.fan_in != "two"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether ops may carry coefficients."""
+        return self.fan_in == "free"
 
     def ops(self, cell_type: str) -> tuple[str, ...]:
         """Ops of a cell type, in the order of alpha's columns; with PRE behind its name, of its preprocessing."""
@@ -173,7 +185,14 @@ class DartsCells:
                     raise InvalidGenotypeError(f"cell '{name}': op '{edge.op}' is not of this space; use {allowed}")
             for node in range(INPUTS, INPUTS + self.nodes):
                 sources = [edge.source for edge in cell.into(node)]
-                if self.fan_in == "any":
+                if self.fan_in == "free":
+                    taken = [(edge.source, edge.op) for edge in cell.into(node)]
+                    if not taken or len(set(taken)) < len(taken):
+                        listed = ", ".join(f"{op} of {source}" for source, op in taken) or "nothing"
+                        raise InvalidGenotypeError(
+                            f"cell '{name}': node {node} takes {listed}; it needs different (input, op), one at least"
+                        )
+                elif self.fan_in == "any":
                     if not sources or len(set(sources)) < len(sources):
                         raise InvalidGenotypeError(
                             f"cell '{name}': node {node} takes {sources}; it needs different inputs, one at least"
@@ -181,7 +200,7 @@ class DartsCells:
                 elif len(sources) != FAN_IN or len(set(sources)) != FAN_IN:
                     raise InvalidGenotypeError(
                         f"cell '{name}': node {node} takes {sources}; it needs two different inputs (fan_in: any "
-                        "allows any number)"
+                        "allows any number, fan_in: free several ops of one)"
                     )
 
     # --- chance -----------------------------------------------------------------------------------------------
@@ -201,12 +220,19 @@ class DartsCells:
         return {name: parent.types[name].pre for name in self.types}
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge."""
+        """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge. A free node
+        takes as many ops as it has earlier nodes at most, so that networks are no larger than of any fan-in.
+        """
         cells: dict[str, list[Edge]] = {name: [] for name in self.types}
         for name in self.types:
             for node in range(INPUTS, INPUTS + self.nodes):
                 if self.fan_in == "any":
                     cells[name] += self._node(name, node, rng)
+                    continue
+                if self.fan_in == "free":
+                    possible = self._possible(name, node)
+                    count = min(int(rng.integers(1, node + 1)), len(possible))
+                    cells[name] += [possible[place] for place in rng.choice(len(possible), count, replace=False)]
                     continue
                 for source in rng.choice(node, FAN_IN, replace=False):
                     cells[name].append(Edge(node, int(source), self._op(name, rng)))
@@ -223,6 +249,31 @@ class DartsCells:
             edges = [Edge(node, source, op) for source, op in enumerate(drawn) if op != "none"]
             if edges:
                 return edges
+
+    def _possible(self, cell_type: str, node: int) -> list[Edge]:
+        """Everything that may enter a node."""
+        ops = [op for op in self.ops(cell_type) if op != "none"]
+        return [Edge(node, source, op) for source in range(node) for op in ops]
+
+    def _freed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
+        """One op of a free cell added, taken away or exchanged."""
+        for _ in range(MUTATION_TRIES):
+            name = self.types[rng.integers(len(self.types))]
+            node = int(rng.integers(INPUTS, INPUTS + self.nodes))
+            there = list(parent.types[name].into(node))
+            taken = {(edge.source, edge.op) for edge in there}
+            others = [edge for edge in self._possible(name, node) if (edge.source, edge.op) not in taken]
+            way = ("add", "remove", "exchange")[rng.integers(3)]
+            if (way != "remove" and not others) or (way == "remove" and len(there) == 1):
+                continue
+            if way != "add":
+                del there[rng.integers(len(there))]
+            if way != "remove":
+                there.append(others[rng.integers(len(others))])
+            kept = [edge for edge in parent.types[name].edges if edge.target != node]
+            cells = {kind: kept + there if kind == name else parent.types[kind].edges for kind in self.types}
+            return self._genotype(cells, self._pre(parent))
+        return parent
 
     def _changed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """Another op, ``none`` among them, on one edge of a cell with any fan-in."""
@@ -261,6 +312,8 @@ class DartsCells:
             return self._connected(parent, rng)
         if self.fan_in == "any":
             return self._changed(parent, rng)
+        if self.fan_in == "free":
+            return self._freed(parent, rng)
         cells = {name: list(parent.types[name].edges) for name in self.types}
         for _ in range(MUTATION_TRIES):
             name = self.types[rng.integers(len(self.types))]
@@ -329,10 +382,13 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 best = []
                 for row, (target, source) in enumerate(self.edges):
-                    if target == node:
+                    if target == node and self.fan_in == "free":
+                        costs = table.entries[name][row]
+                        best += [(sign * costs[column], source, self.ops(name)[column]) for column in usable]
+                    elif target == node:
                         column = min(usable, key=lambda c, row=row: sign * table.entries[name][row, c])  # type: ignore[misc]
                         best.append((sign * table.entries[name][row, column], source, self.ops(name)[column]))
-                count = FAN_IN if self.fan_in == "two" else node if highest else 1
+                count = FAN_IN if self.fan_in == "two" else len(best) if highest else 1
                 cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:count]]
         if not self.connection:
             return self._genotype(cells)
@@ -363,8 +419,8 @@ class DartsCells:
 
     def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
         """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest. With any
-        fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without inputs
-        keeps the edge whose best other op is strongest. An input is prepared by the strongest connection.
+        or free fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without
+        inputs keeps the edge whose best other op is strongest. An input is prepared by the strongest connection.
 
         ``strengths``: (edges, ops) by type, softmax weights. Ties go to the smaller index.
         """
@@ -378,7 +434,7 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 rows = [row for row, (target, _) in enumerate(self.edges) if target == node]
                 rows.sort(key=lambda row: -weights[row].max())  # stable
-                if self.fan_in == "any":
+                if self.holds_none:
                     there = [row for row in rows if int(strengths[name][row].argmax()) == int(weights[row].argmax())]
                     rows = sorted(there or rows[:1])
                 else:
@@ -389,6 +445,24 @@ class DartsCells:
             return self._genotype(cells)
         chosen = {name: np.asarray(strengths[name + PRE]).argmax(axis=1) for name in self.types}
         return self._genotype(cells, {name: tuple(CONNECTIONS[c] for c in columns) for name, columns in chosen.items()})
+
+    def keep(self, coefficients: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
+        """The cell of every op whose coefficient is not 0 (EnTranNAS-DST); one of 1 is not written down.
+
+        ``coefficients``: (edges, ops) by type. Raises InvalidSettingsError where nodes do not take ops freely.
+        """
+        if not self.weighted:
+            raise InvalidSettingsError(
+                f"fan_in: '{self.fan_in}' has no cells with any number of ops on an edge; use free"
+            )
+        cells = {}
+        for name in self.types:
+            cells[name] = [
+                Edge(*self.edges[row], self.ops(name)[column], weight=None if value == 1.0 else float(value))
+                for (row, column), value in np.ndenumerate(coefficients[name])
+                if value != 0 and self.ops(name)[column] != "none"
+            ]
+        return self._genotype(cells)
 
 
 def levels_of(genotype: Genotype) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from annotated_types import Ge, Le, MinLen
@@ -140,6 +140,8 @@ class NasBench201:
     """auto = imagenet from 64 pixels; the benchmark has cifar."""
     normal_ops: Annotated[tuple[Op, ...], MinLen(1)] = BENCHMARK_OPS
     """Ops of an edge."""
+    holds_none: ClassVar[bool] = True
+    """Whether an edge may end as ``none``."""
 
     def __post_init__(self) -> None:
         names = self.normal_ops

@@ -4,6 +4,8 @@
 boolean array of the same shape. What is not active is not computed, and its weights get no gradient (``grad is
 None``), so that an optimiser neither decays nor moves them. A gate's value never decides that: an active op with gate
 0 is computed and has a gradient. Dense softmax gates make DARTS; one active op per edge without gates a sampled path.
+Where cells of one type differ, both are lists with an entry for each position instead: EnTranNAS' few Engine cells are
+dense with gates, all others a selection.
 
 Where the preprocessing of a type's inputs is searched (``connections``), ``gates[type + PRE]`` and ``active[type +
 PRE]`` say the same of it, (inputs, ops).
@@ -12,6 +14,7 @@ PRE]`` say the same of it, (inputs, ops).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +32,11 @@ Layout = Mapping[str, tuple[CellType, Sequence[tuple[int, int]], Sequence[str]]]
 """By cell type: the cell (its edges are ignored), edges as (target, source), ops."""
 Selection = Mapping[str, NDArray[np.bool_]]
 """By cell type: (edges, ops), on the host."""
+Gates = Mapping[str, Tensor] | Sequence[Tensor | None]
+"""(edges, ops) by cell type, or for each position; None: ops are summed as they are."""
+Active = Selection | Sequence[NDArray[np.bool_] | None]
+"""(edges, ops) by cell type, or for each position; None: every op."""
+T = TypeVar("T")
 
 
 class SupernetCell(nn.Module):
@@ -179,24 +187,36 @@ class Supernet(nn.Module):
             if isinstance(cell, SupernetCell):
                 cell.skip_dropout, cell.generator = rate, generator
 
+    def by_position(self, given: Mapping[str, T] | Sequence[T | None] | None) -> Sequence[T | None]:
+        """What gates or a selection say of each cell; None of those that have nothing to choose."""
+        if given is None:
+            return [None] * len(self.cells)
+        if not isinstance(given, Mapping):
+            return given
+        return [given[name] if name in self.shapes else None for name in self.skeleton.cells]
+
     def forward(
-        self, x: Tensor, gates: Mapping[str, Tensor] | None = None, active: Selection | None = None
+        self, x: Tensor, gates: Gates | None = None, active: Active | None = None
     ) -> Tensor:  # (N, C, H, W) -> (N, classes)
         states = self.stem(x)
-        for cell in self.cells:
+        for cell, weights, chosen in zip(self.cells, self.by_position(gates), self.by_position(active), strict=True):
             assert isinstance(cell, SupernetCell | Cell)
             before = states[-cell.inputs :]
             if isinstance(cell, Cell):
                 out = cell(before, 0.0, None)
+            elif cell.connections:
+                out = cell(before, weights, chosen, *_prepared_by(cell.cell_type + PRE, gates, active))
             else:
-                keys = [cell.cell_type, cell.cell_type + PRE] if cell.connections else [cell.cell_type]
-                out = cell(before, *(chosen for key in keys for chosen in _at(key, gates, active)))
+                out = cell(before, weights, chosen)
             states = [states[-1], out]
         logits: Tensor = self.classifier(states[-1])
         return logits
 
 
-def _at(
-    key: str, gates: Mapping[str, Tensor] | None, active: Selection | None
+def _prepared_by(
+    key: str, gates: Gates | None, active: Active | None
 ) -> tuple[Tensor | None, NDArray[np.bool_] | None]:
+    """Gates and selection of what prepares the inputs of a type. Raises TypeError for those of single positions."""
+    if isinstance(gates, Sequence) or isinstance(active, Sequence):
+        raise TypeError("connections are chosen by cell type, not by position")
     return None if gates is None else gates[key], None if active is None else active[key]

@@ -12,16 +12,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nas_core.architecture import Genotype
 from nas_core.data import Split
 from nas_core.errors import DivergedError
-from nas_core.supernet.network import Selection, Supernet
+from nas_core.search import Relaxable
+from nas_core.supernet.network import Active, Gates, Supernet
 from nas_core.training.networks import cosine, learn_at
 from nas_core.training.room import in_pieces, room_for
 
 SCORING_BATCH = 256
 
-Choice = tuple[Mapping[str, Tensor] | None, Selection | None]
+Choice = tuple[Gates | None, Active | None]
 """Gates and active ops of one step."""
+
+
+def choice_of(space: Relaxable, genotype: Genotype, device: torch.device) -> Choice:
+    """What makes a supernet the network of a genotype: its ops alone, with the coefficients that they carry."""
+    active = space.selection(genotype)
+    weighted = [
+        (name, edge)
+        for name in active
+        if name in genotype.types
+        for edge in genotype.types[name].edges
+        if edge.weight is not None
+    ]
+    if not weighted:
+        return None, active
+    gates = {name: torch.ones(chosen.shape) for name, chosen in active.items()}
+    for name, edge in weighted:
+        assert edge.weight is not None
+        gates[name][space.edges.index((edge.target, edge.source)), space.ops(name).index(edge.op)] = edge.weight
+    return {name: gate.to(device) for name, gate in gates.items()}, active
 
 
 class WeightLearner:

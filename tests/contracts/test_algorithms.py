@@ -39,7 +39,21 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"batch": 4, "evaluate": LOW_COST},
     ],
     "nsga2": [{"population": 4, "evaluate": {"epochs": 1, "batch": 16}}, {"population": 4, "evaluate": SUPERNET}],
-    "darts": [{"batch": 16}, {"batch": 16, "share_features": True}],
+    "darts": [
+        {"batch": 16},
+        {"batch": 16, "share_features": True, "order": "second"},
+        {
+            "batch": 16,
+            "alpha_lr": 0.3,
+            "resource_weights": [0.0, 1.0],
+            "collapse": {"parameter_free": 0.1, "epochs": 2},
+        },
+    ],
+    "entrannas": [
+        {"batch": 16, "alpha_lr": 0.3},
+        {"batch": 16, "alpha_lr": 0.3, "engines": "last", "share_features": False, "warmup_epochs": 1}
+        | {"temperature": 3.0, "temperature_end": 0.3},
+    ],
     "tnd-nas": [
         {"preferences": 3, "batch": 16, "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3},
         {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}

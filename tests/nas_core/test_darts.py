@@ -1,10 +1,10 @@
-"""The DARTS space and the first-order algorithm (numbers: docs of the method, section "what it must show")."""
+"""The DARTS space and the steps of the algorithm; the properties of its specification: test_darts_properties."""
 
 import numpy as np
 import pytest
 import torch
 
-from nas_core.algorithms.darts import Darts, _Run
+from nas_core.algorithms.darts import Darts
 from nas_core.architecture import Edge
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.settings import parse
@@ -33,23 +33,6 @@ def test_a_mutation_changes_one_edge() -> None:
         child = SPACE.mutate(parent, rng)
         changed = sum(len(set(child.types[name].edges) - set(parent.types[name].edges)) for name in TYPES)
         assert changed == 1
-
-
-def test_derivation_takes_two_inputs_never_none_and_ignores_a_constant() -> None:
-    """Property 6."""
-    rng = np.random.default_rng(0)
-    logits = {name: rng.normal(size=(14, 8)) for name in TYPES}
-    for table in logits.values():
-        table[:, 0] = 50.0  # none is strongest everywhere
-
-    def softmax(table: np.ndarray) -> np.ndarray:
-        weights = np.exp(table - table.max(axis=1, keepdims=True))
-        return weights / weights.sum(axis=1, keepdims=True)
-
-    derived = SPACE.derive({name: softmax(table) for name, table in logits.items()})
-    SPACE.check(derived)
-    shifted = {name: softmax(table + rng.normal(size=(14, 1))) for name, table in logits.items()}
-    assert SPACE.derive(shifted) == derived
 
 
 def test_derivation_by_hand() -> None:
@@ -140,30 +123,16 @@ def test_reduction_cells_stand_at_a_third_and_two_thirds(depth: int) -> None:
 
 
 def test_alpha_steps_leave_weights_and_weight_steps_leave_alpha() -> None:
-    run = _Run(Darts(batch=16, alpha_lr=0.1), problem())
-    images, labels = next(run.problem.splits.train.batches(16, run.order, None, run.problem.device))
+    run = Darts(batch=16, alpha_lr=0.1).engine(problem())
+    images, labels = next(run.problem.splits.train.batches(16, run.chance, None, run.problem.device))
     before = {name: parameter.detach().clone() for name, parameter in run.supernet.named_parameters()}
-    alpha = {name: tensor.detach().clone() for name, tensor in run.alpha.items()}
-    run.alpha_step(images, labels)
+    alpha = {name: tensor.detach().clone() for name, tensor in run.relaxation.alpha.items()}
+    run.alpha_step((images, labels), (images, labels))
     assert all(torch.equal(parameter, before[name]) for name, parameter in run.supernet.named_parameters())
     assert all(parameter.grad is None for parameter in run.supernet.parameters())
-    assert not torch.equal(run.alpha["reduce"], alpha["reduce"])
-    alpha = {name: tensor.detach().clone() for name, tensor in run.alpha.items()}
+    assert not torch.equal(run.relaxation.alpha["reduce"], alpha["reduce"])
+    alpha = {name: tensor.detach().clone() for name, tensor in run.relaxation.alpha.items()}
     run.learner.start(0)
-    run.learner.step(images, labels, ({name: gate.detach() for name, gate in run.gates().items()}, None))
-    assert all(torch.equal(tensor, alpha[name]) for name, tensor in run.alpha.items())
+    run.weight_step(images, labels)
+    assert all(torch.equal(tensor, alpha[name]) for name, tensor in run.relaxation.alpha.items())
     assert not torch.equal(next(iter(run.supernet.parameters())), next(iter(before.values())))
-
-
-def test_the_training_half_does_not_reach_alpha() -> None:
-    """Property 7: with the validation batch held, another training batch does not change a first-order alpha step."""
-    steps = []
-    for training in (0, 1):
-        run = _Run(Darts(batch=16, alpha_lr=0.1), problem())
-        splits, device = run.problem.splits, run.problem.device
-        validation = next(splits.validation.batches(16, None, None, device))
-        order = torch.Generator().manual_seed(training)
-        next(splits.train.batches(16, order, None, device))
-        run.alpha_step(*validation)
-        steps.append(run.alpha["reduce"].detach().clone())
-    assert torch.equal(steps[0], steps[1])

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_core.data import Augmentation, TensorSplit, channel_statistics, shrunk, tensor_splits
+from nas_core.data import Augmentation, TensorSplit, channel_statistics, share_of, shrunk, tensor_splits
 
 CPU = torch.device("cpu")
 
@@ -226,3 +226,15 @@ def test_shrunk_images_are_augmented_by_their_own_pixels(wrapped: Any) -> None:
     assert images.shape == (64, 1, 2, 2)
     assert set((images.amax((1, 2, 3)) == labels).tolist()) == {True}, "a pixel of each image is left"
     assert 0 < int((images.amin((1, 2, 3)) == 0).sum()) <= 64, "and zeros are around some"
+
+
+def test_a_share_holds_every_class_and_the_seed_decides() -> None:
+    split = TensorSplit(torch.zeros(400, 2, 2, 1), torch.arange(400) % 4 // 3, (0.0,), (1.0,))  # three to one
+    some = share_of(split, 0.1, 7)
+    assert some.size == 40 and int(some.labels.sum()) == 10
+    assert isinstance(some, TensorSplit)
+    others = [share_of(split, 0.1, seed) for seed in (7, 8)]
+    same = [torch.equal(some._places, other._places) for other in others if isinstance(other, TensorSplit)]
+    assert same == [True, False]
+    assert share_of(split, 1.0, 7) is split
+    assert share_of(shrunk(split, 2), 0.5, 0).size == 200

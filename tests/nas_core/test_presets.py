@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nas_core.algorithms import algorithms
+from nas_core.algorithms.entrannas import EnTranNas, Transit
 from nas_core.algorithms.tnd_nas import Run, TndNas
+from nas_core.costs import sites
 from nas_core.presets import PARTS, presets
 from nas_core.settings import parse
 from nas_core.spaces import spaces
+from nas_core.spaces.darts import DARTS_OPS
 from skyline.schemas.jobs import Budget, TargetSpec, VerifySpec
 from tests.contracts.problems import problem
 
@@ -40,3 +43,28 @@ def test_a_search_has_the_papers_stages(name: str, normal: int, channels: int, e
     assert run.supernet.skeleton.channels == channels
     assert [(run.stages.length(stage), run.stages.warm(stage)) for stage in range(3)] == [(epochs, warm)] * 3
     assert run.settings.normal_left == (6, 3, 1) and run.settings.reduce_left == (4, 2, 1)
+
+
+def test_the_extended_space_has_more_ops_than_darts() -> None:
+    job = presets["darts-extended"].job["space"]
+    space = parse(spaces["darts"], {key: value for key, value in job.items() if key != "name"} | {"channels": 2}, "it")
+    assert set(DARTS_OPS) < set(space.ops("normal")) and len(space.ops("reduce")) == 15
+    net = space.supernet(space.skeleton((3, 16, 16), 2, cells=3))
+    assert len(net.cells[0].ops) == 14 * 14
+
+
+def test_the_search_on_imagenet_has_its_stem_and_its_shares() -> None:
+    job = {
+        part: {key: value for key, value in own.items() if key != "name"}
+        for part, own in presets["imagenet"].job.items()
+    }
+    space = parse(spaces["darts"], job["space"], "imagenet")
+    skeleton = space.skeleton((3, 224, 224), 1000)
+    where = sites({name: space.cell(name) for name in ("normal", "reduce")}, skeleton)
+    assert where[0].size_in == (28, 28)
+    algorithm = parse(EnTranNas, job["algorithm"], "imagenet")
+    on = problem(epochs=job["budget"]["epochs"])
+    engine = algorithm.engine(on)
+    assert isinstance(engine.relaxation, Transit) and engine.settings.warmup_epochs < on.budget.epochs
+    assert engine.train.size == round(0.1 / 0.45 * on.splits.train.size)
+    assert engine.validation.size == round(0.025 / 0.45 * on.splits.validation.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -23,12 +24,12 @@ from nas_core.objectives._predicted import ByOperations, FromProfile
 from nas_core.objectives.flops import Flops
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
-from nas_core.objectives.peak_memory_mb import PeakMemoryMb
 from nas_core.parts import parts_on
 from nas_core.profiles import Calibration, DeviceProfile, Protocol, Row
 from nas_core.search import Bound
 from nas_core.spaces.darts import DartsCells
 from nas_core.spaces.nasbench201 import NasBench201
+from nas_core.values import Value
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -132,14 +133,20 @@ def test_1_a_devices_profile_is_a_table_of_the_same_shape(space: str) -> None:
             assert table.of(made.selection(genotype)) == pytest.approx(value, rel=1e-9)
 
 
+class Squared(Macs):
+    """Exact, and no sum."""
+
+    scale = None  # type: ignore[assignment]
+
+    def value(self, architecture: Architecture) -> Value:
+        return replace(Macs().value(architecture), value=Macs().value(architecture).value ** 2)
+
+
 def test_1_what_is_no_sum_is_refused() -> None:
     made = SPACES["darts"]
     skeleton = made.skeleton((3, 8, 8), 10, cells=3, channels=4)
-    small = DartsCells(
-        cells=3, channels=4, nodes=2, normal_ops=("skip_connect", "sep_conv_3x3"), reduce_ops=("conv_1x1",)
-    )
     with pytest.raises(InvalidSettingsError, match="'it' is no sum over the ops of a network"):
-        table_of(small, small.skeleton((3, 8, 8), 10), "it", PeakMemoryMb())
+        table_of(made, skeleton, "it", Squared())
     lacking = FromProfile(profile_of(made, made.skeleton((3, 8, 8), 10, cells=3, channels=6)), "ms")
     with pytest.raises(MissingPartError, match="has no ms of"):
         table_of(made, skeleton, "it", lacking)
