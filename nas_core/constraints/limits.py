@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_core.additive import AdditiveTable, Logits
 from nas_core.architecture import Genotype
-from nas_core.constraints.projection import Projected, Projection, violation
+from nas_core.constraints.projection import Projected, Projection, distance, towards, violation
 from nas_core.constraints.relaxed import Form, Rule
 from nas_core.constraints.repair import Repair, extreme
 from nas_core.errors import BoundsError
@@ -34,7 +34,7 @@ class Constraints:
         self.space, self.tables = space, tables
         some = next(iter(tables.values()))
         self.rule = Rule(space, {name: entries.shape for name, entries in some.entries.items()})
-        self.project = Projection(tables, self.rule, form, steps, lr, weight)
+        self.projection = Projection(tables, self.rule, form, steps, lr, weight)
         self.ranges = {
             key: (self.cost(key, extreme(self.rule, table, False)), self.cost(key, extreme(self.rule, table, True)))
             for key, table in tables.items()
@@ -50,9 +50,9 @@ class Constraints:
     def holds(self, genotype: Genotype, bounds: Mapping[str, Bound]) -> bool:
         return violation(bounds, self.costs(genotype)) == 0
 
-    def check(self, bounds: Mapping[str, Bound], rng: np.random.Generator) -> None:
-        """Raises BoundsError, with floor and ceiling of each, for bounds that no network holds: one by one exactly, all
-        together as far as exchanges of single ops find one.
+    def check(self, bounds: Mapping[str, Bound], rng: np.random.Generator) -> Genotype:
+        """A network that holds them. Raises BoundsError, with floor and ceiling of each, for bounds that no network
+        holds: one by one exactly, all together as far as exchanges of single ops find one.
         """
         listed = ", ".join(f"{key} {low:.12g} to {high:.12g}" for key, (low, high) in self.ranges.items())
         for key, bound in bounds.items():
@@ -64,11 +64,31 @@ class Constraints:
                         f"bound of '{key}': {side} {value:.12g} lies beyond {beyond:.12g}, {edge} any network has; "
                         f"possible: {listed}"
                     )
-        if self.repaired({name: np.zeros(t.shape) for name, t in self._entries().items()}, bounds, rng) is None:
+        found = self.repaired({name: np.zeros(t.shape) for name, t in self._entries().items()}, bounds, rng)
+        if found is None:
             told = ", ".join(f"{key} {_shown(bound)}" for key, bound in bounds.items())
             raise BoundsError(
                 f"bounds {told}: no network was found that holds them all; possible, each alone: {listed}"
             )
+        return found
+
+    def project(self, logits: Logits, bounds: Mapping[str, Bound]) -> Projected:
+        """Logits that hold the bounds, near to the given ones, which come back as they are where they do already.
+
+        Of two: what Adam comes to, and what it takes to derive the network that exchanges of single ops lead to. That
+        one is ours; where costs are coarse it is the nearer. It is looked for in the straight-through form alone: the
+        others bound no derived network.
+        """
+        found = self.projection(logits, bounds)
+        if found.steps == 0 or self.projection.form != "straight_through":
+            return found
+        selection = Repair(self.tables, self.rule, logits, bounds).near()
+        if selection is None:
+            return found
+        other = self.projection.nearer(logits, towards(logits, selection), bounds)
+        if other is None or (found.feasible and distance(found.logits, logits) <= distance(other, logits)):
+            return found
+        return Projected(other, found.steps, True)
 
     def _entries(self) -> Logits:
         return next(iter(self.tables.values())).entries

@@ -91,6 +91,13 @@ class Projection:
                 at[name] = table - self.lr * mean / (np.sqrt(square) + EPSILON)
         return Projected(_level(start, at), self.steps, False)
 
+    def nearer(self, logits: Logits, at: Logits, bounds: Mapping[str, Bound]) -> Logits | None:
+        """From ``at`` as far back as all bounds hold; None where they do not hold there."""
+        if not self.holds(at, bounds):
+            return None
+        start = {name: np.asarray(table, dtype=np.float64) for name, table in logits.items()}
+        return self._back(start, {name: table.copy() for name, table in at.items()}, bounds)
+
     def _slopes(self, at: Tables, bounds: Mapping[str, Bound]) -> tuple[bool, Tables]:
         """Whether any bound is broken, and the gradient of the hinges."""
         selection: Selection | None = None if self.form == "full" else self.rule.selection(at)
@@ -138,3 +145,31 @@ class Projection:
 def _level(start: Tables, at: Tables) -> Tables:
     """With the mean of each edge where it was."""
     return {name: table + (start[name] - table).mean(axis=1, keepdims=True) for name, table in at.items()}
+
+
+MARGIN = 1e-3
+"""By how much a logit is made the largest of its edge."""
+
+
+def towards(logits: Logits, selection: Selection) -> dict[str, NDArray[np.float64]]:
+    """The nearest logits of which each chosen op is the strongest of its edge: it rises, and those above it fall, to
+    where they meet.
+    """
+    found = {}
+    for name, chosen in selection.items():
+        table = np.array(logits[name], dtype=np.float64)
+        for row in np.flatnonzero(chosen.any(axis=1)):
+            here = int(chosen[row].argmax())
+            above = [
+                column for column in np.argsort(-table[row], kind="stable") if table[row, column] > table[row, here]
+            ]
+            if above:
+                level = table[row, here]
+                for count, column in enumerate(above, start=1):
+                    if table[row, column] <= level:
+                        break
+                    level = (table[row, here] + table[row, above[:count]].sum()) / (count + 1)
+                table[row, above] = np.minimum(table[row, above], level)
+                table[row, here] = level + MARGIN
+        found[name] = table
+    return found

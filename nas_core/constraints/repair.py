@@ -46,6 +46,10 @@ class Repair:
                 return self._genotype(found)
         return None
 
+    def near(self) -> Selection | None:
+        """The ops of the network that exchanges lead to from the derived one; None where they lead to none."""
+        return self._descend(self.rule.selection(self.logits))
+
     def _others(self, rng: np.random.Generator) -> Iterator[Selection]:
         space = self.rule.space
         for table in self.tables.values():

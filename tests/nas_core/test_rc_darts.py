@@ -6,30 +6,44 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from nas_core import checkpoint
 from nas_core.additive import AdditiveTable, Logits, additive_table
-from nas_core.architecture import Architecture
+from nas_core.algorithms.darts import Darts
+from nas_core.algorithms.rc_darts import Bounded, Limits, RcDarts
+from nas_core.architecture import Architecture, Genotype
 from nas_core.constraints import Constraints, Form, Rule, expected
 from nas_core.constraints.projection import distance, violation
 from nas_core.constraints.repair import Repair, extreme
-from nas_core.costs import PRE
+from nas_core.costs import PRE, count
 from nas_core.counting import built_cost
+from nas_core.data import Augmentation, tensor_splits
 from nas_core.errors import BoundsError, InvalidSettingsError, MissingPartError
+from nas_core.evaluation import Evaluator
+from nas_core.events import Checkpoint, Progress, Propose
+from nas_core.exports import Model, export
 from nas_core.objectives._predicted import ByOperations, FromProfile
+from nas_core.objectives.error import Error
 from nas_core.objectives.flops import Flops
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
+from nas_core.pareto import non_dominated
 from nas_core.parts import parts_on
 from nas_core.profiles import Calibration, DeviceProfile, Protocol, Row
-from nas_core.search import Bound
+from nas_core.recipe import Recipe
+from nas_core.search import Axes, Bound, Problem, drive, start
 from nas_core.spaces.darts import DartsCells
 from nas_core.spaces.nasbench201 import NasBench201
+from nas_core.training import Training
 from nas_core.values import Value
+from tests.contracts.problems import problem
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,6 +55,8 @@ SPACES: Mapping[str, Any] = {
     "any": DartsCells(fan_in="any"),
     "nasbench201": NasBench201(),
 }
+EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in ("levels", "any") else name for name in SPACES]
+"""Those that take their time are left out of the fast tests."""
 COUNTED: Mapping[str, Any] = {"params": Params(), "macs": Macs(), "flops": Flops()}
 
 
@@ -217,7 +233,7 @@ def test_2_raising_none_cannot_cheat_the_gated_forms() -> None:
 
 
 @pytest.mark.parametrize("keys", KEYS)
-@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("space", EVERY)
 def test_3_upper_bounds_are_met_by_what_is_derived(space: str, keys: tuple[str, ...]) -> None:
     on, met, used = constraints(space, keys), 0, []
     for seed in range(20):
@@ -245,7 +261,7 @@ def test_3_the_other_forms_meet_them_as_well(keys: tuple[str, ...], form: Form) 
 
 
 @pytest.mark.parametrize("keys", KEYS)
-@pytest.mark.parametrize("space", ["darts", "levels", "any"])
+@pytest.mark.parametrize("space", EVERY[:3])
 def test_4_lower_bounds_are_met_too(space: str, keys: tuple[str, ...]) -> None:
     on, no_dearer = constraints(space, keys), 0
     for seed in range(20):
@@ -299,7 +315,7 @@ def test_5_feasible_logits_come_back_as_they_are() -> None:
         assert found.logits is logits and all(np.array_equal(kept[name], logits[name]) for name in kept)
 
 
-@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("space", EVERY)
 def test_5_no_blend_with_a_cheap_network_lies_much_closer(space: str) -> None:
     """None of 1,000 on the way from the start to random cheap ones is nearer than two thirds of the distance."""
     on, made, rng = constraints(space, ("params",)), SPACES[space], np.random.default_rng(0)
@@ -307,7 +323,7 @@ def test_5_no_blend_with_a_cheap_network_lies_much_closer(space: str) -> None:
         logits = logits_of(on, seed)
         bounds = half(on, logits)
         found = on.project(logits, bounds)
-        assert found.feasible and found.steps > 0 and on.project.holds(found.logits, bounds)
+        assert found.feasible and found.steps > 0 and on.projection.holds(found.logits, bounds)
         reached = distance(found.logits, logits)
         cheap = [genotype for genotype in (made.sample(rng) for _ in range(1500)) if on.holds(genotype, bounds)][:125]
         cheap = cheap or [extreme(on.rule, on.tables["params"], False)]
@@ -317,7 +333,7 @@ def test_5_no_blend_with_a_cheap_network_lies_much_closer(space: str) -> None:
             share = rng.uniform(0, 0.6)
             blend = {name: (1 - share) * table + share * one_hot[name] for name, table in logits.items()}
             apart = distance(blend, logits)
-            if apart < nearest and on.project.holds(blend, bounds):
+            if apart < nearest and on.projection.holds(blend, bounds):
                 nearest = apart
         assert nearest >= 2 / 3 * reached
 
@@ -337,14 +353,14 @@ def test_5_a_constant_on_all_ops_of_an_edge_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("key", ["params", "macs"])
-@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("space", EVERY)
 def test_7_a_tighter_bound_gives_no_dearer_network(space: str, key: str) -> None:
     """Within one step of the lattice of costs: the dearest op instead of the cheapest on one edge."""
     on = constraints(space, (key,))
     step = max(float(np.ptp(entries, axis=1).max()) for entries in on.tables[key].entries.values())
-    low, high = on.ranges[key]
-    for seed in range(5):
+    for seed in range(3):
         logits, costs = logits_of(on, seed), []
+        low, high = on.ranges[key][0], on.cost(key, on.rule.genotype(logits))
         for share in (1.0, 0.8, 0.6, 0.4):
             bounds = {key: Bound(max=low + share * (high - low))}
             _, genotype = on.finish(logits, bounds, np.random.default_rng(0))
@@ -496,3 +512,251 @@ def test_11_connections_lower_the_floor_and_stand_in_the_relaxed_cost() -> None:
     on.check(bounds, np.random.default_rng(0))
     _, genotype = on.finish(logits, bounds, np.random.default_rng(0))
     assert genotype is not None and on.holds(genotype, bounds)
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
+
+
+def on_images(
+    space: Any, bounds: dict[str, Bound] | None = None, evaluations: int = 40, epochs: int = 5, **objectives: Any
+) -> Problem[Any]:
+    """Tiny images, made on the spot; costs of networks as wide and deep as the searched one."""
+    given = objectives or {"params": Params(), "macs": Macs()}
+    on = problem(evaluations=evaluations, epochs=epochs, space=space)
+    return replace(on, axes=Axes({"error": Error(), **given}, bounds or {}))
+
+
+def driven(algorithm: Any, on: Problem[Any], state: Any = None) -> list[Any]:
+    return list(drive(start(algorithm, on, state), Evaluator(on)))
+
+
+def proposed(events: list[Any]) -> list[Any]:
+    return [genotype for event in events if isinstance(event, Propose) for genotype in event.genotypes]
+
+
+TINY = DartsCells(cells=3, channels=2, nodes=2)
+
+
+def middle(space: Any, on: Problem[Any], resource: Any, share: float) -> float:
+    low, high = (
+        getattr(count(Architecture(space.extreme(on.targets[0], resource, end), on.targets[0])), resource)
+        for end in (False, True)
+    )
+    return float(low + share * (high - low))
+
+
+def test_6_projection_touches_alpha_alone() -> None:
+    on = on_images(TINY)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=middle(TINY, on, "macs", 0.3))}))
+    engine = RcDarts(batch=16, warmup=0.0, anneal=0.0, alpha_lr=0.1).engine(on)
+    relaxation = engine.relaxation
+    assert isinstance(relaxation, Bounded)
+    relaxation.begin(0, 0)
+    with torch.no_grad():
+        for alpha in relaxation.alpha.values():
+            alpha.copy_(torch.tensor([0.0, 0, 0, 0, 1, 0, 0, 0]).expand_as(alpha))
+    before = checkpoint.copied({"net": engine.supernet.state_dict(), "chance": engine.chance.get_state()})
+    adam, logits = checkpoint.copied(engine.architect.state_dict()), relaxation.logits()
+    relaxation.after_epoch()
+    assert relaxation.seen["projection_steps"] > 0 and relaxation.seen["held"] == 1
+    assert any((logits[name] != table).any() for name, table in relaxation.logits().items())
+    for name, tensor in engine.supernet.state_dict().items():
+        assert torch.equal(tensor, before["net"][name])
+    assert torch.equal(engine.chance.get_state(), before["chance"])
+    assert str(engine.architect.state_dict()) == str(adam)
+    once = relaxation.logits()
+    relaxation.after_epoch()
+    assert relaxation.seen["projection_steps"] == 0
+    assert all(np.array_equal(once[name], table) for name, table in relaxation.logits().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["first", "second"])
+def test_10_without_bounds_it_is_darts(order: Any) -> None:
+    runs = []
+    for algorithm in (Darts(batch=16, order=order), RcDarts(batch=16, order=order)):
+        events = driven(algorithm, on_images(TINY, epochs=3))
+        state = [event.state for event in events if isinstance(event, Checkpoint)][-1]
+        runs.append((state["relaxation"]["alpha"], [genotype.key() for genotype in proposed(events)]))
+    (one, networks), (other, same) = runs
+    assert networks == same
+    assert all(torch.equal(alpha, other[name]) for name, alpha in one.items())
+
+
+@pytest.mark.slow
+def test_12_from_images_to_a_front_of_retrained_networks(tmp_path: Path) -> None:
+    """C = 4, L = 5, 16 x 16 pixels, levels and connections: search, projection, export, retraining; four bounds."""
+    space = DartsCells(cells=5, channels=4, levels=3, connection=True)
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 3
+    pixels = (rng.integers(0, 60, (96, 16, 16, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    parts = tensor_splits(
+        (pixels[24:], labels[24:]),
+        (pixels[:24], labels[:24]),
+        classes=3,
+        seed=0,
+        fraction=1.0,
+        augmentation=Augmentation(padding=1),
+    )
+    skeleton = space.skeleton(parts.input, parts.classes)
+    on = replace(on_images(space, epochs=6), splits=parts, skeleton=skeleton, targets=(skeleton,))
+    most = [middle(space, on, "macs", share) for share in (0.6, 0.4, 0.25, 0.1)]
+    algorithm = RcDarts(batch=16, alpha_lr=0.1, bounds=tuple({"macs": Limits(max=bound)} for bound in most))
+    events = driven(algorithm, on)
+    states = [event.state for event in events if isinstance(event, Checkpoint)]
+    found: dict[int, Genotype] = {}
+    number = 0
+    for event in events:
+        if isinstance(event, Propose) and not event.revise:
+            latest = event.genotypes[-1]
+        if isinstance(event, Progress):
+            number = int(event.metrics["bounds"])
+            found[number] = latest
+    assert sorted(found) == [1, 2, 3, 4] and len(states) == 6
+    costs = []
+    for number, genotype in found.items():
+        space.check(genotype)
+        architecture = Architecture(genotype, skeleton)
+        params, macs = built_cost(architecture)
+        assert macs <= most[number - 1] and macs == count(architecture).macs
+        costs.append([-macs, float(number)])
+        training = Training(architecture, Recipe(epochs=1, batch=24), parts.train, Augmentation(), 0, on.device)
+        training.epoch()
+        model = Model(architecture, training.network.state_dict(), (0.0,) * 3, (1.0,) * 3)
+        assert export("python", model, tmp_path / f"{number}.py") < 1e-4
+        assert params == sum(p.numel() for p in training.network.parameters())
+    assert non_dominated(np.array(costs)).all(), "a tighter bound gives a cheaper network"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "space", [TINY, NasBench201(cells=5, channels=2), DartsCells(cells=5, channels=2, nodes=2, levels=3)]
+)
+def test_whatever_is_proposed_holds_the_bounds(space: Any) -> None:
+    """From the first epoch on, also of a device's predicted latency; lower bounds as well."""
+    on = on_images(space, epochs=4)
+    profile = profile_of(space, on.targets[0])
+    latency = FromProfile(profile, "ms")
+    table = table_of(space, on.targets[0], "ms", latency)
+    low, high = Constraints(space, {"ms": table}).ranges["ms"]
+    job = {"params": Bound(min=middle(space, on, "params", 0.05)), "ms": Bound(max=low + 0.5 * (high - low))}
+    on = on_images(space, job, epochs=4, params=Params(), ms=latency)
+    events = driven(RcDarts(batch=16, alpha_lr=0.5, warmup=0.25), on)
+    networks = proposed(events)
+    assert len(networks) >= 4
+    for genotype in networks:
+        space.check(genotype)
+        architecture = Architecture(genotype, on.targets[0])
+        assert latency.value(architecture).value <= (job["ms"].max or 0) * (1 + 1e-9)
+        assert count(architecture).params >= (job["params"].min or 0)
+
+
+def test_several_sets_share_a_warm_supernet_and_each_has_a_network() -> None:
+    on = on_images(TINY, epochs=7)
+    most = [middle(TINY, on, "params", share) for share in (0.8, 0.5, 0.2)]
+    algorithm = RcDarts(
+        batch=16, alpha_lr=0.3, warmup=0.3, bounds=tuple({"params": Limits(max=bound)} for bound in most)
+    )
+    engine = algorithm.engine(on)
+    assert engine.lengths == (4, 2, 1), "two epochs of warm-up, and five for three sets"
+    assert engine.settings.warmup_epochs == 1
+    starts: dict[int, Any] = {}
+    for event in drive(engine.search(), Evaluator(on)):
+        if isinstance(event, Progress):
+            relaxation = engine.relaxation
+            assert isinstance(relaxation, Bounded)
+            starts.setdefault(relaxation.goal, relaxation.shared)
+            genotype = list(engine.derived.values())[-1]
+            assert count(Architecture(genotype, on.targets[0])).params <= most[relaxation.goal]
+    assert starts[1] is not None and starts[1] is starts[2]
+
+
+def test_when_time_is_up_every_set_has_a_network_all_the_same() -> None:
+    on = on_images(TINY, epochs=50)
+    most = [middle(TINY, on, "params", share) for share in (0.9, 0.5, 0.2, 0.0)]
+    on = replace(on, time_is_up=lambda: True)
+    algorithm = RcDarts(batch=16, bounds=tuple({"params": Limits(max=bound)} for bound in most))
+    networks = {genotype.key(): genotype for genotype in proposed(driven(algorithm, on))}
+    sizes = sorted(count(Architecture(genotype, on.targets[0])).params for genotype in networks.values())
+    assert sizes[0] == most[-1]
+    assert all(any(size <= bound for size in sizes) for bound in most)
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on_as_if_it_was_not(tmp_path: Path) -> None:
+    """In every epoch, warm-up and both sets of bounds; projections at every second step of alpha."""
+
+    def fresh() -> Problem[Any]:
+        return on_images(TINY, epochs=5)
+
+    bound = middle(TINY, fresh(), "macs", 0.3)
+    algorithm = RcDarts(
+        batch=16, alpha_lr=0.3, interval=2, bounds=({"macs": Limits(max=2 * bound)}, {"macs": Limits(max=bound)})
+    )
+    whole: list[Any] = []
+    on = fresh()
+    for event in drive(start(algorithm, on), Evaluator(on)):
+        if isinstance(event, Checkpoint):
+            checkpoint.save(event.state, tmp_path / f"{len(whole)}.pt")
+        whole.append(event)
+    places = [place for place, event in enumerate(whole) if isinstance(event, Checkpoint)]
+    assert len(places) == 5
+    for place in places:
+        rest = driven(algorithm, fresh(), checkpoint.load(tmp_path / f"{place}.pt"))
+        assert [genotype.key() for genotype in proposed(rest)] == [
+            genotype.key() for genotype in proposed(whole[place + 1 :])
+        ]
+        last = [event.state for event in rest if isinstance(event, Checkpoint)]
+        if last:
+            assert str(last[-1]["relaxation"]) == str(whole[places[-1]].state["relaxation"])
+            assert str(last[-1]["learner"]) == str(whole[places[-1]].state["learner"])
+
+
+def test_bounds_close_in() -> None:
+    """From what alpha costs at first to where they belong by half of the epochs behind the warm-up."""
+    on = on_images(TINY, epochs=10)
+    target = middle(TINY, on, "macs", 0.1)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=target)}))
+    relaxation = RcDarts(batch=16, warmup=0.2).engine(on).relaxation
+    assert isinstance(relaxation, Bounded)
+    at = relaxation.sets[0]
+    seen = []
+    for epoch in range(10):
+        relaxation.begin(0, epoch)
+        if epoch >= 2:
+            at.start = {"macs": target + 400.0}
+            seen.append(at.aimed(relaxation.share())["macs"])
+    assert [bound.max for bound in seen] == [target + extra for extra in (300, 200, 100, 0, 0, 0, 0, 0)]
+    assert [bound.min for bound in seen] == [0.85 * (bound.max or 0) for bound in seen]
+
+
+@pytest.mark.parametrize(
+    ("given", "job", "error", "said"),
+    [
+        ({"bounds": ({"weight": Limits(max=1.0)},)}, {}, InvalidSettingsError, "'weight' is no exact cost of this job"),
+        ({"bounds": ({"error": Limits(max=1.0)},)}, {}, InvalidSettingsError, "of these it has: params, macs"),
+        ({"bounds": ({"params": Limits(max=9.0)},)}, {}, BoundsError, "params': max 9 lies beyond 316, the least"),
+        ({}, {"macs": Bound(min=1e9)}, BoundsError, "macs': min 1000000000 lies beyond .*, the most any network has"),
+        (
+            {"bounds": ({"params": Limits(min=700.0)},)},
+            {"params": Bound(max=600.0)},
+            BoundsError,
+            "no network was found",
+        ),
+        ({"bounds": ({},) * 50}, {"params": Bound(max=600.0)}, InvalidSettingsError, "50 sets, but budget.evaluations"),
+    ],
+)
+def test_8_a_search_fails_before_it_trains(given: Any, job: Any, error: Any, said: str) -> None:
+    with pytest.raises(error, match=said):
+        RcDarts(**given).engine(on_images(TINY, job))
+
+
+def test_bounds_that_no_sum_can_hold_are_left_to_the_fronts_with_a_warning() -> None:
+    told: list[str] = []
+    on = on_images(TINY, {"squared": Bound(max=1e9)}, squared=Squared(), params=Params())
+    on = replace(on, warn=told.append)
+    engine = RcDarts(batch=16).engine(on)
+    assert not isinstance(engine.relaxation, Bounded)
+    assert told == [
+        "the bound on 'squared' is not held while searching, since that is no sum over ops; fronts look at it"
+    ]
