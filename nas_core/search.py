@@ -18,6 +18,7 @@ from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.costs import CostTable, Resource
 from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Checkpoint, Evaluated, Evaluation, Event, Glance, Price, Progress, Propose, unseen
+from nas_core.groups import ALONE, Group
 from nas_core.values import Kind, Value
 
 if TYPE_CHECKING:
@@ -218,6 +219,8 @@ class Problem(Generic[S]):
     """In which every training step takes its batch: more than one where memory did not suffice for it whole."""
     time_is_up: Callable[[], bool] = lambda: False
     """Asked by algorithms before another epoch or generation: when true, they come to their end in good order."""
+    group: Group = ALONE
+    """Processes that search together, where a method can; the service's are alone."""
     quietly: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while measuring: the service keeps training away from the device meanwhile."""
 

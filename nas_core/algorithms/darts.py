@@ -28,13 +28,13 @@ class Darts(Steps):
     """DARTS: gradient descent on a softmax mixture of all ops."""
 
     order: Literal["first", "second"] = "first"
-    """Whether alpha steps look through one step of the weights (second: better published cells at over twice the
-    time)."""
+    """Whether alpha steps look through one step of the weights (second: five passes a step instead
+    of two)."""
     resource_weights: tuple[Annotated[float, Ge(0)], ...] = ()
     """Weights of an expected cost in the loss of alpha, nats per cost of the even mixture, one after another on the
     same supernet: each gives networks of its own. Empty: the error alone, as published."""
     resource: str | None = None
-    """Key of the objective that is the cost; default: the first that is a sum over ops."""
+    """Key of the objective that is the cost; default: the first that follows from the architecture alone."""
     needs: ClassVar[type] = Relaxable
 
     def __post_init__(self) -> None:

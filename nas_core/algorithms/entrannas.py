@@ -9,27 +9,26 @@ what was inferred beyond stands in docs/methods/entrannas.md.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.algorithms import algorithms
-from nas_core.architecture import Genotype, Skeleton
+from nas_core.architecture import Genotype
 from nas_core.costs import PRE
 from nas_core.differentiable import Engine, Relaxation, Steps
 from nas_core.differentiable.engine import new_supernet
 from nas_core.differentiable.sparse import sparse_gates, sparsity, thresholds
+from nas_core.engines import Positions, positions
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
 from nas_core.supernet import Supernet
 from nas_core.supernet.weights import Choice
-
-Positions = Literal["first", "last"] | Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
 
 
 @runtime_checkable
@@ -87,29 +86,9 @@ class EnTranNas(Steps):
         supernet = new_supernet(problem, self.share_features)
         if any(name.endswith(PRE) for name in supernet.shapes):
             raise InvalidSettingsError("connection: Engine and Transit cells do not choose what prepares their inputs")
-        engines = positions(self.engines, problem.skeleton, supernet.shapes)
+        engines = positions(self.engines, problem.skeleton.cells, supernet.shapes)
         relaxation = (SparseTransit if self.dst else Transit)(self, problem, supernet, engines)
         return Engine(self, problem, supernet, relaxation)
-
-
-def positions(wanted: Positions, skeleton: Skeleton, searched: Collection[str]) -> frozenset[int]:
-    """Where the Engine cells stand. Raises InvalidSettingsError."""
-    where = {name: [at for at, kind in enumerate(skeleton.cells) if kind == name] for name in searched}
-    where = {name: places for name, places in where.items() if places}
-    if not isinstance(wanted, tuple):
-        return frozenset(places[0 if wanted == "first" else -1] for places in where.values())
-    every = {place for places in where.values() for place in places}
-    for place in wanted:
-        if place not in every:
-            listed = ", ".join(map(str, sorted(every)))
-            raise InvalidSettingsError(f"engines: no searched cell stands at {place}; they stand at {listed}")
-    for name, places in where.items():
-        if not set(places) & set(wanted):
-            listed = ", ".join(map(str, places))
-            raise InvalidSettingsError(
-                f"engines: none is of type '{name}', whose alpha would learn nothing; its cells stand at {listed}"
-            )
-    return frozenset(wanted)
 
 
 class Transit(Relaxation):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nas_core.groups import ALONE, Group
+
 Loss = Callable[[], Iterable[Tensor]]
 """Scalars that add up to it, computed anew at each call."""
 Gradients = list[Tensor | None]
@@ -23,8 +25,8 @@ PERTURBATION = 0.01
 """Length of the finite difference in weight space."""
 
 
-def gradients(loss: Loss, wanted: Sequence[Tensor]) -> tuple[Gradients, Tensor]:
-    """Of the sum of a loss's terms, and that sum, detached."""
+def gradients(loss: Loss, wanted: Sequence[Tensor], group: Group = ALONE) -> tuple[Gradients, Tensor]:
+    """Of the sum of a loss's terms, and that sum, detached; over all processes of a group."""
     found: Gradients = [None] * len(wanted)
     total: Tensor | None = None
     for term in loss():
@@ -33,6 +35,7 @@ def gradients(loss: Loss, wanted: Sequence[Tensor]) -> tuple[Gradients, Tensor]:
             found[place] = gradient if so_far is None or gradient is None else so_far + gradient
         total = term.detach() if total is None else total + term.detach()
     assert total is not None, "a loss has a term at least"
+    group.add([total, *(gradient for gradient in found if gradient is not None)])
     return found, total
 
 
@@ -63,7 +66,12 @@ class VirtualStep:
 
 
 def second_order(
-    train: Loss, validation: Loss, weights: Sequence[Tensor], alphas: Sequence[Tensor], step: VirtualStep
+    train: Loss,
+    validation: Loss,
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    step: VirtualStep,
+    group: Group = ALONE,
 ) -> tuple[Gradients, Tensor]:
     """Of the validation loss after one step of training, with respect to alpha (equations 7 and 8); and that loss.
 
@@ -71,9 +79,9 @@ def second_order(
     moved by 0.01 along the direction of v. The weights are what they were afterwards, bit for bit.
     """
     with _moved(weights) as (kept, move):
-        by_training, _ = gradients(train, weights)
+        by_training, _ = gradients(train, weights, group)
         move(step.changes(kept, by_training), -1.0)
-        found, loss = gradients(validation, [*weights, *alphas])
+        found, loss = gradients(validation, [*weights, *alphas], group)
         directions, direct = found[: len(weights)], found[len(weights) :]
         squares = [(direction**2).sum() for direction in directions if direction is not None]
         norm = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
@@ -81,9 +89,9 @@ def second_order(
             return direct, loss
         epsilon = PERTURBATION / norm
         move(directions, epsilon)
-        above, _ = gradients(train, alphas)
+        above, _ = gradients(train, alphas, group)
         move(directions, -epsilon)
-        below, _ = gradients(train, alphas)
+        below, _ = gradients(train, alphas, group)
     return [
         straight if up is None or down is None else _or_zeros(straight, up) - step.lr * (up - down) / (2 * epsilon)
         for straight, up, down in zip(direct, above, below, strict=True)

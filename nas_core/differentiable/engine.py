@@ -78,7 +78,8 @@ class Engine:
                 f"budget.epochs: {epochs} are too few for {relaxation.goals} networks, one epoch for each"
             )
         self.settings, self.problem, self.supernet, self.relaxation = settings, problem, supernet, relaxation
-        self.order = order
+        self.order, self.group = order, problem.group
+        self.group.join(supernet)
         seed, splits = problem.seed, problem.splits
         self.train = share_of(splits.train, settings.train_share, seed_of(seed, "train share"))
         self.validation = share_of(splits.validation, settings.validation_share, seed_of(seed, "validation share"))
@@ -92,6 +93,7 @@ class Engine:
             lr_min=settings.lr_min,
             weight_decay=settings.weight_decay,
             pieces=problem.pieces,
+            group=problem.group,
         )
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.lengths = relaxation.lengths(epochs)
@@ -143,7 +145,7 @@ class Engine:
 
     def _goes_on(self) -> bool:
         """Whether another epoch is due; moves on to the next goal where one is done with."""
-        if self.derived and self.problem.time_is_up():
+        if self.derived and self.group.any(self.problem.time_is_up()):
             return False
         goals = self.relaxation.goals
         while self.goal < goals and (
@@ -199,11 +201,11 @@ class Engine:
         with room_for(len(validation[1]), self.problem.pieces, validation[0].device):
             self.architect.zero_grad(set_to_none=True)
             if self.order == "first":
-                found, loss = gradients(self._loss(*validation), learnt)
+                found, loss = gradients(self._loss(*validation), learnt, self.group)
             else:
                 weights = list(self.supernet.parameters())
                 train, step = self._loss(*training), self._virtual_step(weights)
-                found, loss = second_order(train, self._loss(*validation), weights, learnt, step)
+                found, loss = second_order(train, self._loss(*validation), weights, learnt, step, self.group)
             penalty = self.relaxation.penalty()
             if penalty is not None:
                 extra, _ = gradients(lambda: [penalty], learnt)
@@ -223,7 +225,7 @@ class Engine:
 
     def _loss(self, images: Tensor, labels: Tensor) -> Loss:
         def terms() -> Iterator[Tensor]:
-            for some, theirs, share in in_pieces(images, labels, self.problem.pieces):
+            for some, theirs, share in in_pieces(images, labels, self.problem.pieces, self.group):
                 yield F.cross_entropy(self.supernet(some, *self.relaxation.choice()), theirs) * share
 
         return terms
@@ -246,7 +248,7 @@ class Engine:
     def error_of(self, choice: Choice) -> float:
         """The same of any choice: that of the relaxation is the network that is searched."""
         problem = self.problem
-        return supernet_errors(self.supernet, self.validation, choice, problem.device, problem.pieces)[0]
+        return supernet_errors(self.supernet, self.validation, choice, problem.device, problem.pieces, self.group)[0]
 
     def scored(self, genotypes: tuple[Genotype, ...], revise: bool = False) -> Propose:
         """The genotypes with what they have on the supernet as it is now."""

@@ -36,7 +36,7 @@ PART = 0.45
 
 @presets.register("darts-extended")
 class DartsExtended:
-    """Ours: DARTS cells with all 13 ops of NASNet besides DARTS' own, 14 and none; goes with any algorithm."""
+    """Ours: DARTS cells with the ops of NASNet besides DARTS' own, 14 and none; goes with any algorithm."""
 
     source: ClassVar[str] = "ours; ops of arXiv 1806.09055 and 1707.07012"
     job: ClassVar[Mapping[str, Mapping[str, Any]]] = {

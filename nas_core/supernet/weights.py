@@ -15,6 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from nas_core.architecture import Genotype
 from nas_core.data import Split
 from nas_core.errors import DivergedError
+from nas_core.groups import ALONE, Group
 from nas_core.search import Relaxable
 from nas_core.supernet.network import Active, Gates, Supernet
 from nas_core.training.networks import cosine, learn_at
@@ -62,10 +63,12 @@ class WeightLearner:
         weight_decay: float = 3e-4,
         clip: float = 5.0,
         pieces: int = 1,
+        group: Group = ALONE,
     ) -> None:
         self.supernet, self.epochs, self.lr, self.lr_min, self.clip = supernet, epochs, lr, lr_min, clip
         self.pieces = pieces
         """In which each batch is taken."""
+        self.group = group
         self.optimizer = torch.optim.SGD(supernet.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
         self._total: Tensor | None = None
         self._seen = 0
@@ -82,22 +85,28 @@ class WeightLearner:
         with room_for(len(labels), self.pieces, images.device):
             self.optimizer.zero_grad(set_to_none=True)
             total = torch.zeros((), device=images.device)
-            for some, theirs, share in in_pieces(images, labels, self.pieces):
+            for some, theirs, share in in_pieces(images, labels, self.pieces, self.group):
                 loss = F.cross_entropy(self.supernet(some, gates, active), theirs) * share
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * len(labels)
+            self.group.add([weight.grad for weight in self.supernet.parameters() if weight.grad is not None])
             nn.utils.clip_grad_norm_(self.supernet.parameters(), self.clip)
             self.optimizer.step()
         self._total = total if self._total is None else self._total + total
         self._seen += len(labels)
 
     def loss_so_far(self) -> float:
-        """Mean of the epoch so far, whatever it is."""
+        """Mean of the epoch so far, whatever it is; of several processes what this one adds to it."""
         return float(self._total) / self._seen if self._total is not None else 0.0
 
     def mean_loss(self) -> float:
         """Of the epoch so far. Raises DivergedError when it is not finite."""
-        mean = self.loss_so_far()
+        if self._total is not None and self._seen:
+            total = self._total.clone()
+            self.group.add([total])
+            mean = float(total) / self._seen
+        else:
+            mean = 0.0
         if not math.isfinite(mean):
             raise DivergedError(f"the supernet diverged: its loss became {mean} at a learning rate of {self.lr}")
         return mean
@@ -150,7 +159,12 @@ def batch_errors(supernet: Supernet, images: Tensor, labels: Tensor, choice: Cho
 
 @torch.no_grad()
 def supernet_errors(
-    supernet: Supernet, split: Split, choice: Choice, device: torch.device, pieces: int = 1
+    supernet: Supernet,
+    split: Split,
+    choice: Choice,
+    device: torch.device,
+    pieces: int = 1,
+    group: Group = ALONE,
 ) -> tuple[float, float]:
     """Of the chosen sub-network, with batch statistics: the share of the split's images that it gets wrong, and the
     mean probability that it gives to wrong classes (how often a class drawn from its softmax is wrong).
@@ -161,9 +175,11 @@ def supernet_errors(
     batch = even_batches(split.size, SCORING_BATCH // pieces)
     with room_for(batch, pieces, device):
         for images, labels in split.batches(batch, None, None, device):
-            some_wrong, some_expected = batch_errors(supernet, images, labels, choice)
+            some_wrong, some_expected = batch_errors(supernet, *group.part(images, labels), choice)
             wrong += some_wrong
             expected += some_expected
+    group.add([wrong])
+    group.add([expected])
     return int(wrong) / split.size, float(expected) / split.size
 
 

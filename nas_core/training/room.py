@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nas_core.devices import describe, memory_mb
 from nas_core.errors import NoRoomError
+from nas_core.groups import ALONE, Group
 
 SIGNS = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
 """In messages of libraries beside PyTorch's own allocator."""
@@ -47,10 +48,10 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def in_pieces(images: Tensor, labels: Tensor, pieces: int) -> list[tuple[Tensor, Tensor, float]]:
-    """A batch in pieces of two images at least, each with its share of the batch."""
+def in_pieces(images: Tensor, labels: Tensor, pieces: int, group: Group = ALONE) -> list[tuple[Tensor, Tensor, float]]:
+    """What this process has of a batch, in pieces of two images at least, each with its share of the whole batch."""
+    whole = len(labels)
+    images, labels = group.part(images, labels)
     count = max(1, min(pieces, len(labels) // 2))
-    if count == 1:
-        return [(images, labels, 1.0)]
     parts = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
-    return [(some, theirs, len(theirs) / len(labels)) for some, theirs in parts]
+    return [(some, theirs, len(theirs) / whole) for some, theirs in parts]

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_core import checkpoint
-from nas_core.algorithms.entrannas import EnTranNas, SparseTransit, Transit, positions
+from nas_core.algorithms.entrannas import EnTranNas, SparseTransit, Transit
 from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import count, sites
 from nas_core.differentiable.sparse import sparse_gates, sparsity, thresholds
+from nas_core.engines import positions
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint
@@ -419,7 +420,7 @@ def test_property_12_all_cells_engines_are_darts() -> None:
 
 
 def test_positions_of_engines() -> None:
-    skeleton = WHOLE.skeleton((1, 6, 6), 2)
+    skeleton = WHOLE.skeleton((1, 6, 6), 2).cells
     assert positions("first", skeleton, TYPES) == {0, 2}
     assert positions("last", skeleton, TYPES) == {7, 5}
     assert positions((2, 3, 4), skeleton, TYPES) == {2, 3, 4}
@@ -429,7 +430,7 @@ def test_positions_of_engines() -> None:
     ):
         with pytest.raises(InvalidSettingsError, match=message):
             positions(wanted, skeleton, TYPES)
-    stack = NasBench201(cells=5, channels=2).skeleton((1, 6, 6), 2)
+    stack = NasBench201(cells=5, channels=2).skeleton((1, 6, 6), 2).cells
     with pytest.raises(InvalidSettingsError, match="no searched cell stands at 1; they stand at 0, 2, 4"):
         positions((1,), stack, ["normal"])
 
