@@ -43,6 +43,12 @@ class Limits:
     max: float | None = None
     """At most; none: any."""
 
+    def __post_init__(self) -> None:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise InvalidSettingsError(
+                f"bounds: a min of at most the max, {self.max:.12g}; {self.min:.12g} lies above it"
+            )
+
 
 @algorithms.register("rc-darts")
 @settings
