@@ -55,7 +55,7 @@ SPACES: Mapping[str, Any] = {
     "any": DartsCells(fan_in="any"),
     "nasbench201": NasBench201(),
 }
-EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in ("levels", "any") else name for name in SPACES]
+EVERY = [name if name == "nasbench201" else pytest.param(name, marks=pytest.mark.slow) for name in SPACES]
 """Those that take their time are left out of the fast tests."""
 COUNTED: Mapping[str, Any] = {"params": Params(), "macs": Macs(), "flops": Flops()}
 
@@ -124,7 +124,7 @@ def profile_of(space: Any, skeleton: Any) -> DeviceProfile:
 # --- 1: exact cost model (the whole list is in test_levels.py) --------------------------------------------------------
 
 
-@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("space", EVERY)
 def test_1_tables_are_what_built_networks_have(space: str) -> None:
     made = SPACES[space]
     skeleton = made.skeleton((3, 32, 32), 10, cells=5, channels=12)
@@ -287,7 +287,7 @@ def test_4_what_is_too_cheap_becomes_dearer() -> None:
     assert 2.5e6 <= on.cost("params", genotype) <= 3e6
 
 
-@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+@pytest.mark.parametrize("space", [EVERY[0], EVERY[-1]])
 def test_4_a_latency_of_a_device_is_bounded_as_well(space: str) -> None:
     made = SPACES[space]
     skeleton = made.skeleton((3, 32, 32), 10, cells=8, channels=16)
@@ -367,7 +367,7 @@ def test_7_a_tighter_bound_gives_no_dearer_network(space: str, key: str) -> None
             assert genotype is not None and on.holds(genotype, bounds)
             costs.append(on.cost(key, genotype))
         assert all(after <= before + step for before, after in pairwise(costs))
-        assert costs[-1] < costs[0]
+        assert costs[-1] < costs[0] or low == high
 
 
 # --- 8: requests that cannot be met -----------------------------------------------------------------------------------
@@ -389,6 +389,7 @@ def test_8_what_cannot_be_is_refused_with_floor_and_ceiling(bounds: dict[str, Bo
     assert "params 1370134 to 5144086, macs 227272320 to 817833600" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_8_what_can_just_be_is_not() -> None:
     for space in SPACES:
         on = constraints(space, ("params", "macs"))
@@ -476,6 +477,7 @@ def test_whether_none_may_win_is_found_out() -> None:
 # --- 9: levels --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_9_a_bound_on_parameters_moves_the_last_level_most() -> None:
     """Against level 1, in logits: parameters sit in level 3, multiply-adds do not."""
     space = DartsCells(levels=3)
@@ -651,6 +653,7 @@ def test_whatever_is_proposed_holds_the_bounds(space: Any) -> None:
         assert count(architecture).params >= (job["params"].min or 0)
 
 
+@pytest.mark.slow
 def test_several_sets_share_a_warm_supernet_and_each_has_a_network() -> None:
     on = on_images(TINY, epochs=7)
     most = [middle(TINY, on, "params", share) for share in (0.8, 0.5, 0.2)]
@@ -671,6 +674,7 @@ def test_several_sets_share_a_warm_supernet_and_each_has_a_network() -> None:
     assert starts[1] is not None and starts[1] is starts[2]
 
 
+@pytest.mark.slow
 def test_when_time_is_up_every_set_has_a_network_all_the_same() -> None:
     on = on_images(TINY, epochs=50)
     most = [middle(TINY, on, "params", share) for share in (0.9, 0.5, 0.2, 0.0)]
