@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -49,7 +49,7 @@ def form(cls: type[Any]) -> dict[str, Any]:
     """JSON Schema of the settings, for the catalog. Inherited fields say what they say in the base."""
     schema = _adapter(cls).json_schema()
     for base in cls.__mro__[1:]:
-        inherited = form(base).get("properties", {}) if is_dataclass(base) else {}
+        inherited = form(base).get("properties", {}) if "__pydantic_config__" in vars(base) else {}
         for name, said in inherited.items():
             if "description" in said:
                 schema["properties"][name].setdefault("description", said["description"])

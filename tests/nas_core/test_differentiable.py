@@ -26,6 +26,7 @@ from nas_core.objectives.params import Params
 from nas_core.parts import parts_on
 from nas_core.profiles import DeviceProfile
 from nas_core.search import Axes, Problem, drive
+from nas_core.settings import form, parse
 from nas_core.spaces.darts import TYPES, DartsCells
 from nas_core.spaces.nasbench201 import NasBench201
 from nas_core.supernet import Supernet
@@ -207,6 +208,7 @@ def test_which_ops_have_nothing_to_learn() -> None:
 ONLY_SKIPS = replace(SPACE, normal_ops=("skip_connect", "avg_pool_3x3"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [Darts, EnTranNas])
 def test_a_search_that_collapses_is_told_of_and_ends(algorithm: Any) -> None:
     warned: list[str] = []
@@ -243,6 +245,16 @@ def test_while_weights_warm_up_alpha_stays() -> None:
     assert not torch.equal(run.relaxation.alpha["normal"], before)
     with pytest.raises(InvalidSettingsError, match=r"warmup_epochs: 3 leave none of 3 epochs \(budget.epochs\)"):
         Darts(warmup_epochs=3).engine(problem())
+
+
+@pytest.mark.parametrize("algorithm", [Darts, EnTranNas])
+def test_inherited_settings_say_what_they_mean(algorithm: Any) -> None:
+    fields = form(algorithm)["properties"]
+    assert {"warmup_epochs", "collapse", "share_features"} < set(fields)
+    assert all(field["description"] for field in fields.values())
+    assert parse(algorithm, {"collapse": {"gap": 0.5}}, "it").collapse == Collapse(gap=0.5)
+    with pytest.raises(InvalidSettingsError, match="collapse.parameter_free: Input should be less than or equal to 1"):
+        parse(algorithm, {"collapse": {"parameter_free": 1.5}}, "it")
 
 
 # --- other methods ----------------------------------------------------------------------------------------------------

@@ -185,13 +185,13 @@ def test_property_05_sharing_equals_copies(dst: bool) -> None:
     space = FREE if dst else SPACE
     shared, relaxation = made(space, share_features=True, dst=dst)
     apart, _ = made(space, share_features=False, dst=dst)
-    state = apart.state_dict()
+    state, given = apart.state_dict(), shared.state_dict()
     for name in state:
         parts = name.split(".")
         if parts[0] == "cells" and parts[2] == "ops":
             row, column = parts[3].removeprefix("edge").split("_")
             parts[3] = f"source{space.edges[int(row)][1]}_{column}"
-        state[name] = shared.state_dict()[".".join(parts)]
+        state[name] = given[".".join(parts)]
     apart.load_state_dict(state)
     randomised(relaxation, 3)
     with torch.no_grad():
@@ -360,6 +360,7 @@ def test_property_09_the_sparsity_term_prunes() -> None:
     assert float(sparsity(betas)) == pytest.approx(np.log(2))
 
 
+@pytest.mark.slow
 def test_property_10_any_fan_in() -> None:
     _, relaxation = made(FREE, dst=True)
     widths: set[int] = set()

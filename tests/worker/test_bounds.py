@@ -32,15 +32,20 @@ def client(short_folder: Path) -> Iterator[Client]:
         yield made
 
 
+FREE = {"name": "entrannas", "batch": 32, "dst": True, "alpha_lr": 0.3, "threshold_start": 0.0}
+"""Nodes take any number of ops, several of one node with coefficients."""
+
+
 @pytest.mark.parametrize(
     "algorithm",
-    [{"name": "random", **SHORT}, {"name": "nsga2", "population": 4, **SHORT}, {"name": "darts", "batch": 32}],
-    ids=["random", "nsga2", "darts"],
+    [{"name": "random", **SHORT}, {"name": "nsga2", "population": 4, **SHORT}, {"name": "darts", "batch": 32}, FREE],
+    ids=["random", "nsga2", "darts", "entrannas-dst"],
 )
 def test_every_network_of_a_bounded_front_holds_its_bounds_by_its_file(
     client: Client, algorithm: dict[str, Any], tmp_path: Path
 ) -> None:
-    wanted = {**JOB, "algorithm": algorithm}
+    fan_in = "free" if algorithm is FREE else "two"
+    wanted = {**JOB, "algorithm": algorithm, "space": {**JOB["space"], "fan_in": fan_in}}
     job = client.wait(client.submit({**wanted, "verify": {"top": 1, "epochs": 1}}).id, timeout=SECONDS)
     seen = [
         {key: candidate.search_values[key].value for key in ("params", "macs")}
