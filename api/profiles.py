@@ -248,8 +248,9 @@ def _row(part: Part) -> dict[str, Any]:
 def _command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
     one = skeletons[0]
     widths = ",".join(str(skeleton.channels) for skeleton in skeletons)
+    extra = " --connection" if spec.space.settings.get("connection") else ""
     shape = "x".join(map(str, one.input))
     return (
         f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths} "
-        f"--input {shape} --classes {one.classes}'"
+        f"--input {shape} --classes {one.classes}{extra}'"
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import forms, imagesets, lookups, names, presets, profiles, ranges, relaxed, seeds, stages
+from api import boundsets, forms, imagesets, lookups, names, presets, profiles, ranges, relaxed, seeds, stages
 from api.errors import Fault, ProblemError, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.origins import Origin
@@ -287,6 +287,8 @@ def _unmet(
     columns = {lookup.key: lookup.column for lookup in looked.values()}
     faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons, columns))
     yield from faults
+    if not faults:
+        yield from boundsets.faults(spec, entries["algorithm",], by_key, ground.space, ground.skeletons)
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
         yield from ranges.unmet(
             spec, by_key, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons]

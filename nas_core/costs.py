@@ -51,10 +51,12 @@ class Layer:
     groups: int = 1
 
 
-def conv(inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1) -> Layer:
+def conv(
+    inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1, groups: int = 1
+) -> Layer:
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     stride = (stride, stride) if isinstance(stride, int) else stride
-    return Layer("conv", inputs, outputs, kernel, stride)
+    return Layer("conv", inputs, outputs, kernel, stride, groups)
 
 
 def _depthwise(channels: int, kernel: int, stride: int) -> Layer:
@@ -69,9 +71,19 @@ def _bn(channels: int) -> Layer:
     return Layer("bn", channels, channels)
 
 
-def factorized_reduce(inputs: int, outputs: int) -> tuple[Layer, ...]:
+def groups_for(most: int, *widths: int) -> int:
+    """The most groups, ``most`` (a power of 2) halved as often as it takes, that all widths can be cut into with two
+    channels or more in each: a group of one would do nothing before a batch norm.
+    """
+    while most > 1 and any(width % most or width < 2 * most for width in widths):
+        most //= 2
+    return most
+
+
+def factorized_reduce(inputs: int, outputs: int, groups: int = 1) -> tuple[Layer, ...]:
     """Two shifted 1x1 convolutions of stride 2, half of the outputs each: counted as one."""
-    return _relu(inputs), conv(inputs, outputs, 1, 2), _bn(outputs)
+    groups = groups_for(groups, inputs, outputs // 2, outputs - outputs // 2)
+    return _relu(inputs), conv(inputs, outputs, 1, 2, groups), _bn(outputs)
 
 
 def preprocess(inputs: int, outputs: int, stride: int) -> tuple[Layer, ...]:
@@ -102,6 +114,23 @@ def _dil(kernel: int) -> OpLayers:
 def _plain_conv(kernel: int) -> OpLayers:
     def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
         return _relu(inputs), conv(inputs, outputs, kernel, stride), _bn(outputs)
+
+    return layers
+
+
+def _group(groups: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        if stride == 2:
+            return factorized_reduce(inputs, outputs, groups)
+        return _relu(inputs), conv(inputs, outputs, 1, stride, groups_for(groups, inputs, outputs)), _bn(outputs)
+
+    return layers
+
+
+def _depthwise_group(kernel: int, groups: int) -> OpLayers:
+    def layers(inputs: int, outputs: int, stride: int, middle: int | None, pool_norm: bool) -> tuple[Layer, ...]:
+        point = conv(inputs, outputs, 1, 1, groups_for(groups, inputs, outputs))
+        return _relu(inputs), _depthwise(inputs, kernel, stride), point, _bn(outputs)
 
     return layers
 
@@ -145,6 +174,8 @@ OPS: Mapping[str, OpLayers] = {
     **{f"conv_{k}x{k}": _plain_conv(k) for k in (1, 3)},
     **{f"conv_{k}x1_1x{k}": _split_conv(k) for k in (3, 7)},
     "pool_conv_1x1": _pool_conv,
+    **{f"conv_1x1_g{groups}": _group(groups) for groups in (2, 4, 8)},
+    "dw_conv_3x3_g4": _depthwise_group(3, 4),
 }
 """Every op with a known cost; an op that is not here cannot be counted."""
 
@@ -201,7 +232,16 @@ def count_layers(layers: Sequence[Layer], size: Size) -> Cost:
 
 BARE = "identity"
 """The preprocessing that is none."""
-PREPARATIONS = ("conv_1x1", BARE)
+CONNECTIONS = ("conv_1x1", "conv_1x1_g2", "conv_1x1_g4", "conv_1x1_g8", "dw_conv_3x3_g4")
+"""What can bring a cell's input to its channels: a 1 x 1 convolution as published, or a cheaper map."""
+PREPARATIONS = (*CONNECTIONS, BARE)
+PRE = ".pre"
+"""Behind a cell type's name: the choice of what prepares its inputs. Row n stands for input n."""
+
+
+def prepare_layers(op: str, inputs: int, outputs: int, stride: int) -> tuple[Layer, ...]:
+    """What a preprocessing op that is one of CONNECTIONS does to an input."""
+    return preprocess(inputs, outputs, stride) if op == "conv_1x1" else OPS[op](inputs, outputs, stride, None, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +342,13 @@ def sites(types: Mapping[str, CellType], skeleton: Skeleton) -> list[Site]:
 
 def cell_constant(site: Site, cell: CellType) -> Cost:
     """What a cell costs whatever its edges are: its preprocessing."""
-    total = Cost()
-    for op, (channels, stride), size in zip(cell.pre, site.inputs, site.input_sizes, strict=True):
-        if op != BARE:
-            total += count_layers(preprocess(channels, site.channels, stride), size)
-    return total
+    return sum((prepare_cost(site, op, place) for place, op in enumerate(cell.pre) if op != BARE), start=Cost())
+
+
+def prepare_cost(site: Site, op: str, place: int) -> Cost:
+    """Of bringing one input to the cell's channels."""
+    channels, stride = site.inputs[place]
+    return count_layers(prepare_layers(op, channels, site.channels, stride), site.input_sizes[place])
 
 
 def edge_cost(site: Site, cell: CellType, edge: Edge) -> Cost:
@@ -380,7 +422,8 @@ class CostTable:
 
     constant: int
     entries: Mapping[str, NDArray[np.int64]]
-    """By cell type, (edges, ops): summed over the positions where the type stands."""
+    """By cell type, (edges, ops): summed over the positions where the type stands. With PRE behind its name, (inputs,
+    ops) of what prepares its inputs, where that is searched."""
 
     def of(self, selection: Mapping[str, NDArray[np.bool_]]) -> int:
         """Of the network of the chosen ops; ``selection`` is by cell type, (edges, ops)."""
@@ -395,7 +438,8 @@ def cost_table(
 ) -> CostTable:
     """The table for cells ``types`` with ``choices`` (edges as (target, source), ops).
 
-    A type without choices costs what its own edges do; edges of the others are ignored.
+    A type without choices costs what its own edges do; edges of the others are ignored. So are preprocessings where
+    there are choices of them (PRE behind a type's name).
     """
     where = sites(types, skeleton)
     constant = getattr(skeleton_constant(skeleton, where[-1]), resource)
@@ -403,7 +447,13 @@ def cost_table(
     alike: dict[tuple[Any, ...], list[Site]] = {}  # a deep stack has few kinds of place
     for site in where:
         cell = types[site.type]
-        constant += getattr(cell_constant(site, cell), resource)
+        if site.type + PRE in choices:
+            inputs, ops = choices[site.type + PRE]
+            for row, (_, place) in enumerate(inputs):
+                for column, op in enumerate(ops):
+                    entries[site.type + PRE][row, column] += getattr(prepare_cost(site, op, place), resource)
+        else:
+            constant += getattr(cell_constant(site, cell), resource)
         if site.type in choices:
             widths = tuple(site.width(cell, source) for source in range(cell.inputs))
             alike.setdefault((site.type, widths, site.channels, site.size_in, site.size_out), []).append(site)

@@ -18,6 +18,7 @@ from nas_core.search import SearchSpace
 from nas_core.seeds import read_genotype
 from nas_core.settings import parse
 from nas_core.spaces import spaces
+from nas_core.spaces.darts import levels_of
 
 INPUT = (3, 32, 32)
 CLASSES = 10
@@ -72,7 +73,7 @@ def architecture_of(text: str, wanted: Wanted, space: str | None = None) -> Arch
             'write "reduction": true in it'
         )
     if "skeleton" not in document:
-        return _checked(genotype, _skeleton(genotype.space, wanted))
+        return _checked(genotype, _skeleton(genotype, wanted))
     whole = Architecture.from_json(document)
     here = whole.skeleton
     asked = Wanted(
@@ -83,16 +84,19 @@ def architecture_of(text: str, wanted: Wanted, space: str | None = None) -> Arch
         wanted.classes or here.classes,
     )
     if wanted.cells is not None and wanted.cells != len(here.cells):
-        return whole.on(_skeleton(genotype.space, asked))
+        return whole.on(_skeleton(genotype, asked))
     assert asked.channels is not None and asked.stem is not None
     assert asked.input is not None and asked.classes is not None
     stem = stem_for(asked.stem, asked.input)
     return whole.on(replace(here, channels=asked.channels, stem=stem, input=asked.input, classes=asked.classes))
 
 
-def _skeleton(space: str, wanted: Wanted) -> Skeleton:
+def _skeleton(genotype: Genotype, wanted: Wanted) -> Skeleton:
+    space = genotype.space
     given = {"cells": wanted.cells, "channels": wanted.channels, "stem": wanted.stem}
     settings = {name: value for name, value in given.items() if value is not None}
+    if space == "darts":
+        settings = {**levels_of(genotype), **settings}
     made: SearchSpace = parse(spaces[space], settings, f"space '{space}'")
     return made.skeleton(wanted.input or INPUT, wanted.classes or CLASSES)
 

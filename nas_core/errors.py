@@ -39,6 +39,10 @@ class SettingError(InvalidSettingsError):
         super().__init__(f"{setting}: got {got!r}; expected {expected}")
 
 
+class BoundsError(InvalidSettingsError):
+    """Bounds that no network of a space holds."""
+
+
 class IncompatibleSpaceError(NasCoreError):
     """An algorithm was given a space that cannot do what the algorithm needs."""
 

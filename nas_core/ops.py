@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from nas_core.costs import BARE, check_channels
+from nas_core.costs import BARE, check_channels, groups_for
 from nas_core.errors import UnknownNameError
 
 
@@ -40,14 +40,14 @@ class PointConv(nn.Conv2d):
     BLOCK = 16
     """Channels from which on that does not happen, with any instruction set."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, 1, stride, bias=False)
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         step = self.stride[0]
         narrow = step > 1 and self.in_channels < self.BLOCK
         if narrow and torch.is_grad_enabled() and not torch.compiler.is_exporting():
-            return F.conv2d(x[:, :, ::step, ::step], self.weight)
+            return F.conv2d(x[:, :, ::step, ::step], self.weight, groups=self.groups)
         return super().forward(x)
 
 
@@ -107,10 +107,11 @@ class FactorizedReduce(nn.Module):
     The right and bottom edge is padded by one before the shift, so that odd sizes work; even ones do not change.
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
+    def __init__(self, inputs: int, outputs: int, norm: Norm, groups: int = 1) -> None:
         super().__init__()
-        self.straight = PointConv(inputs, outputs // 2, 2)
-        self.shifted = PointConv(inputs, outputs - outputs // 2, 2)
+        groups = groups_for(groups, inputs, outputs // 2, outputs - outputs // 2)
+        self.straight = PointConv(inputs, outputs // 2, 2, groups)
+        self.shifted = PointConv(inputs, outputs - outputs // 2, 2, groups)
         self.norm = norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', ceil(H / 2), ceil(W / 2))
@@ -118,6 +119,43 @@ class FactorizedReduce(nn.Module):
         shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
         out: Tensor = self.norm(cat([self.straight(x), self.shifted(shifted)], dim=1))
         return out
+
+
+class Shuffle(nn.Module):
+    """Channels of ``groups`` groups in turn (ShuffleNet, arXiv 1707.01083): what is next sees all of them.
+
+    In memory the channels of a pixel stay together (channels last), as everywhere here.
+    """
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> the same shape
+        pixels = x.movedim(1, -1)
+        groups = pixels.reshape(*pixels.shape[:-1], self.groups, -1)
+        return groups.transpose(-1, -2).flatten(-2).movedim(-1, 1)
+
+
+class GroupConv(nn.Sequential):
+    """ReLU, 1 x 1 convolution in groups (a factorized reduce at stride 2), batch norm, channel shuffle."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int, stride: int, norm: Norm) -> None:
+        if stride == 2:
+            reduce = FactorizedReduce(inputs, outputs, norm, groups)
+            super().__init__(reduce, Shuffle(groups_for(2 * reduce.straight.groups, outputs)))
+            return
+        groups = groups_for(groups, inputs, outputs)
+        super().__init__(nn.ReLU(), PointConv(inputs, outputs, stride, groups), norm(outputs), Shuffle(groups))
+
+
+class DepthwiseGroupConv(nn.Sequential):
+    """ReLU, depthwise 3 x 3, 1 x 1 convolution in groups, batch norm, channel shuffle."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int, stride: int, norm: Norm) -> None:
+        groups = groups_for(groups, inputs, outputs)
+        depthwise = nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False)
+        super().__init__(nn.ReLU(), depthwise, PointConv(inputs, outputs, 1, groups), norm(outputs), Shuffle(groups))
 
 
 class PoolConv(nn.Sequential):
@@ -163,8 +201,10 @@ FAMILIES: dict[str, tuple[str, int]] = {
     **{f"conv_{k}x{k}": ("conv", k) for k in (1, 3)},
     **{f"conv_{k}x1_1x{k}": ("split", k) for k in (3, 7)},
     "pool_conv_1x1": ("poolconv", 1),
+    **{f"conv_1x1_g{groups}": ("group", groups) for groups in (2, 4, 8)},
+    "dw_conv_3x3_g4": ("dwgroup", 4),
 }
-"""Op name -> (family, kernel)."""
+"""Op name -> (family, kernel; of convolutions in groups, how many)."""
 
 
 def make_op(
@@ -201,6 +241,10 @@ def make_op(
             return SplitConv(channels, outputs, kernel, stride, norm)
         case "poolconv":
             return PoolConv(channels, outputs, stride)
+        case "group":
+            return GroupConv(channels, outputs, kernel, stride, norm)
+        case "dwgroup":
+            return DepthwiseGroupConv(channels, outputs, kernel, stride, norm)
         case _:
             return _pool(family, kernel, channels, stride, norm, pool_norm)
 
@@ -211,5 +255,9 @@ def preprocess(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
 
 
 def prepare(op: str, inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Module:
-    """What a cell does to an input first: ``preprocess`` or nothing."""
-    return nn.Identity() if op == BARE else preprocess(inputs, outputs, stride, norm)
+    """What a cell does to an input first: ``preprocess``, another map to the same shape, or nothing."""
+    if op == BARE:
+        return nn.Identity()
+    if op == "conv_1x1":
+        return preprocess(inputs, outputs, stride, norm)
+    return make_op(op, inputs, stride, norm, outputs=outputs)

@@ -17,6 +17,7 @@ from nas_core.architecture import Architecture, CellType, Edge, Skeleton
 from nas_core.costs import (
     BARE,
     OPS,
+    PRE,
     Layer,
     Site,
     Size,
@@ -80,7 +81,8 @@ class Part:
 
 
 Choices = Mapping[str, tuple[Sequence[tuple[int, int]], Sequence[str]]]
-"""By cell type that is searched: edges as (target, source), and the ops that may stand on them."""
+"""By cell type that is searched: edges as (target, source), and the ops that may stand on them. With PRE behind its
+name, the inputs n as (n, n) and what may prepare them."""
 
 
 @runtime_checkable
@@ -121,7 +123,12 @@ def parts_on(space: Laid, skeleton: Skeleton) -> set[Part]:
         if site.type in choices:
             places, ops = choices[site.type]
             edges = [Edge(target, source, op) for target, source in places for op in ops]
-        found.update(_before(site, cell), *(_edge(site, cell, edge) for edge in edges), _behind(site, cell))
+        if site.type + PRE in choices:
+            inputs, ops = choices[site.type + PRE]
+            found.update(prepare_part(site, op, place) for _, place in inputs for op in ops)
+        else:
+            found.update(_before(site, cell))
+        found.update(*(_edge(site, cell, edge) for edge in edges), _behind(site, cell))
         targets = [edge.target for edge in edges]
         if len(set(targets)) < len(targets):
             found.add(Part(ADD, site.channels, site.channels, site.size_out))
@@ -138,9 +145,13 @@ def _around(skeleton: Skeleton, last: Site) -> Iterator[Part]:
 
 
 def _before(site: Site, cell: CellType) -> Iterator[Part]:
-    for op, (channels, stride), size in zip(cell.pre, site.inputs, site.input_sizes, strict=True):
-        if op != BARE:
-            yield Part(PREPROCESS, channels, site.channels, size, stride)
+    yield from (prepare_part(site, op, place) for place, op in enumerate(cell.pre) if op != BARE)
+
+
+def prepare_part(site: Site, op: str, place: int) -> Part:
+    """What brings one input to the cell's channels."""
+    (channels, stride), size = site.inputs[place], site.input_sizes[place]
+    return Part(PREPROCESS if op == "conv_1x1" else op, channels, site.channels, size, stride)
 
 
 def _edge(site: Site, cell: CellType, edge: Edge) -> Iterator[Part]:

@@ -69,6 +69,9 @@ def profile(
     input: Annotated[str, typer.Option(metavar="CxHxW", help="Of an image.")] = "3x32x32",
     classes: Annotated[int, typer.Option(min=2, help="Of the data set.")] = 10,
     stem: Annotated[str | None, typer.Option(help="auto, cifar or imagenet.", show_default="auto")] = None,
+    connection: Annotated[
+        bool, typer.Option("--connection", help="Cells of darts that choose how inputs come.")
+    ] = False,
     on: Annotated[str, typer.Option("--device", help="cpu or cuda:N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images of one inference.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -99,10 +102,11 @@ def profile(
     train, held_out = _counts(networks)
     if out is not None:
         _check_place(out)
+    settings = {"cells": cells, "stem": stem, "connection": connection or None}
     document = _measured(
         {
             "space": space,
-            "settings": {key: value for key, value in {"cells": cells, "stem": stem}.items() if value is not None},
+            "settings": {key: value for key, value in settings.items() if value is not None},
             "widths": [None] if channels is None else _widths(channels),
             "input": _shape(input),
             "classes": classes,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
+from nas_core.costs import PRE
 from nas_core.differentiable import Engine, Relaxation, Steps
 from nas_core.differentiable.engine import new_supernet
 from nas_core.differentiable.sparse import sparse_gates, sparsity, thresholds
@@ -83,6 +84,8 @@ class EnTranNas(Steps):
         if self.dst and self.none:
             raise InvalidSettingsError("none: with dst thresholds leave ops out; take it away, or dst")
         supernet = new_supernet(problem, self.share_features)
+        if any(name.endswith(PRE) for name in supernet.shapes):
+            raise InvalidSettingsError("connection: Engine and Transit cells do not choose what prepares their inputs")
         engines = positions(self.engines, problem.skeleton.cells, supernet.shapes)
         relaxation = (SparseTransit if self.dst else Transit)(self, problem, supernet, engines)
         return Engine(self, problem, supernet, relaxation)

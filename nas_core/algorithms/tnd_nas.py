@@ -26,6 +26,7 @@ from torch import Tensor
 from nas_core import checkpoint
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
+from nas_core.costs import PRE
 from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError, ObjectiveError
@@ -247,8 +248,8 @@ class Run:
         """Spent in this stage."""
         self.previous: dict[str, Any] | None = None
         """What the stage before came to, until the policies of this one have learnt for an epoch."""
-        shapes = {name: (len(problem.space.edges), len(problem.space.ops(name))) for name in self._types()}
-        everything = {name: np.ones(shape, dtype=bool) for name, shape in shapes.items()}
+        choices = problem.space.cost_table(problem.skeleton, "macs").entries
+        everything = {name: np.ones(entries.shape, dtype=bool) for name, entries in choices.items()}
         count = settings.preferences if self.prices.keys else 1
         self.preferences = [
             Preference(
@@ -269,9 +270,6 @@ class Run:
                 if key not in self.prices.keys:
                     known = ", ".join(self.prices.keys) or "none"
                     raise InvalidSettingsError(f"{name}: '{key}' is no cost of this job; its costs are {known}")
-
-    def _types(self) -> list[str]:
-        return [name for name in ("normal", "reduce") if self.problem.space.ops(name)]
 
     # --- a stage ----------------------------------------------------------------------------------------------
 
@@ -455,19 +453,36 @@ class Run:
     # --- what comes of it -------------------------------------------------------------------------------------
 
     def derive(self, preference: Preference) -> Genotype:
-        """The likeliest op of each edge, by the space's rule; at most ``max_skips`` skip connections."""
+        """The likeliest op of each edge, by the space's rule; a normal cell has at most ``max_skips`` of skips."""
         space, strengths = self.problem.space, preference.policy.strengths()
         genotype = space.derive(strengths)
-        ops = space.ops("normal")
-        if self.settings.max_skips is None or "skip_connect" not in ops:
+        if self.settings.max_skips is None:
             return genotype
-        column = ops.index("skip_connect")
+        for name in (name for name in strengths if name.startswith("normal") and not name.endswith(PRE)):
+            genotype = self._with_few_skips(name, genotype, strengths)
+        return genotype
+
+    def _with_few_skips(
+        self, name: str, genotype: Genotype, strengths: Mapping[str, NDArray[np.floating[Any]]]
+    ) -> Genotype:
+        """Takes the weakest skip connections from one type's strengths until it has few enough."""
+        space, most = self.problem.space, self.settings.max_skips
+        assert most is not None
+        if "skip_connect" not in space.ops(name):
+            return genotype
+        column = space.ops(name).index("skip_connect")
         while True:
-            skips = np.flatnonzero(space.selection(genotype)["normal"][:, column])
-            if len(skips) <= self.settings.max_skips or not strengths["normal"][skips, column].any():
+            skips = np.flatnonzero(space.selection(genotype)[name][:, column])
+            if len(skips) <= most or not strengths[name][skips, column].any():
                 return genotype
-            strengths["normal"][skips[strengths["normal"][skips, column].argmin()], column] = 0.0
+            strengths[name][skips[strengths[name][skips, column].argmin()], column] = 0.0
             genotype = space.derive(strengths)
+
+    def _given(self, name: str) -> Sequence[int]:
+        """Ops left on an edge of a type after each stage, where the settings say so."""
+        if name.endswith(PRE):
+            return ()
+        return self.settings.normal_left if name.startswith("normal") else self.settings.reduce_left
 
     def score(self, genotype: Genotype, onlookers: bool = False) -> float:
         """What stands for its error, 0 to 1, on the images that judge all alike."""
@@ -532,10 +547,9 @@ class Run:
         derived = [self.derive(preference) for preference in self.preferences]
         if len(derived) > 2:
             yield from self.prices.ask(derived)
-        given = {"normal": settings.normal_left, "reduce": settings.reduce_left}
         left_after = {
-            name: self.stages.left_after(self.stage, len(self.problem.space.ops(name)), given[name])
-            for name in self._types()
+            name: self.stages.left_after(self.stage, mask.shape[1], self._given(name))
+            for name, mask in self.preferences[0].left.items()
         }
         for preference in self.preferences:
             preference.policy.shrink(left_after)

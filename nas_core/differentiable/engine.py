@@ -26,7 +26,6 @@ from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Progress, Propose
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
-from nas_core.stages import Stages
 from nas_core.supernet import Supernet
 from nas_core.supernet.weights import Choice, WeightLearner, choice_of, forever, make_supernet, supernet_errors
 from nas_core.training import seed_of
@@ -97,7 +96,7 @@ class Engine:
             group=problem.group,
         )
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
-        self.phases = Stages(relaxation.goals, epochs, 0.0)
+        self.lengths = relaxation.lengths(epochs)
         self.limit = max(1, problem.budget.evaluations - len(problem.seeds))
         """Most different networks that are derived."""
         self.done = 0
@@ -133,6 +132,11 @@ class Engine:
             self._guard(metrics)
             yield Progress("search", self.done, self.problem.budget.epochs, metrics)
             yield Checkpoint(self.state())
+        late = {genotype.key(): genotype for genotype in self.relaxation.last() if genotype.key() not in self.derived}
+        late = dict(list(late.items())[: max(0, self.limit - len(self.derived))])
+        if late:
+            yield self.scored(tuple(late.values()))
+            self.derived |= late
         seeds = tuple(seed for seed in self.problem.seeds if seed.key() not in self.derived)
         if seeds:
             yield self.scored(seeds)
@@ -145,7 +149,7 @@ class Engine:
             return False
         goals = self.relaxation.goals
         while self.goal < goals and (
-            self.goal_done >= self.phases.length(self.goal)
+            self.goal_done >= self.lengths[self.goal]
             or len(self.derived) >= max(1, self.limit * (self.goal + 1) // goals)
             or self.collapsed >= self.settings.collapse.epochs
         ):
@@ -161,7 +165,7 @@ class Engine:
             if limit is not None and metrics.get(name, -math.inf) >= limit
         ]
         self.collapsed = self.collapsed + 1 if reached else 0
-        if self.collapsed >= guard.epochs and self.goal_done < self.phases.length(self.goal):
+        if self.collapsed >= guard.epochs and self.goal_done < self.lengths[self.goal]:
             self.problem.warn(f"the search collapses ({', '.join(reached)}) and ends after epoch {self.done}")
 
     # --- learning ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas_core.architecture import Genotype
 from nas_core.search import Problem, Relaxable
+from nas_core.stages import Stages
 from nas_core.supernet import Supernet
 from nas_core.supernet.weights import Choice
 from nas_core.training import seed_of
@@ -73,6 +74,11 @@ class Relaxation:
 
     # --- hooks ------------------------------------------------------------------------------------------------
 
+    def lengths(self, epochs: int) -> tuple[int, ...]:
+        """Epochs of each goal, of ``epochs`` in all."""
+        shares = Stages(self.goals, epochs, 0.0)
+        return tuple(map(shares.length, range(self.goals)))
+
     def begin(self, goal: int, epoch: int) -> None:
         """Before an epoch (both from 0), after a resumption, too."""
 
@@ -81,6 +87,10 @@ class Relaxation:
 
     def after_epoch(self) -> None:
         """Before anything is derived; alpha may be changed in place."""
+
+    def last(self) -> tuple[Genotype, ...]:
+        """What is derived besides when the search has come to its end, of goals that it did not come to."""
+        return ()
 
     # --- safe points ------------------------------------------------------------------------------------------
 

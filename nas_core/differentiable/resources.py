@@ -1,80 +1,30 @@
-"""Costs that are sums over the ops of a network, as tables that can be differentiated through.
-
-Every exact objective is asked for networks that differ by one op: so parameters, multiply-adds and what a device's
-profile predicts give tables of one shape, at the target's width and depth. Whether the sum holds is checked.
-"""
+"""What a mixture of ops is expected to cost, differentiable, at the target's width and depth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from nas_core.architecture import Architecture, Edge, Genotype, Skeleton
+from nas_core.additive import AdditiveTable, additive_table
+from nas_core.architecture import Skeleton
 from nas_core.errors import InvalidSettingsError
-from nas_core.parts import Laid
 from nas_core.search import Objective, Problem, Relaxable
 from nas_core.training import seed_of
 from nas_core.valuing import exact_value
 
-CHECKED = 8
-"""Random networks on which a table must agree with its objective."""
-TOLERANCE = 1e-6
-"""Relative."""
 
-
-@dataclass(frozen=True)
-class AdditiveTable:
-    """An objective of every network on one skeleton: ``constant + sum of entries`` of its edges, in its unit."""
-
-    constant: float
-    entries: Mapping[str, NDArray[np.float64]]
-    """By cell type, (edges, ops): of all positions where the type stands."""
-
-    def of(self, selection: Mapping[str, NDArray[np.bool_]]) -> float:
-        """Of the network of the chosen ops."""
-        return self.constant + sum(float(self.entries[name][chosen].sum()) for name, chosen in selection.items())
-
-
-def additive_table(
+def table_of(
     space: Relaxable, skeleton: Skeleton, key: str, objective: Objective, rng: np.random.Generator
 ) -> AdditiveTable:
-    """Of an exact objective, by the difference that each op makes to a random network of the space.
-
-    ``none`` costs nothing where a space's cells do not hold it. Raises InvalidSettingsError for an objective that is no
-    sum over ops, MissingPartError for a profile that lacks one of them.
+    """Of an exact objective. Raises InvalidSettingsError for one that is no sum over ops, MissingPartError for a
+    profile that lacks one of them.
     """
-    base = space.sample(rng)
-    total = exact_value(key, objective, Architecture(base, skeleton)).value
-    chosen = space.selection(base)
-    entries = {name: np.zeros(there.shape) for name, there in chosen.items()}
-    for name, differences in entries.items():
-        written = space.layout()[1][name][1] if isinstance(space, Laid) else set(space.ops(name)) - {"none"}
-        for row, (target, source) in enumerate(space.edges):
-            for column, op in enumerate(space.ops(name)):
-                if op in written:
-                    more = _with(base, name, Edge(target, source, op))
-                    value = exact_value(key, objective, Architecture(more, skeleton)).value
-                    differences[row, column] = value - total
-    table = AdditiveTable(total - sum(float(entries[name][there].sum()) for name, there in chosen.items()), entries)
-    for _ in range(CHECKED):
-        genotype = space.sample(rng)
-        value = exact_value(key, objective, Architecture(genotype, skeleton)).value
-        if abs(table.of(space.selection(genotype)) - value) > TOLERANCE * abs(value):
-            raise InvalidSettingsError(
-                f"resource: '{key}' is no sum over the ops of a network, so that it cannot be differentiated; use "
-                "params, macs, or a predicted latency or energy"
-            )
-    return table
-
-
-def _with(genotype: Genotype, cell_type: str, edge: Edge) -> Genotype:
-    cell = genotype.types[cell_type]
-    return replace(genotype, types={**genotype.types, cell_type: replace(cell, edges=(*cell.edges, edge))})
+    return additive_table(
+        space, skeleton, key, objective, lambda network: exact_value(key, objective, network).value, rng
+    )
 
 
 def resource_of(problem: Problem[Relaxable], key: str | None) -> str:
@@ -102,7 +52,7 @@ class ExpectedCost:
         """Raises InvalidSettingsError for an objective that is no sum over ops."""
         space, objective = problem.space, problem.axes.objectives[key]
         rng = np.random.default_rng(seed_of(problem.seed, "cost table"))
-        self.table = additive_table(space, problem.targets[0], key, objective, rng)
+        self.table = table_of(space, problem.targets[0], key, objective, rng)
         self.counted: dict[str, Tensor] = {}
         """By cell type, (ops,): 0 for ``none`` where no edge ends so."""
         holds_none = getattr(space, "holds_none", False)

@@ -30,6 +30,9 @@ WIDTH = 120
 GIVEN = frozenset({"Norm"})
 """What the head of every file defines in its own words."""
 
+TAKEN = frozenset({"groups_for"})
+"""What layers use, but nas_core.ops does not define itself."""
+
 HEAD = '''"""A trained image classifier, found by Skyline: {channels} x {height} x {width} pixels to {classes} classes.
 
 This file needs PyTorch (2.8 or newer) alone. Run it, and it says what it holds. To use it:
@@ -178,7 +181,7 @@ def source(model: Model) -> str:
             mean=tuple(model.mean),
             std=tuple(model.std),
         ),
-        *_definitions(called | ({"preprocess"} if any(_prepares(types[name]) for name in names) else set())),
+        *_definitions(called | {word for name in names for word in re.findall(r"\w+", _pre(types[name]))}),
         *(inspect.getsource(kind) for kind in _classifiers(network.classifier)),
         _stem(network.stem),
         *(_cell(types[name], name, names[name], calls[name]) for name in names),
@@ -225,6 +228,10 @@ def _op(edge: Edge, cell: CellType) -> str:
             return f"SplitConv({common})"
         case "poolconv":
             return f"PoolConv({width}, channels, {stride})"
+        case "group":
+            return f"GroupConv({common})"
+        case "dwgroup":
+            return f"DepthwiseGroupConv({common})"
         case "max" | "avg":
             apart = "" if family == "max" else ", count_include_pad=False"
             pool = f"nn.{family.capitalize()}Pool2d({kernel}, {stride}, padding={kernel // 2}{apart})"
@@ -233,19 +240,22 @@ def _op(edge: Edge, cell: CellType) -> str:
             raise ExportError(f"op '{edge.op}' has no Python source yet; add its family to nas_core/exports/_source.py")
 
 
-def _prepares(cell: CellType) -> bool:
-    return any(op != BARE for op in cell.pre)
-
-
 def _pre(cell: CellType) -> str:
     """The list of what a cell does to its inputs first, as nas_core.ops.prepare does."""
-    if all(op != BARE for op in cell.pre):
+    if all(op == "conv_1x1" for op in cell.pre):
         return "[preprocess(width, channels, stride, NORM) for width, stride in before]"
-    calls = [
-        "nn.Identity()" if op == BARE else f"preprocess(before[{n}][0], channels, before[{n}][1], NORM)"
-        for n, op in enumerate(cell.pre)
-    ]
-    return f"[{', '.join(calls)}]"
+    return f"[{', '.join(_prepare(op, n) for n, op in enumerate(cell.pre))}]"
+
+
+def _prepare(op: str, place: int) -> str:
+    if op == BARE:
+        return "nn.Identity()"
+    width, stride = f"before[{place}][0]", f"before[{place}][1]"
+    if op == "conv_1x1":
+        return f"preprocess({width}, channels, {stride}, NORM)"
+    family, groups = ops.FAMILIES[op]
+    kind = {"group": "GroupConv", "dwgroup": "DepthwiseGroupConv"}[family]
+    return f"{kind}({width}, channels, {groups}, {stride}, NORM)"
 
 
 def _classifiers(module: Classifier) -> list[type[Classifier]]:
@@ -257,7 +267,7 @@ def _definitions(names: set[str]) -> list[str]:
     """Source of those that nas_core.ops defines and of all they refer to, in the order of that file."""
     kinds = inspect.isclass, inspect.isfunction
     every = {name: thing for name, thing in vars(ops).items() if any(kind(thing) for kind in kinds)}
-    there = {name: thing for name, thing in every.items() if thing.__module__ == ops.__name__}
+    there = {name: thing for name, thing in every.items() if thing.__module__ == ops.__name__ or name in TAKEN}
     texts: dict[str, str] = {}
     waiting = names & set(there)
     while waiting:

@@ -7,6 +7,11 @@ stand at floor(L/3) and floor(2L/3). ``none`` takes part in relaxations but neve
 With ``fan_in: any`` a node takes one op from any of its earlier nodes, from one at least: the cells of TND-NAS (arXiv
 2111.03892, end-to-end derivation). With ``fan_in: free`` it may take several from one, each with a coefficient: the
 cells of EnTranNAS-DST (arXiv 2101.11342).
+
+In the style of RC-DARTS (arXiv 1912.12814, of which the abstract alone was read; both are reconstructions):
+``levels: 3`` cuts the stack at its reduction cells, with a normal cell for each part and a cell of its own for each
+reduction; ``levels: cell`` gives every position its own. ``connection`` lets a cell choose what brings each input to
+its channels.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json, stem_for
-from nas_core.costs import OPS, CostTable, Resource, cost_table
+from nas_core.costs import CONNECTIONS, OPS, PRE, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.parts import Choices
 from nas_core.settings import settings
@@ -43,8 +48,12 @@ DARTS_OPS = (
 FAN_IN = 2
 INPUTS = 2
 TYPES = ("normal", "reduce")
+LEVEL_TYPES = ("normal1", "reduce1", "normal2", "reduce2", "normal3")
+"""With three levels, in the order in which they stand."""
 FEWEST_CELLS = 3
 """Below, a stack has reduction cells alone, and genotypes that differ in the normal cell would be one network."""
+FEWEST_OF_LEVELS = 5
+"""Below, a level would have no normal cell."""
 MUTATION_TRIES = 100
 
 
@@ -68,6 +77,10 @@ class DartsCells:
     fan_in: Literal["two", "any", "free"] = "two"
     """Inputs of a node: two, as published; or any number of its earlier nodes, where ``none`` leaves an edge out; or
     freely any number of ops, several from one node with coefficients among them (``entrannas`` with ``dst``)."""
+    levels: Literal[1, 3, "cell"] = 1
+    """Which cells differ: 1 = normal and reduction cells, as published; 3 = those of each resolution; cell = all."""
+    connection: bool = False
+    """Whether a cell chooses what brings its inputs to its channels: 1x1, 1x1 in groups, or depthwise 3x3 before it."""
 
     def __post_init__(self) -> None:
         for field, ops in (("normal_ops", self.normal_ops), ("reduce_ops", self.reduce_ops)):
@@ -76,6 +89,7 @@ class DartsCells:
                 raise InvalidSettingsError(f"{field}: unknown op '{unknown[0]}'; known: {', '.join(sorted(OPS))}")
             if len(set(ops)) < len(ops) or not set(ops) - {"none"}:
                 raise InvalidSettingsError(f"{field}: needs distinct ops, at least one besides 'none'; got {list(ops)}")
+        self._stack(self.cells)
 
     # --- what it is -------------------------------------------------------------------------------------------
 
@@ -83,6 +97,13 @@ class DartsCells:
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Edges of the relaxed cell as (target, source), in the order of alpha's rows."""
         return tuple((target, source) for target in range(INPUTS, INPUTS + self.nodes) for source in range(target))
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Of the cells, ``normal...`` and ``reduce...``."""
+        if self.levels == "cell":
+            return self._stack(self.cells)
+        return TYPES if self.levels == 1 else LEVEL_TYPES
 
     @property
     def holds_none(self) -> bool:
@@ -95,12 +116,34 @@ class DartsCells:
         return self.fan_in == "free"
 
     def ops(self, cell_type: str) -> tuple[str, ...]:
-        """Ops of a cell type, in the order of alpha's columns."""
-        return self.normal_ops if cell_type == "normal" else self.reduce_ops
+        """Ops of a cell type, in the order of alpha's columns; with PRE behind its name, of its preprocessing."""
+        if cell_type.endswith(PRE):
+            return CONNECTIONS
+        return self.normal_ops if cell_type.startswith("normal") else self.reduce_ops
 
-    def cell(self, cell_type: str, edges: Sequence[Edge] = ()) -> CellType:
+    def cell(self, cell_type: str, edges: Sequence[Edge] = (), pre: tuple[str, ...] = CONNECTIONS[:1] * 2) -> CellType:
         concat = tuple(range(INPUTS, INPUTS + self.nodes))
-        return CellType(tuple(edges), INPUTS, self.nodes, cell_type == "reduce", "concat", concat)
+        return CellType(tuple(edges), INPUTS, self.nodes, cell_type.startswith("reduce"), "concat", concat, pre)
+
+    def _stack(self, depth: int) -> tuple[str, ...]:
+        """Cell types by position. Raises InvalidSettingsError."""
+        fewest = FEWEST_OF_LEVELS if self.levels == 3 else FEWEST_CELLS
+        if depth < fewest:
+            what = "a stack of DARTS cells in three levels" if self.levels == 3 else "a stack of DARTS cells"
+            raise InvalidSettingsError(f"cells: {what} has at least {fewest}; got {depth}")
+        if self.levels == "cell" and depth != self.cells:
+            raise InvalidSettingsError(
+                f"cells: with levels: cell each of the {self.cells} searched cells has a type of its own, so that "
+                f"networks have as many; got {depth}"
+            )
+        reductions = [depth // 3, 2 * depth // 3]
+        kinds = ["reduce" if position in reductions else "normal" for position in range(depth)]
+        if self.levels == "cell":
+            return tuple(f"{kind}{position + 1}" for position, kind in enumerate(kinds))
+        if self.levels == 3:
+            before = [sum(place < position for place in reductions) for position in range(depth)]
+            return tuple(f"{kind}{number + 1}" for kind, number in zip(kinds, before, strict=True))
+        return tuple(kinds)
 
     def skeleton(
         self,
@@ -112,27 +155,30 @@ class DartsCells:
     ) -> Skeleton:
         """The searched skeleton for images of ``input`` (C, H, W), or a target that differs from it.
 
-        Raises InvalidSettingsError for fewer than three cells.
+        Raises InvalidSettingsError for a number of cells that the space cannot have: fewer than three, than five with
+        three levels, and any other than the searched one where every cell is of its own type.
         """
-        depth = cells or self.cells
-        if depth < FEWEST_CELLS:
-            raise InvalidSettingsError(f"cells: a stack of DARTS cells has at least {FEWEST_CELLS}; got {depth}")
-        reductions = {depth // 3, 2 * depth // 3}
-        stack = tuple("reduce" if position in reductions else "normal" for position in range(depth))
+        stack = self._stack(cells or self.cells)
         return Skeleton(stack, channels or self.channels, stem_for(stem or self.stem, input), input, classes)
 
     def check(self, genotype: Genotype) -> None:
         """Raises InvalidGenotypeError for a genotype outside the space."""
-        if genotype.space != "darts" or set(genotype.types) != set(TYPES):
+        if genotype.space != "darts" or set(genotype.types) != set(self.types):
             raise InvalidGenotypeError(
-                f"space 'darts' wants the cell types normal and reduce; got space '{genotype.space}' with "
-                f"{', '.join(sorted(genotype.types)) or 'none'}"
+                f"space 'darts' wants the cell types {', '.join(self.types[:-1])} and {self.types[-1]}; got space "
+                f"'{genotype.space}' with {', '.join(sorted(genotype.types)) or 'none'}"
             )
-        for name in TYPES:
+        for name in self.types:
             cell = genotype.types[name]
-            if replace(cell, edges=()) != self.cell(name):
+            if replace(cell, edges=(), pre=CONNECTIONS[:1] * INPUTS) != self.cell(name):
                 raise InvalidGenotypeError(f"cell '{name}' is not laid out as a {self.nodes}-node DARTS cell")
             cell.check(name)
+            allowed_pre = CONNECTIONS if self.connection else CONNECTIONS[:1]
+            for op in cell.pre:
+                if op not in allowed_pre:
+                    raise InvalidGenotypeError(
+                        f"cell '{name}': preprocessing '{op}' is not of this space; use {', '.join(allowed_pre)}"
+                    )
             for edge in cell.edges:
                 if edge.op == "none" or edge.op not in self.ops(name):
                     allowed = ", ".join(op for op in self.ops(name) if op != "none")
@@ -163,15 +209,22 @@ class DartsCells:
         choices = [op for op in self.ops(cell_type) if op != "none"]
         return choices[rng.integers(len(choices))]
 
-    def _genotype(self, cells: Mapping[str, Sequence[Edge]]) -> Genotype:
-        return Genotype("darts", {name: self.cell(name, cells[name]) for name in TYPES})
+    def _genotype(
+        self, cells: Mapping[str, Sequence[Edge]], pre: Mapping[str, tuple[str, ...]] | None = None
+    ) -> Genotype:
+        """``pre`` may be left out where it is not searched."""
+        ways = pre or dict.fromkeys(self.types, CONNECTIONS[:1] * INPUTS)
+        return Genotype("darts", {name: self.cell(name, cells[name], ways[name]) for name in self.types})
+
+    def _pre(self, parent: Genotype) -> dict[str, tuple[str, ...]]:
+        return {name: parent.types[name].pre for name in self.types}
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         """Uniform over pairs of inputs and ops of every node; with any fan-in, over the ops of every edge. A free node
         takes as many ops as it has earlier nodes at most, so that networks are no larger than of any fan-in.
         """
-        cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
-        for name in TYPES:
+        cells: dict[str, list[Edge]] = {name: [] for name in self.types}
+        for name in self.types:
             for node in range(INPUTS, INPUTS + self.nodes):
                 if self.fan_in == "any":
                     cells[name] += self._node(name, node, rng)
@@ -183,7 +236,10 @@ class DartsCells:
                     continue
                 for source in rng.choice(node, FAN_IN, replace=False):
                     cells[name].append(Edge(node, int(source), self._op(name, rng)))
-        return self._genotype(cells)
+        if not self.connection:
+            return self._genotype(cells)
+        drawn = {name: rng.integers(len(CONNECTIONS), size=INPUTS) for name in self.types}
+        return self._genotype(cells, {name: tuple(CONNECTIONS[c] for c in columns) for name, columns in drawn.items()})
 
     def _node(self, cell_type: str, node: int, rng: np.random.Generator) -> list[Edge]:
         """The edges into a node: an op of every earlier node, ``none`` among them; one edge at least stays."""
@@ -202,7 +258,7 @@ class DartsCells:
     def _freed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """One op of a free cell added, taken away or exchanged."""
         for _ in range(MUTATION_TRIES):
-            name = TYPES[rng.integers(len(TYPES))]
+            name = self.types[rng.integers(len(self.types))]
             node = int(rng.integers(INPUTS, INPUTS + self.nodes))
             there = list(parent.types[name].into(node))
             taken = {(edge.source, edge.op) for edge in there}
@@ -215,13 +271,14 @@ class DartsCells:
             if way != "remove":
                 there.append(others[rng.integers(len(others))])
             kept = [edge for edge in parent.types[name].edges if edge.target != node]
-            return self._genotype({kind: kept + there if kind == name else parent.types[kind].edges for kind in TYPES})
+            cells = {kind: kept + there if kind == name else parent.types[kind].edges for kind in self.types}
+            return self._genotype(cells, self._pre(parent))
         return parent
 
     def _changed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """Another op, ``none`` among them, on one edge of a cell with any fan-in."""
         for _ in range(MUTATION_TRIES):
-            name = TYPES[rng.integers(len(TYPES))]
+            name = self.types[rng.integers(len(self.types))]
             target, source = self.edges[rng.integers(len(self.edges))]
             there = [edge for edge in parent.types[name].edges if (edge.target, edge.source) == (target, source)]
             others = [op for op in self.ops(name) if op != (there[0].op if there else "none")]
@@ -231,21 +288,35 @@ class DartsCells:
             edges = [edge for edge in parent.types[name].edges if edge not in there]
             edges += [Edge(target, source, op)] if op != "none" else []
             if any(edge.target == target for edge in edges):
-                return self._genotype({kind: edges if kind == name else parent.types[kind].edges for kind in TYPES})
+                cells = {kind: edges if kind == name else parent.types[kind].edges for kind in self.types}
+                return self._genotype(cells, self._pre(parent))
         return parent
 
+    def _connected(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
+        """Another preprocessing of one input."""
+        pre = self._pre(parent)
+        name, place = self.types[rng.integers(len(self.types))], int(rng.integers(INPUTS))
+        others = [op for op in CONNECTIONS if op != pre[name][place]]
+        changed = list(pre[name])
+        changed[place] = others[rng.integers(len(others))]
+        edges = {kind: parent.types[kind].edges for kind in self.types}
+        return self._genotype(edges, pre | {name: tuple(changed)})
+
     def mutate(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
-        """One change of one edge: another op, or (half of the time, where a node has a choice) another input.
+        """One change of one edge: another op, or (half of the time, where a node has a choice) another input. Where
+        connections are searched, one of those instead in their share of all choices.
 
         The parent itself where the space has nothing to change.
         """
+        if self.connection and rng.random() < INPUTS / (INPUTS + FAN_IN * self.nodes):
+            return self._connected(parent, rng)
         if self.fan_in == "any":
             return self._changed(parent, rng)
         if self.fan_in == "free":
             return self._freed(parent, rng)
-        cells = {name: list(parent.types[name].edges) for name in TYPES}
+        cells = {name: list(parent.types[name].edges) for name in self.types}
         for _ in range(MUTATION_TRIES):
-            name = TYPES[rng.integers(len(TYPES))]
+            name = self.types[rng.integers(len(self.types))]
             place = int(rng.integers(len(cells[name])))
             edge = cells[name][place]
             if rng.random() < 0.5:
@@ -259,35 +330,53 @@ class DartsCells:
                 if not others:
                     continue
                 cells[name][place] = replace(edge, op=others[rng.integers(len(others))])
-            return self._genotype(cells)
+            return self._genotype(cells, self._pre(parent))
         return parent
 
     def crossover(self, one: Genotype, other: Genotype, rng: np.random.Generator) -> Genotype:
-        """Uniform crossover by node: a node keeps both of its edges together."""
-        cells: dict[str, list[Edge]] = {name: [] for name in TYPES}
-        for name in TYPES:
+        """Uniform crossover by node: a node keeps both of its edges together. By input of what prepares it."""
+        cells: dict[str, list[Edge]] = {name: [] for name in self.types}
+        for name in self.types:
             for node in range(INPUTS, INPUTS + self.nodes):
                 cells[name] += (one if rng.random() < 0.5 else other).types[name].into(node)
-        return self._genotype(cells)
+        if not self.connection:
+            return self._genotype(cells)
+        pairs = {name: zip(one.types[name].pre, other.types[name].pre, strict=True) for name in self.types}
+        return self._genotype(
+            cells,
+            {
+                name: tuple(mine if rng.random() < 0.5 else theirs for mine, theirs in several)
+                for name, several in pairs.items()
+            },
+        )
 
     # --- costs ------------------------------------------------------------------------------------------------
 
     def layout(self) -> tuple[Mapping[str, CellType], Choices]:
         """The cells, and what may stand on which of their edges in a genotype."""
-        ops = {name: [op for op in self.ops(name) if op != "none"] for name in TYPES}
-        return {name: self.cell(name) for name in TYPES}, {name: (self.edges, ops[name]) for name in TYPES}
+        types, choices = self._relaxed()
+        return types, {name: (rows, [op for op in ops if op != "none"]) for name, (rows, ops) in choices.items()}
+
+    def _relaxed(self) -> tuple[Mapping[str, CellType], Choices]:
+        """The same of the relaxed cells: rows and columns of alpha."""
+        choices: dict[str, tuple[Sequence[tuple[int, int]], Sequence[str]]] = {
+            name: (self.edges, self.ops(name)) for name in self.types
+        }
+        if self.connection:
+            inputs = tuple((place, place) for place in range(INPUTS))
+            choices |= {name + PRE: (inputs, CONNECTIONS) for name in self.types}
+        return {name: self.cell(name) for name in self.types}, choices
 
     def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable:
-        """Entries (edges, ops) of every op, ``none`` included, at ``skeleton``."""
-        types = {name: self.cell(name) for name in TYPES}
-        return cost_table(types, {name: (self.edges, self.ops(name)) for name in TYPES}, skeleton, resource)
+        """Entries (edges, ops) of every op, ``none`` included, at ``skeleton``; (inputs, ops) of connections."""
+        return cost_table(*self._relaxed(), skeleton, resource)
 
     def extreme(self, skeleton: Skeleton, resource: Resource, highest: bool) -> Genotype:
         """The genotype of the smallest or largest possible cost at ``skeleton`` (exact: costs are additive)."""
         table = self.cost_table(skeleton, resource)
         sign = -1 if highest else 1
         cells: dict[str, list[Edge]] = {}
-        for name in TYPES:
+        for name in self.types:
             usable = [column for column, op in enumerate(self.ops(name)) if op != "none"]
             cells[name] = []
             for node in range(INPUTS, INPUTS + self.nodes):
@@ -301,7 +390,10 @@ class DartsCells:
                         best.append((sign * table.entries[name][row, column], source, self.ops(name)[column]))
                 count = FAN_IN if self.fan_in == "two" else len(best) if highest else 1
                 cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:count]]
-        return self._genotype(cells)
+        if not self.connection:
+            return self._genotype(cells)
+        chosen = {name: (sign * table.entries[name + PRE]).argmin(axis=1) for name in self.types}
+        return self._genotype(cells, {name: tuple(CONNECTIONS[c] for c in columns) for name, columns in chosen.items()})
 
     # --- relaxations ------------------------------------------------------------------------------------------
 
@@ -309,27 +401,31 @@ class DartsCells:
         """The network of all ops on all edges at ``skeleton``."""
         from nas_core.supernet import Supernet
 
-        layout = {name: (self.cell(name), self.edges, self.ops(name)) for name in TYPES}
-        return Supernet(layout, skeleton, share_features=share_features)
+        layout = {name: (self.cell(name), self.edges, self.ops(name)) for name in self.types}
+        connections = dict.fromkeys(self.types, CONNECTIONS) if self.connection else None
+        return Supernet(layout, skeleton, share_features=share_features, connections=connections)
 
     def selection(self, genotype: Genotype) -> dict[str, NDArray[np.bool_]]:
         """Which (edges, ops) of the relaxed cells the genotype uses."""
-        chosen = {name: np.zeros((len(self.edges), len(self.ops(name))), dtype=bool) for name in TYPES}
-        for name in TYPES:
+        chosen = {name: np.zeros((len(self.edges), len(self.ops(name))), dtype=bool) for name in self.types}
+        for name in self.types:
             for edge in genotype.types[name].edges:
                 row = self.edges.index((edge.target, edge.source))
                 chosen[name][row, self.ops(name).index(edge.op)] = True
+            if self.connection:
+                pre = genotype.types[name].pre
+                chosen[name + PRE] = np.array([[op == way for way in CONNECTIONS] for op in pre], dtype=bool)
         return chosen
 
     def derive(self, strengths: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
         """DARTS' rule (section 2.4): per node the two inputs whose best op other than ``none`` is strongest. With any
         or free fan-in the strongest op of each edge, ``none`` included (TND-NAS); a node that would be left without
-        inputs keeps the edge whose best other op is strongest.
+        inputs keeps the edge whose best other op is strongest. An input is prepared by the strongest connection.
 
         ``strengths``: (edges, ops) by type, softmax weights. Ties go to the smaller index.
         """
         cells: dict[str, list[Edge]] = {}
-        for name in TYPES:
+        for name in self.types:
             ops = self.ops(name)
             weights = np.array(strengths[name], dtype=np.float64)
             if "none" in ops:
@@ -345,7 +441,10 @@ class DartsCells:
                     rows = rows[:FAN_IN]
                 for row in rows:
                     cells[name].append(Edge(node, self.edges[row][1], ops[int(weights[row].argmax())]))
-        return self._genotype(cells)
+        if not self.connection:
+            return self._genotype(cells)
+        chosen = {name: np.asarray(strengths[name + PRE]).argmax(axis=1) for name in self.types}
+        return self._genotype(cells, {name: tuple(CONNECTIONS[c] for c in columns) for name, columns in chosen.items()})
 
     def keep(self, coefficients: Mapping[str, NDArray[np.floating[Any]]]) -> Genotype:
         """The cell of every op whose coefficient is not 0 (EnTranNAS-DST); one of 1 is not written down.
@@ -357,13 +456,23 @@ class DartsCells:
                 f"fan_in: '{self.fan_in}' has no cells with any number of ops on an edge; use free"
             )
         cells = {}
-        for name in TYPES:
+        for name in self.types:
             cells[name] = [
                 Edge(*self.edges[row], self.ops(name)[column], weight=None if value == 1.0 else float(value))
                 for (row, column), value in np.ndenumerate(coefficients[name])
                 if value != 0 and self.ops(name)[column] != "none"
             ]
         return self._genotype(cells)
+
+
+def levels_of(genotype: Genotype) -> dict[str, Any]:
+    """Settings of a DARTS space of this genotype's cell types: nothing for the usual two."""
+    names = set(genotype.types)
+    if names == set(LEVEL_TYPES):
+        return {"levels": 3}
+    if not names & set(TYPES) and len(names) >= FEWEST_CELLS:
+        return {"levels": "cell", "cells": len(names)}
+    return {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ None``), so that an optimiser neither decays nor moves them. A gate's value neve
 0 is computed and has a gradient. Dense softmax gates make DARTS; one active op per edge without gates a sampled path.
 Where cells of one type differ, both are lists with an entry for each position instead: EnTranNAS' few Engine cells are
 dense with gates, all others a selection.
+
+Where the preprocessing of a type's inputs is searched (``connections``), ``gates[type + PRE]`` and ``active[type +
+PRE]`` say the same of it, (inputs, ops).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.architecture import CellType, Skeleton
-from nas_core.costs import Site, sites
+from nas_core.costs import PRE, Site, sites
 from nas_core.devices import moved
 from nas_core.network import Cell
 from nas_core.ops import SEARCH_NORM, make_op, prepare
@@ -47,6 +50,7 @@ class SupernetCell(nn.Module):
         ops: Sequence[str],
         share_features: bool,
         pool_norm: bool,
+        connections: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.cell_type = site.type
@@ -58,8 +62,12 @@ class SupernetCell(nn.Module):
             for node in range(cell.inputs, cell.inputs + cell.nodes)
         }
         self.share_features = share_features
+        self.connections = tuple(connections)
+        """Ops that may prepare an input; empty: the cell's own do."""
         self.pre = nn.ModuleList(
-            prepare(op, channels, site.channels, stride, SEARCH_NORM)
+            nn.ModuleList(prepare(op, channels, site.channels, stride, SEARCH_NORM) for op in connections)
+            if connections
+            else prepare(op, channels, site.channels, stride, SEARCH_NORM)
             for op, (channels, stride) in zip(cell.pre, site.inputs, strict=True)
         )
         self.ops = nn.ModuleDict()
@@ -80,9 +88,17 @@ class SupernetCell(nn.Module):
         return f"source{self.edges[row][1]}_{column}" if self.share_features else f"edge{row}_{column}"
 
     def forward(
-        self, before: Sequence[Tensor], gates: Tensor | None, active: NDArray[np.bool_] | None
-    ) -> Tensor:  # inputs, (edges, ops), (edges, ops) -> (N, C', H', W')
-        states = [pre(x) for pre, x in zip(self.pre, before, strict=True)]
+        self,
+        before: Sequence[Tensor],
+        gates: Tensor | None,
+        active: NDArray[np.bool_] | None,
+        pre_gates: Tensor | None = None,
+        pre_active: NDArray[np.bool_] | None = None,
+    ) -> Tensor:  # inputs, (edges, ops), (edges, ops), (inputs, ops), (inputs, ops) -> (N, C', H', W')
+        if self.connections:
+            states = [self._prepared(place, x, pre_gates, pre_active) for place, x in enumerate(before)]
+        else:
+            states = [pre(x) for pre, x in zip(self.pre, before, strict=True)]
         weights = None if gates is None else gates.flatten().unbind()
         features: dict[str, Tensor] = {}
         for node in range(self.inputs, self.inputs + self.nodes):
@@ -102,6 +118,19 @@ class SupernetCell(nn.Module):
                 total = states[0].new_zeros((states[0].shape[0], *self._empty))
             states.append(total)
         return states[-1] if self.concat is None else torch.cat([states[node] for node in self.concat], dim=1)
+
+    def _prepared(self, place: int, x: Tensor, gates: Tensor | None, active: NDArray[np.bool_] | None) -> Tensor:
+        """One input, by the mixture of what may prepare it."""
+        total: Tensor | None = None
+        ways = self.pre[place]
+        assert isinstance(ways, nn.ModuleList)
+        for column, op in enumerate(ways):
+            if active is not None and not active[place, column]:
+                continue
+            out = op(x) if gates is None else op(x) * gates[place, column]
+            total = out if total is None else total + out
+        assert total is not None, "an input is prepared in some way"
+        return total
 
     def _feature(self, op: nn.Module, x: Tensor) -> Tensor:
         out: Tensor = op(x)
@@ -123,19 +152,29 @@ class Supernet(nn.Module):
         share_features: bool = False,
         fixed: Mapping[str, CellType] | None = None,
         pool_norm: bool = True,
+        connections: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """``fixed``: cell types of the stack that have nothing to choose. ``pool_norm``: a batch norm behind pools."""
+        """``fixed``: cell types of the stack that have nothing to choose. ``pool_norm``: a batch norm behind pools.
+        ``connections``: by type, the ops that may prepare an input, where that is searched.
+        """
         super().__init__()
-        fixed = fixed or {}
+        fixed, ways = fixed or {}, connections or {}
         self.skeleton = skeleton
         self.shapes = {name: (len(edges), len(ops)) for name, (_, edges, ops) in layout.items()}
-        """(edges, ops) of each type's gates."""
+        """(edges, ops) of each type's gates, (inputs, ops) of those of its preprocessing."""
+        self.shapes |= {name + PRE: (layout[name][0].inputs, len(ops)) for name, ops in ways.items()}
         where = sites({name: cell for name, (cell, _, _) in layout.items()} | dict(fixed), skeleton)
         self.stem = Stem(skeleton, track=False)
         self.cells = nn.ModuleList(
             Cell(site, fixed[site.type], SEARCH_NORM)
             if site.type in fixed
-            else SupernetCell(site, *layout[site.type], share_features=share_features, pool_norm=pool_norm)
+            else SupernetCell(
+                site,
+                *layout[site.type],
+                share_features=share_features,
+                pool_norm=pool_norm,
+                connections=ways.get(site.type, ()),
+            )
             for site in where
         )
         self.classifier = classifier(skeleton, where[-1].outputs, track=False)
@@ -163,7 +202,21 @@ class Supernet(nn.Module):
         for cell, weights, chosen in zip(self.cells, self.by_position(gates), self.by_position(active), strict=True):
             assert isinstance(cell, SupernetCell | Cell)
             before = states[-cell.inputs :]
-            out = cell(before, 0.0, None) if isinstance(cell, Cell) else cell(before, weights, chosen)
+            if isinstance(cell, Cell):
+                out = cell(before, 0.0, None)
+            elif cell.connections:
+                out = cell(before, weights, chosen, *_prepared_by(cell.cell_type + PRE, gates, active))
+            else:
+                out = cell(before, weights, chosen)
             states = [states[-1], out]
         logits: Tensor = self.classifier(states[-1])
         return logits
+
+
+def _prepared_by(
+    key: str, gates: Gates | None, active: Active | None
+) -> tuple[Tensor | None, NDArray[np.bool_] | None]:
+    """Gates and selection of what prepares the inputs of a type. Raises TypeError for those of single positions."""
+    if isinstance(gates, Sequence) or isinstance(active, Sequence):
+        raise TypeError("connections are chosen by cell type, not by position")
+    return None if gates is None else gates[key], None if active is None else active[key]

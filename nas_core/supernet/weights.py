@@ -30,7 +30,13 @@ Choice = tuple[Gates | None, Active | None]
 def choice_of(space: Relaxable, genotype: Genotype, device: torch.device) -> Choice:
     """What makes a supernet the network of a genotype: its ops alone, with the coefficients that they carry."""
     active = space.selection(genotype)
-    weighted = [(name, edge) for name in active for edge in genotype.types[name].edges if edge.weight is not None]
+    weighted = [
+        (name, edge)
+        for name in active
+        if name in genotype.types
+        for edge in genotype.types[name].edges
+        if edge.weight is not None
+    ]
     if not weighted:
         return None, active
     gates = {name: torch.ones(chosen.shape) for name, chosen in active.items()}

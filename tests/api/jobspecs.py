@@ -17,6 +17,8 @@ MEANT = {"latency_ms": ("runtime", "batch", "threads", "seconds"), "energy_mj": 
 """Settings that go together whatever they are, of objectives that may be measured or predicted."""
 MOST = 1e15
 """More than any network of these spaces costs."""
+FEWEST = 5
+"""Cells: three levels want as many."""
 MOST_SHRUNK = 2
 """Of the images of any data set here something is left then."""
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -150,7 +152,8 @@ def _space_settings(space: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]
     """Small networks: what counts is whether they are counted, not how long that takes."""
     ops = st.lists(st.sampled_from(sorted(set(OPS) - {"none"})), min_size=1, max_size=5, unique=True)
     known: dict[str, SearchStrategy[Json]] = {
-        "cells": st.integers(3, 12),
+        "cells": st.integers(FEWEST, 12),
+        "levels": st.sampled_from([1, 3]),  # with one type a position, targets could be no deeper
         "channels": st.integers(2, 64),
         "nodes": st.integers(1, 4),
         "normal_ops": ops,
@@ -209,7 +212,7 @@ def _reference(name: str) -> SearchStrategy[Json]:
 def _targets() -> SearchStrategy[Json]:
     widths = st.lists(st.integers(2, 64), min_size=1, max_size=3, unique=True)
     parts = {
-        "cells": st.integers(3, 12) | st.none(),
+        "cells": st.integers(FEWEST, 12) | st.none(),
         "channels": widths | st.integers(2, 64) | st.none(),
         "stem": st.sampled_from(["auto", "cifar", "imagenet", None]),
     }

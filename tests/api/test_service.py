@@ -25,7 +25,15 @@ OPERATIONS = [
 
 def test_the_catalog_is_what_workers_published(client: httpx.Client) -> None:
     catalog = schemas.Catalog.model_validate_json(client.get("/v1/catalog").content)
-    assert [entry.name for entry in catalog.algorithms] == ["darts", "entrannas", "given", "nsga2", "random", "tnd-nas"]
+    assert [entry.name for entry in catalog.algorithms] == [
+        "darts",
+        "entrannas",
+        "given",
+        "nsga2",
+        "random",
+        "rc-darts",
+        "tnd-nas",
+    ]
     assert [entry.name for entry in catalog.spaces] == ["darts", "team-space"]
     assert {"digits", "npz"} < {entry.name for entry in catalog.datasets}
     assert "latency_ms" in {entry.name for entry in catalog.objectives}

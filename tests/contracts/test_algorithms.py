@@ -54,6 +54,11 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         {"batch": 16, "alpha_lr": 0.3, "engines": "last", "share_features": False, "warmup_epochs": 1}
         | {"temperature": 3.0, "temperature_end": 0.3},
     ],
+    "rc-darts": [
+        {"batch": 16, "alpha_lr": 0.3},
+        {"batch": 16, "alpha_lr": 0.3, "bounds": [{"params": {"max": 3600.0}}, {"params": {"max": 1800.0}}]}
+        | {"interval": 2, "band": 0.5, "warmup": 0.3, "order": "second"},
+    ],
     "tnd-nas": [
         {"preferences": 3, "batch": 16, "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3},
         {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}

@@ -15,7 +15,7 @@ from nas_core.algorithms.entrannas import EnTranNas
 from nas_core.architecture import Architecture, Edge, Genotype
 from nas_core.differentiable import Collapse, Engine, Relaxation, Steps
 from nas_core.differentiable.engine import is_parameter_free, new_supernet, parameter_free_share
-from nas_core.differentiable.resources import ExpectedCost, additive_table
+from nas_core.differentiable.resources import ExpectedCost, table_of
 from nas_core.errors import InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
@@ -71,7 +71,7 @@ def profile(space: Any) -> DeviceProfile:
 def test_a_table_is_the_objective_of_every_network(space: Any, cost: str) -> None:
     skeleton = space.skeleton((1, 6, 6), 2)
     objective: Any = {"params": Params, "macs": Macs}.get(cost, lambda: LatencyMs(device="board").on(profile(space)))()
-    table = additive_table(space, skeleton, cost, objective, np.random.default_rng(0))
+    table = table_of(space, skeleton, cost, objective, np.random.default_rng(0))
     rng = np.random.default_rng(1)
     for _ in range(10):
         genotype = space.sample(rng)
@@ -97,7 +97,7 @@ class Squared(Params):
 
 
 def test_what_is_no_sum_is_refused() -> None:
-    with pytest.raises(InvalidSettingsError, match="resource: 'squared' is no sum over the ops of a network"):
+    with pytest.raises(InvalidSettingsError, match="'squared' is no sum over the ops of a network"):
         Darts(resource_weights=(1.0,)).engine(with_objectives(squared=Squared()))
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton
-from nas_core.costs import count
+from nas_core.costs import CONNECTIONS, count
 from nas_core.errors import ExportError, InvalidGenotypeError, MissingExtraError, UnknownNameError
 from nas_core.exports import Model, export, exports
 from nas_core.exports._source import source
@@ -33,6 +33,8 @@ from tests.runtimes import alone, install
 pytestmark = pytest.mark.slow
 
 BATCHES = (1, 3, 7)
+PREPARING = ("conv_1x1", *CONNECTIONS)
+"""What brings inputs to their cell; the usual one twice."""
 GRAPHS = range(4)
 """Seeds of drawn networks that are written in every format."""
 SOURCES = range(4, 16)
@@ -101,7 +103,7 @@ def any_cell(rng: np.random.Generator, inputs: int, reduction: bool) -> CellType
         reduction,
         "last" if last else "concat",
         () if last else tuple(int(node) for node in shown),
-        ("conv_1x1",) * inputs,
+        tuple(str(op) for op in rng.choice(PREPARING, inputs)),
         pool_norm=bool(rng.random() < 0.5),
         width=int(rng.integers(2, 9)) if rng.random() < 0.3 else None,
     )

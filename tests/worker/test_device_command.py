@@ -51,6 +51,7 @@ def test_a_profile_that_cannot_be_uploaded_is_kept() -> None:
     [
         (["profile", "--space", "cubes"], "unknown space 'cubes'; known: darts, nasbench201"),
         (["profile", "--space", "nasbench201", "--cells", "6"], "three equal stages and two reduction blocks"),
+        (["profile", "--space", "nasbench201", "--connection"], "connection: Unexpected keyword argument"),
         (["profile", "--input", "32x32"], "channels, height and width such as 3x32x32"),
         (["profile", "--channels", "wide"], "channels such as 16 or 16,24"),
         (["profile", "--channels", "0"], "channels such as 16 or 16,24"),
