@@ -8,7 +8,7 @@ None``), so that an optimiser neither decays nor moves them. A gate's value neve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -66,6 +66,8 @@ class SupernetCell(nn.Module):
         self._empty = (site.channels, *site.size_out)
         self.skip_dropout = 0.0
         self.generator: torch.Generator | None = None
+        self.executor: Executor | None = None
+        """Runs the cell instead of ``forward``, with the same result."""
 
     def _key(self, row: int, column: int) -> str:
         """Where the op of an edge lives in ``ops``."""
@@ -74,6 +76,8 @@ class SupernetCell(nn.Module):
     def forward(
         self, before: Sequence[Tensor], gates: Tensor | None, active: NDArray[np.bool_] | None
     ) -> Tensor:  # inputs, (edges, ops), (edges, ops) -> (N, C', H', W')
+        if self.executor is not None:
+            return self.executor(self, before, gates, active)
         states = [pre(x) for pre, x in zip(self.pre, before, strict=True)]
         weights = None if gates is None else gates.flatten().unbind()
         features: dict[str, Tensor] = {}
@@ -102,6 +106,10 @@ class SupernetCell(nn.Module):
             mask = torch.rand(out.shape, generator=self.generator) < keep
             out = out * (moved(mask, out.device, out.dtype) / keep)
         return out
+
+
+Executor = Callable[[SupernetCell, Sequence[Tensor], Tensor | None, NDArray[np.bool_] | None], Tensor]
+"""What ``SupernetCell.forward`` takes and gives, of the cell it is handed."""
 
 
 class Supernet(nn.Module):
