@@ -252,6 +252,10 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    return torch.dot(x.permute(0, 2, 3, 1).reshape(-1), y.permute(0, 2, 3, 1).reshape(-1))
+
+
 def _to_even(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
@@ -300,17 +304,24 @@ class _Windows:
 
     def __getitem__(self, columns: int) -> Tensor:
         if columns not in self.moved:
-            by = max(-self.x.shape[3], min(columns, self.x.shape[3]))  # farther there is nothing but zeros
-            self.moved[columns] = F.pad(self.x, (-by, by))
+            width = self.x.shape[3]
+            by = min(abs(columns), width)  # farther there is nothing but zeros
+            out, kept = torch.empty_like(self.x), slice(by, width) if columns < 0 else slice(0, width - by)
+            out[..., kept] = self.x[..., : width - by] if columns < 0 else self.x[..., by:]
+            out[..., slice(0, by) if columns < 0 else slice(width - by, width)] = 0.0
+            self.moved[columns] = out
         return self.moved[columns]
 
 
 def _weight_gradient(g: Tensor, x: _Windows, weight: Tensor, step: _Step, windows: bool) -> Tensor:
     """Of a depthwise convolution, (C, 1, k, k). oneDNN has a fast gradient for three columns, not for more."""
-    half = weight.shape[-1] // 2
+    size, half = weight.shape[-1], weight.shape[-1] // 2
     if not windows or half < 2 or step.dilation > 1:
         whole: Tensor = _backward(g, x.x, weight, step, (False, True))[1]
         return whole
+    if step.stride == 1 and x.x.shape[2] < size:  # nor for maps that are lower than the kernel
+        below = 0, 0, 0, size - x.x.shape[2]
+        g, x = _dense(F.pad(g, below)), _Windows(F.pad(x.x, below))
     found = torch.empty_like(weight)
     for centre in (0, *range(2, half + 1), *range(-half, -1)):
         reach = 0 if centre else 1  # three columns in the middle, one at a time beside them
@@ -366,7 +377,7 @@ class _Chains(torch.autograd.Function):
                 if index:
                     y, mean, inverse, z = kept[-4:]
                     del kept[-4:]
-                    g = aten.threshold_backward(g, z, 0)
+                    g = aten.threshold_backward.grad_input(g, z, 0, grad_input=g)
                     norm = None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
                     g = aten.native_batch_norm_backward(g, y, *norm)[0]
             if ctx.needs_input_grad[0]:
@@ -418,5 +429,5 @@ class _Sum(torch.autograd.Function):
                 by_gate += [by_scale.sum()] if learn else []
             else:
                 found.append(g if weights is None else g * weights[index])
-                by_gate += [(g * x).sum()] if learn else []
+                by_gate += [_dot(g, x)] if learn else []
         return torch.stack(by_gate) if learn else None, None, *found
