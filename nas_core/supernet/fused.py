@@ -160,6 +160,7 @@ class _Source:
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
+        self._repeated: dict[tuple[int, int], Tensor] = {}
 
     @cached_property
     def rectified(self) -> Tensor:
@@ -178,6 +179,15 @@ class _Source:
     @cached_property
     def phases(self) -> Tensor:
         return to_phases(self.rectified)
+
+    def repeated(self, x: Tensor, times: int) -> Tensor:
+        """One of the others, for as many ops side by side."""
+        if times == 1:
+            return x
+        key = id(x), times
+        if key not in self._repeated:
+            self._repeated[key] = _Repeat.apply(x, times)
+        return self._repeated[key]
 
 
 def _features(ops: Mapping[str, nn.Module], x: Tensor, ways: Ways) -> dict[str, _Feature]:
@@ -223,9 +233,6 @@ class _Step:
     dilation: int
 
 
-POINTWISE = _Step(1, 0, 1)
-
-
 def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feature]:
     """Separable or dilated convolutions of one kind on one source, up to their last batch norm."""
     layers = [[layer for layer in op.children() if isinstance(layer, nn.Conv2d)] for op in ops]
@@ -239,7 +246,7 @@ def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feat
     norm = list(ops[0].children())[-1]
     assert isinstance(norm, nn.BatchNorm2d)
     weights = [layer.weight for some in layers for layer in some]
-    maps = _Chains.apply(x, tuple(steps), norm.eps, ways.windows, *weights)
+    maps = _Chains.apply(source.repeated(x, len(ops)), tuple(steps), norm.eps, ways.windows, *weights)
     if phased and (height % 2 or width % 2):  # there is more than the map: the batch norm may not see it
         return [_Feature(from_phases(y)[:, :, :height, :width], norm.eps) for y in maps]
     return [_Feature(y, norm.eps, phased) for y in maps]
@@ -253,7 +260,16 @@ def _dense(x: Tensor) -> Tensor:
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
-    return torch.dot(x.permute(0, 2, 3, 1).reshape(-1), y.permute(0, 2, 3, 1).reshape(-1))
+    return torch.dot(_rows(x).flatten(), _rows(y).flatten())
+
+
+def _rows(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N * H * W, C)
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:  # (N * H * W, C), (N, *, H, W) -> (N, C, H, W)
+    n, _, height, width = like.shape
+    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _to_even(x: Tensor) -> Tensor:
@@ -331,58 +347,82 @@ def _weight_gradient(g: Tensor, x: _Windows, weight: Tensor, step: _Step, window
     return found
 
 
+class _Repeat(torch.autograd.Function):
+    """The same map several times, side by side in channels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, times: int) -> Tensor:  # (N, C, H, W) -> (N, times * C, H, W)
+        ctx.times = times
+        return torch.cat([x] * times, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        rows = _rows(g)
+        return _maps(rows.view(len(rows), ctx.times, -1).sum(dim=1), g), None
+
+
 class _Chains(torch.autograd.Function):
-    """Depthwise and pointwise convolutions, batch norm and ReLU between two such pairs, of several ops on one map."""
+    """Depthwise and pointwise convolutions, batch norm and ReLU between two such pairs, of several ops side by side."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, steps: tuple[_Step, ...], eps: float, windows: bool, *weights: Tensor
-    ) -> tuple[Tensor, ...]:  # (N, C, H, W), ..., (C, 1, k, k) and (C', C, 1, 1) by turns -> (N, C', H', W') each
-        outputs, kept = [], [x]
-        for first in range(0, len(weights), 2 * len(steps)):
-            y = x
-            for index, step in enumerate(steps):
-                if index:
-                    z, mean, inverse = torch.native_batch_norm(y, None, None, None, None, True, 0.0, eps)
-                    z = F.relu_(z)
-                    kept += [y, mean, inverse, z]
-                    y = z
-                between = _depthwise(y, weights[first + 2 * index], step)
-                kept.append(between)
-                y = F.conv2d(between, weights[first + 2 * index + 1])
-            outputs.append(y)
+    ) -> tuple[Tensor, ...]:  # (N, ops * C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
+        depths = [torch.cat(weights[2 * index :: 2 * len(steps)]) for index in range(len(steps))]
+        points = [[weight.flatten(1) for weight in weights[2 * index + 1 :: 2 * len(steps)]] for index in range(len(steps))]
+        kept = [x]
+        for index, step in enumerate(steps):
+            if index:
+                z, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+                kept += [x, mean, inverse, F.relu_(z)]
+                x = z
+            between = _dense(_depthwise(x, depths[index], step))
+            kept.append(between)
+            rows, by_op = _rows(between).unflatten(1, (len(points[index]), -1)), points[index]
+            if step is steps[-1]:
+                outputs = tuple(_maps(rows[:, op] @ point.t(), between) for op, point in enumerate(by_op))
+            else:
+                wide = rows.new_empty((len(rows), len(by_op), len(by_op[0])))
+                for op, point in enumerate(by_op):
+                    torch.mm(rows[:, op], point.t(), out=wide[:, op])
+                x = _maps(wide.flatten(1), between)
         ctx.save_for_backward(*weights, *kept)
         ctx.steps, ctx.eps, ctx.windows, ctx.count = steps, eps, windows, len(weights)
-        return tuple(outputs)
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         steps, weights, kept = ctx.steps, ctx.saved_tensors[: ctx.count], list(ctx.saved_tensors[ctx.count :])
         learn = any(ctx.needs_input_grad[4:])
-        source = _Windows(kept[0])
         found: list[Tensor | None] = [None] * ctx.count
-        total: Tensor | None = None
-        for chain in reversed(range(len(gradients))):
-            g = gradients[chain]
-            for index in reversed(range(len(steps))):
-                place, step = 2 * (chain * len(steps) + index), steps[index]
-                between = kept.pop()
-                g, found[place + 1] = _backward(g, between, weights[place + 1], POINTWISE, (True, learn))
-                x = _Windows(kept[-1]) if index else source
+        rows = [_rows(g) for g in gradients]  # (N * H' * W', C') by op
+        ops = len(rows)
+        g = gradients[0]
+        for index in reversed(range(len(steps))):
+            between, step = kept.pop(), steps[index]
+            those, wide = _rows(between).unflatten(1, (ops, -1)), torch.empty_like(between)
+            into = _rows(wide).unflatten(1, (ops, -1))
+            for op, some in enumerate(rows):
+                place = 2 * (op * len(steps) + index) + 1
+                torch.mm(some, weights[place].flatten(1), out=into[:, op])
                 if learn:
-                    found[place] = _weight_gradient(g, x, weights[place], step, ctx.windows)
-                if index or ctx.needs_input_grad[0]:
-                    g = _backward(g, x.x, weights[place], step, (True, False))[0]
-                if index:
-                    y, mean, inverse, z = kept[-4:]
-                    del kept[-4:]
-                    g = aten.threshold_backward.grad_input(g, z, 0, grad_input=g)
-                    norm = None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
-                    g = aten.native_batch_norm_backward(g, y, *norm)[0]
-            if ctx.needs_input_grad[0]:
-                total = g if total is None else total.add_(g)
-        return total, None, None, None, *found
+                    found[place] = (some.t() @ those[:, op]).view_as(weights[place])
+            x, depth = kept[-1], torch.cat(weights[2 * index :: 2 * len(steps)])
+            if learn:
+                found[2 * index :: 2 * len(steps)] = _weight_gradient(wide, _Windows(x), depth, step, ctx.windows).chunk(ops)
+            if not index and not ctx.needs_input_grad[0]:
+                return None, None, None, None, *found
+            g = _backward(wide, x, depth, step, (True, False))[0]
+            if index:
+                y, mean, inverse, z = kept[-4:]
+                del kept[-4:]
+                g = aten.threshold_backward.grad_input(g, z, 0, grad_input=g)
+                norm = None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
+                g = aten.native_batch_norm_backward(g, y, *norm)[0]
+                rows = list(_rows(g).unflatten(1, (ops, -1)).unbind(1))
+        return g, None, None, None, *found
 
 
 class _Sum(torch.autograd.Function):
