@@ -13,7 +13,7 @@ PRE]`` say the same of it, (inputs, ops).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -82,6 +82,8 @@ class SupernetCell(nn.Module):
         self._empty = (site.channels, *site.size_out)
         self.skip_dropout = 0.0
         self.generator: torch.Generator | None = None
+        self.executor: Executor | None = None
+        """Runs the cell instead of ``forward``, with the same result."""
 
     def _key(self, row: int, column: int) -> str:
         """Where the op of an edge lives in ``ops``."""
@@ -95,6 +97,8 @@ class SupernetCell(nn.Module):
         pre_gates: Tensor | None = None,
         pre_active: NDArray[np.bool_] | None = None,
     ) -> Tensor:  # inputs, (edges, ops), (edges, ops), (inputs, ops), (inputs, ops) -> (N, C', H', W')
+        if self.executor is not None and not self.connections:
+            return self.executor(self, before, gates, active)
         if self.connections:
             states = [self._prepared(place, x, pre_gates, pre_active) for place, x in enumerate(before)]
         else:
@@ -139,6 +143,10 @@ class SupernetCell(nn.Module):
             mask = torch.rand(out.shape, generator=self.generator) < keep
             out = out * (moved(mask, out.device, out.dtype) / keep)
         return out
+
+
+Executor = Callable[[SupernetCell, Sequence[Tensor], Tensor | None, NDArray[np.bool_] | None], Tensor]
+"""What ``SupernetCell.forward`` takes and gives, of the cell it is handed."""
 
 
 class Supernet(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from nas_core.data import Split
 from nas_core.errors import DivergedError
 from nas_core.groups import ALONE, Group
 from nas_core.search import Relaxable
+from nas_core.supernet.fused import fuse
 from nas_core.supernet.network import Active, Gates, Supernet
 from nas_core.training.networks import cosine, learn_at
 from nas_core.training.room import in_pieces, room_for
@@ -132,13 +134,32 @@ class AveragedWeights:
         self._average(list(self.supernet.parameters()), list(supernet.parameters()), None)
 
 
-def make_supernet(build: Callable[[], Supernet], seed: int, device: torch.device) -> Supernet:
-    """A supernet whose first weights depend on the seed alone."""
+def make_supernet(
+    build: Callable[[], Supernet], seed: int, device: torch.device, *, fused: bool | None = False
+) -> Supernet:
+    """A supernet whose first weights depend on the seed alone.
+
+    ``fused``: its cells are run by the fused executor, which gives the same but for rounding; None where that is
+    known to be faster, on a CPU (docs/decisions/0029).
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = build()
     moved: Supernet = supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
+    return fuse(moved) if fused or (fused is None and device.type == "cpu") else moved
+
+
+@contextmanager
+def at_rest(supernet: Supernet) -> Iterator[None]:
+    """Weights are constants inside: what asks for gradients by gates alone computes and keeps nothing for theirs."""
+    awake = [parameter for parameter in supernet.parameters() if parameter.requires_grad]
+    for parameter in awake:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in awake:
+            parameter.requires_grad_(True)
 
 
 def even_batches(size: int, largest: int) -> int:

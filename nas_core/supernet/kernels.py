@@ -1,0 +1,292 @@
+"""Kernels of the fused executor, with gradients of their own, and how their maps lie.
+
+Maps are (N, C, H, W) in channels-last order; ``rows`` is such a map as (N * H * W, C). Ops side by side share the
+channels: (N, ops * C, H, W).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+aten = torch.ops.aten
+
+# --- how maps lie ---------------------------------------------------------------------------------------------------
+
+
+def dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _rows(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N * H * W, C)
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _by_op(x: Tensor, ops: int) -> Tensor:  # (N, ops * C, H, W) -> (N * H * W, ops, C)
+    rows = _rows(x)
+    return rows.view(len(rows), ops, -1)
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:  # (N * H * W, C), (N, *, H, W) -> (N, C, H, W)
+    n, _, height, width = like.shape
+    return rows.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def to_even(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+
+
+def to_phases(x: Tensor) -> Tensor:  # (N, C, H, W) -> (4N, C, ceil(H / 2), ceil(W / 2))
+    """Four maps of every second row and column, in channels-last order; odd sizes end in zeros."""
+    n, c, height, width = (x := to_even(x)).shape
+    rows = x.permute(0, 2, 3, 1).reshape(n, height // 2, 2, width // 2, 2, c)
+    return rows.permute(2, 4, 0, 1, 3, 5).reshape(4 * n, height // 2, width // 2, c).permute(0, 3, 1, 2)
+
+
+def from_phases(x: Tensor) -> Tensor:  # (4N, C, H, W) -> (N, C, 2H, 2W)
+    n, c, height, width = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(2, 2, n // 4, height, width, c)
+    return rows.permute(2, 3, 0, 4, 1, 5).reshape(n // 4, 2 * height, 2 * width, c).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A depthwise convolution; a pointwise one follows."""
+
+    stride: int
+    padding: int
+    dilation: int
+
+
+# --- kernels with gradients of their own ----------------------------------------------------------------------------
+
+
+def _depthwise(x: Tensor, weight: Tensor, step: Step) -> Tensor:
+    return F.conv2d(x, weight, None, step.stride, step.padding, step.dilation, groups=len(weight))
+
+
+def _backward(g: Tensor, x: Tensor, weight: Tensor, step: Step, wanted: tuple[bool, bool]) -> Any:
+    """Gradients by a depthwise convolution's input and weight, None for what is not wanted."""
+    return _convolved(g, x, weight, step, (step.padding, step.padding), wanted)
+
+
+def _convolved(
+    g: Tensor, x: Tensor, weight: Tensor, step: Step, padding: tuple[int, int], wanted: tuple[bool, bool]
+) -> Any:
+    stride, dilation, groups = [step.stride] * 2, [step.dilation] * 2, x.shape[1] // weight.shape[1]
+    return aten.convolution_backward(
+        g, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [*wanted, False]
+    )[:2]
+
+
+class _Windows:
+    """A map, moved sideways as windows on it ask for; each move is made once."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.moved: dict[int, Tensor] = {0: x}
+
+    def __getitem__(self, columns: int) -> Tensor:
+        if columns not in self.moved:
+            width = self.x.shape[3]
+            by = min(abs(columns), width)  # farther there is nothing but zeros
+            out, kept = torch.empty_like(self.x), slice(by, width) if columns < 0 else slice(0, width - by)
+            out[..., kept] = self.x[..., : width - by] if columns < 0 else self.x[..., by:]
+            out[..., slice(0, by) if columns < 0 else slice(width - by, width)] = 0.0
+            self.moved[columns] = out
+        return self.moved[columns]
+
+
+def _weight_gradient(g: Tensor, x: _Windows, weight: Tensor, step: Step, windows: bool) -> Tensor:
+    """Of a depthwise convolution, (C, 1, k, k). oneDNN has a fast gradient for three columns, not for more."""
+    size, half = weight.shape[-1], weight.shape[-1] // 2
+    if not windows or half < 2 or step.dilation > 1:
+        whole: Tensor = _backward(g, x.x, weight, step, (False, True))[1]
+        return whole
+    if step.stride == 1 and x.x.shape[2] < size:  # nor for maps that are lower than the kernel
+        below = 0, 0, 0, size - x.x.shape[2]
+        g, x = dense(F.pad(g, below)), _Windows(F.pad(x.x, below))
+    found = torch.empty_like(weight)
+    for centre in (0, *range(2, half + 1), *range(-half, -1)):
+        reach = 0 if centre else 1  # three columns in the middle, one at a time beside them
+        columns = slice(half + centre - reach, half + centre + reach + 1)
+        padding = step.padding, reach
+        found[..., columns] = _convolved(g, x[centre], weight[..., columns], step, padding, (False, True))[1]
+    return found
+
+
+class Repeat(torch.autograd.Function):
+    """The same map several times, side by side in channels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, times: int) -> Tensor:  # (N, C, H, W) -> (N, times * C, H, W)
+        ctx.times = times
+        return torch.cat([x] * times, dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        rows = _rows(g)
+        return _maps(rows.view(len(rows), ctx.times, -1).sum(dim=1), g), None
+
+
+class Chains(torch.autograd.Function):
+    """Depthwise and pointwise convolutions, batch norm and ReLU between two such pairs, of several ops side by side."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, steps: tuple[Step, ...], eps: float, windows: bool, *weights: Tensor
+    ) -> tuple[Tensor, ...]:  # (N, ops * C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
+        depths = [torch.cat(weights[2 * index :: 2 * len(steps)]) for index in range(len(steps))]
+        points = [
+            [weight.flatten(1) for weight in weights[2 * index + 1 :: 2 * len(steps)]] for index in range(len(steps))
+        ]
+        kept = [x]
+        for index, step in enumerate(steps):
+            if index:
+                z, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+                kept += [x, mean, inverse, F.relu_(z)]
+                x = z
+            between = dense(_depthwise(x, depths[index], step))
+            kept.append(between)
+            rows, by_op = _by_op(between, len(points[index])), points[index]
+            if index == len(steps) - 1:
+                outputs = tuple(_maps(rows[:, op] @ point.t(), between) for op, point in enumerate(by_op))
+            else:
+                wide = rows.new_empty((len(rows), len(by_op), len(by_op[0])))
+                for op, point in enumerate(by_op):
+                    torch.mm(rows[:, op], point.t(), out=wide[:, op])
+                x = _maps(wide.flatten(1), between)
+        ctx.save_for_backward(*weights, *kept)
+        ctx.steps, ctx.eps, ctx.windows, ctx.count = steps, eps, windows, len(weights)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        steps, weights, kept = ctx.steps, ctx.saved_tensors[: ctx.count], list(ctx.saved_tensors[ctx.count :])
+        learn = any(ctx.needs_input_grad[4:])
+        found: list[Tensor | None] = [None] * ctx.count
+        rows = [_rows(g) for g in gradients]  # (N * H' * W', C') by op
+        ops = len(rows)
+        g = gradients[0]
+        for index in reversed(range(len(steps))):
+            between, step = kept.pop(), steps[index]
+            those, wide = _by_op(between, ops), torch.empty_like(between)
+            into = _by_op(wide, ops)
+            for op, some in enumerate(rows):
+                place = 2 * (op * len(steps) + index) + 1
+                torch.mm(some, weights[place].flatten(1), out=into[:, op])
+                if learn:
+                    found[place] = (some.t() @ those[:, op]).view_as(weights[place])
+            x, depth = kept[-1], torch.cat(weights[2 * index :: 2 * len(steps)])
+            if learn:
+                found[2 * index :: 2 * len(steps)] = _weight_gradient(
+                    wide, _Windows(x), depth, step, ctx.windows
+                ).chunk(ops)
+            if not index and not ctx.needs_input_grad[0]:
+                return None, None, None, None, *found
+            g = _backward(wide, x, depth, step, (True, False))[0]
+            if index:
+                y, mean, inverse, z = kept[-4:]
+                del kept[-4:]
+                g = aten.threshold_backward.grad_input(g, z, 0, grad_input=g)
+                norm = None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
+                g = aten.native_batch_norm_backward(g, y, *norm)[0]
+                rows = list(_by_op(g, ops).unbind(1))
+        return g, None, None, None, *found
+
+
+class Mix(torch.autograd.Function):
+    """Weighted sums of maps, the first of which are batch-normed (statistics of the batch, not affine)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor, epsilons: tuple[float, ...], *maps: Tensor
+    ) -> tuple[Tensor, ...]:  # (sums, maps), (normed,), (N, C, H, W) each -> (N, C, H, W) each
+        rows = [_rows(x) for x in maps]
+        features = rows[0].new_empty((len(maps), *rows[0].shape))
+        inverses = []
+        for index, x in enumerate(rows):
+            if index < len(epsilons):
+                mean, inverse = _statistics(maps[index], epsilons[index])
+                torch.addcmul(-mean * inverse, x, inverse, out=features[index])
+                inverses.append(inverse)
+            else:
+                features[index] = x
+        sums = (weights @ features.flatten(1)).view(len(weights), *rows[0].shape)
+        ctx.save_for_backward(weights, features, *inverses)
+        ctx.epsilons = epsilons
+        return tuple(_maps(total, maps[0]) for total in sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weights, features, *inverses = ctx.saved_tensors
+        g = torch.stack([_rows(gradient) for gradient in gradients]).flatten(1)
+        by_weight = g @ features.flatten(1).t() if ctx.needs_input_grad[0] else None
+        found = []
+        for index, rows in enumerate((weights.t() @ g).view(features.shape)):
+            gradient = _maps(rows, gradients[0])
+            if index < len(inverses):  # of the norm's output alone: as if that had been its input
+                inverse, x = inverses[index], _maps(features[index], gradients[0])
+                zeros, ones = torch.zeros_like(inverse), torch.ones_like(inverse)
+                norm = inverse, None, None, zeros, ones, True, ctx.epsilons[index], [True, False, False]
+                gradient = aten.native_batch_norm_backward(gradient, x, *norm)[0]
+            found.append(gradient)
+        return by_weight, None, *found
+
+
+def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> (C,), (C,)
+    """Mean and inverse standard deviation, as batch norm takes them."""
+    mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
+    return mean, (variance + eps).rsqrt()
+
+
+class Sum(torch.autograd.Function):
+    """The sum of maps, the first of which are batch-normed (statistics of the batch, not affine) and weighted."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, weights: Tensor | None, epsilons: tuple[float, ...], *maps: Tensor
+    ) -> Tensor:  # (normed,), (normed,), (N, C, H, W) each -> (N, C, H, W)
+        normed, others = maps[: len(epsilons)], maps[len(epsilons) :]
+        statistics = [_statistics(x, eps) for x, eps in zip(normed, epsilons, strict=True)]
+        scales = [inverse for _, inverse in statistics]
+        if weights is not None:
+            scales = [scale * weight for scale, weight in zip(scales, weights, strict=True)]
+        total = torch.empty_like(maps[0])
+        shift = sum(
+            (-mean * scale for (mean, _), scale in zip(statistics, scales, strict=True)), start=total.new_zeros(1)
+        )
+        total.copy_(shift[:, None, None])
+        for x in others:
+            total.add_(x)
+        for x, scale in zip(normed, scales, strict=True):
+            total.addcmul_(x, scale[:, None, None])
+        flat = [value for pair in statistics for value in pair]
+        ctx.save_for_backward(weights, *flat, *normed)
+        ctx.epsilons, ctx.others = epsilons, len(others)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *kept = ctx.saved_tensors
+        normed, g = len(ctx.epsilons), dense(g)
+        statistics, maps = kept[: 2 * normed], kept[2 * normed :]
+        found: list[Tensor] = []
+        by_weight: list[Tensor] = []
+        for index, (x, eps) in enumerate(zip(maps, ctx.epsilons, strict=True)):
+            weight = None if weights is None else weights[index].expand(x.shape[1]).contiguous()
+            norm = weight, None, None, *statistics[2 * index : 2 * index + 2], True, eps
+            gradient, by_scale, _ = aten.native_batch_norm_backward(g, x, *norm, [True, ctx.needs_input_grad[0], False])
+            found.append(gradient)
+            by_weight += [by_scale.sum()] if ctx.needs_input_grad[0] else []
+        return torch.stack(by_weight) if by_weight else None, None, *found, *[g] * ctx.others
