@@ -31,7 +31,8 @@ check: $(VENV)/.dev ## Format, lint, types, imports, reference pages, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/make_reference.py --check
-	$(BIN)/python -m pytest -q -m "not e2e and not slow" tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m "not e2e and not slow" \
+		tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

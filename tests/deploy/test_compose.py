@@ -126,6 +126,7 @@ def commands() -> dict[str, list[str]]:
     return found | {f"CMD of {image}": json.loads(STAGES[image].of("CMD")[0]) for image in IMAGES}
 
 
+@pytest.mark.slow
 def test_every_command_is_understood_by_its_program() -> None:
     for argv in {tuple(argv) for argv in commands().values()}:
         program = [sys.executable if argv[0] == "python" else str(BIN / argv[0]), *argv[1:], "--help"]
@@ -282,6 +283,7 @@ def test_workers_can_write_every_format(stage: str, extras: list[str]) -> None:
     assert refused.returncode == 2 and "no extra onnyx; it has" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_api_runs_without_what_is_left_out() -> None:
     missing = left_out(STAGES["build"])
     code = f"import sys; sys.modules.update(dict.fromkeys({missing})); import api.app, store.migrate, skyline.cli"

@@ -177,6 +177,7 @@ def test_texts_that_break_readers(text: str) -> None:
     assert parsed(text) is None
 
 
+@pytest.mark.slow
 @fuzzed(16)
 @given(data=mutated())
 def test_a_mutated_document_is_an_architecture_or_refused_in_words(data: dict[str, Any]) -> None:

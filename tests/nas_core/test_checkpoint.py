@@ -154,6 +154,7 @@ def test_damaged_files(folder: Path, changes: list[tuple[int, int]], cut: int | 
     load(folder, changed(GOOD, changes)[:cut])
 
 
+@pytest.mark.slow
 @fuzzed(12)
 @given(changes=CHANGES, cut=st.integers(1, len(MEMBERS[PICKLE])) | st.none())
 def test_damaged_pickles_under_a_right_checksum(folder: Path, changes: list[tuple[int, int]], cut: int | None) -> None:

@@ -107,6 +107,7 @@ def test_the_table_equals_the_built_network_on_random_architectures(space: str) 
     assert benchmark.compare(space, 50, seed=1)["different"] == 0
 
 
+@pytest.mark.slow
 def test_published_networks_as_built() -> None:
     architecture = architecture_of(json.dumps(DARTS_V2), Wanted(cells=20, channels=36))
     assert built_cost(architecture) == (3_349_342, 528_359_040)

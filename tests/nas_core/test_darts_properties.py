@@ -221,6 +221,7 @@ def test_property_09_drop_path_keeps_the_mean() -> None:
     assert abs(out.mean() - 3.0) < 3 * 3.0 * (0.3 / 0.7) ** 0.5 / 20_000**0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("skeleton", "images", "sizes"), [(CIFAR, (3, 32, 32), [32, 16, 8]), (IMAGENET, (3, 224, 224), [28, 14, 7])]
 )

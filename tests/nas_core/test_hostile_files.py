@@ -316,6 +316,7 @@ for name in ("announced", "zeros", "half"):
 IDX = bytes([0, 0, 8, 3]) + struct.pack(">3I", 2, 4, 4) + bytes(range(32))
 
 
+@pytest.mark.slow
 @fuzzed(12)
 @given(
     content=st.builds(changed, st.sampled_from([IDX, gzip.compress(IDX)]), CHANGES, st.none() | st.integers(1, 60))
@@ -369,6 +370,7 @@ WORDS = OPCODES | st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @fuzzed(16)
 @given(
     content=st.lists(WORDS, max_size=15).map(lambda words: b"\x80\x02" + b"".join(words) + b".")

@@ -47,6 +47,7 @@ def test_the_peak_of_a_network_small_enough_to_count_by_hand() -> None:
     assert inference_memory(architecture, 5).activations == 5 * found.activations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "input"), [("darts", (3, 16, 16)), ("darts", (3, 64, 64)), ("nasbench201", (3, 16, 16))]
 )

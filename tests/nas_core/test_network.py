@@ -24,6 +24,7 @@ def test_logits_for_odd_and_even_sizes_and_both_stems(input: tuple[int, int, int
     assert network(input)(torch.randn(2, *input)).shape == (2, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("input", "classes", "cells", "channels", "weights", "maps"),
     [((3, 32, 32), 10, 20, 36, 476_426, 8), ((3, 224, 224), 1000, 14, 48, 1_260_776, 7)],

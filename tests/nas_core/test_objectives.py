@@ -287,6 +287,7 @@ def test_latency_of_real_networks_says_how_it_was_taken(
     }
 
 
+@pytest.mark.slow
 def test_latency_tells_a_small_network_from_a_large_one(architecture: Architecture) -> None:
     sizes = iter((2, 64))
     seen: list[tuple[torch.Size, bool]] = []

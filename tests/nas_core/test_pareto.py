@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -64,6 +65,7 @@ def test_constrained_ranks_peel_what_nothing_constrained_dominates(points: np.nd
         level += 1
 
 
+@pytest.mark.slow
 @given(POINTS, VIOLATIONS)
 def test_constrained_ranks_are_pymoos(points: np.ndarray, violations: np.ndarray) -> None:
     """Its NSGA-II takes feasible ones front by front, then the others one by one from the least violation on."""

@@ -166,6 +166,7 @@ def test_the_fit_finds_scale_and_offset_and_neither_is_negative() -> None:
     assert found.offset == 0 and found.scale > 0
 
 
+@pytest.mark.slow
 def test_drawn_networks_differ_and_a_small_space_has_as_many_as_it_has() -> None:
     found = draw(SPACE, SKELETON, 30, np.random.default_rng(0))
     assert len({architecture.hash for architecture in found}) == len(found) == 30

@@ -135,6 +135,7 @@ def test_1_tables_are_what_built_networks_have(space: str) -> None:
         assert on.costs(genotype) == {"params": params, "macs": macs, "flops": 2 * macs}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", list(SPACES))
 def test_1_a_devices_profile_is_a_table_of_the_same_shape(space: str) -> None:
     """Also of additions and of a calibration; and energy by counting operations is one, too."""
@@ -373,6 +374,7 @@ def test_7_a_tighter_bound_gives_no_dearer_network(space: str, key: str) -> None
 # --- 8: requests that cannot be met -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "said"),
     [

@@ -87,6 +87,7 @@ def test_gradients_of_pieces_are_those_of_the_batch() -> None:
     assert torch.allclose(*found, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_an_epoch_that_does_not_fit_is_done_again_in_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     with gpu(monkeypatch) as device:
         run = training()
@@ -117,6 +118,7 @@ def training_in_pieces_from(epoch: int) -> Training:
     return run
 
 
+@pytest.mark.slow
 def test_resuming_equals_never_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = []
     with gpu(monkeypatch) as device:
@@ -232,6 +234,7 @@ def test_candidates_trained_in_pieces_say_so(monkeypatch: pytest.MonkeyPatch) ->
     assert found and all((evaluation.failure or "").startswith("out of memory: a step of 16") for evaluation in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "chosen"),
     [("darts", {"batch": 16}), ("random", {"batch": 4, "evaluate": {"supernet_epochs": 3, "batch": 16}})],

@@ -122,6 +122,7 @@ def test_random_search_begins_with_them() -> None:
     assert sum(map(len, rest)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "parts"), [(3, [[0, 1, 2], []]), (6, [[0, 1, 2, 3], [4, 5]])])
 def test_the_first_populations_of_evolution_begin_with_them(seeds: int, parts: list[list[int]]) -> None:
     on = problem(evaluations=8, seeds=seeds)
@@ -132,6 +133,7 @@ def test_the_first_populations_of_evolution_begin_with_them(seeds: int, parts: l
         assert not set(generation[len(places) :]) & set(on.seeds)
 
 
+@pytest.mark.slow
 def test_darts_scores_them_on_its_last_supernet_beside_what_it_derived() -> None:
     on = problem(evaluations=10, epochs=2, seeds=2)
     events = events_of(Darts(batch=16), on)
@@ -151,6 +153,7 @@ def test_darts_scores_them_on_its_last_supernet_beside_what_it_derived() -> None
     assert derived == [event.evaluation for event in without], "they change nothing of the search"
 
 
+@pytest.mark.slow
 def test_a_seed_that_darts_derives_is_told_once() -> None:
     derived = proposed(events_of(Darts(batch=16), problem(epochs=1)))[0]
     on = problem(epochs=1)

@@ -421,6 +421,7 @@ def test_candidates_are_ranked_among_all_samples() -> None:
     assert merit.in_order(both, [0.01, 0.4]) == [0.4, 0.01]
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
     metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
     points, events = front_of("convolutions", metric, preferences=2, rescored=10)

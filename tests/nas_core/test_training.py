@@ -36,6 +36,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_learnt() -> None:
     run = training(epochs=12, drop_path=0.0)
     losses = []
@@ -45,6 +46,7 @@ def test_it_learns_what_can_be_learnt() -> None:
     assert misclassified(run.network, PARTS.select, CPU) / PARTS.select.size < 0.15
 
 
+@pytest.mark.slow
 def test_resuming_equals_never_stopping(tmp_path: Path) -> None:
     whole = training()
     kept = []

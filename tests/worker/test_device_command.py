@@ -46,6 +46,7 @@ def test_a_profile_that_cannot_be_uploaded_is_kept() -> None:
     shutil.rmtree(Path(kept[1]).parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

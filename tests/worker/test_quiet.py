@@ -43,6 +43,7 @@ def receive(pipe: Connection) -> object:
     return pipe.recv()
 
 
+@pytest.mark.slow
 def test_a_measurement_waits_for_training_and_training_for_it(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     (mine, theirs), (ours, other) = context.Pipe(), context.Pipe()

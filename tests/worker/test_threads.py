@@ -90,6 +90,7 @@ def test_a_container_has_what_its_limit_says(
     assert threads.cores() == 64
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_here_ends_it_with_the_reason(
     start: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
