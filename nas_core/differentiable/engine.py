@@ -24,10 +24,20 @@ from nas_core.differentiable.relaxation import Relaxation
 from nas_core.differentiable.steps import Steps
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Progress, Propose
+from nas_core.groups import ALONE
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.supernet import Supernet
-from nas_core.supernet.weights import Choice, WeightLearner, choice_of, forever, make_supernet, supernet_errors
+from nas_core.supernet.fused import fuse
+from nas_core.supernet.weights import (
+    Choice,
+    WeightLearner,
+    at_rest,
+    choice_of,
+    forever,
+    make_supernet,
+    supernet_errors,
+)
 from nas_core.training import seed_of
 from nas_core.training.room import in_pieces, room_for
 from nas_core.values import Value
@@ -80,6 +90,10 @@ class Engine:
         self.settings, self.problem, self.supernet, self.relaxation = settings, problem, supernet, relaxation
         self.order, self.group = order, problem.group
         self.group.join(supernet)
+        if settings.fused and self.group is not ALONE:
+            raise InvalidSettingsError("fused: takes the batch statistics of one process; several want it off")
+        if settings.fused:
+            fuse(supernet)
         seed, splits = problem.seed, problem.splits
         self.train = share_of(splits.train, settings.train_share, seed_of(seed, "train share"))
         self.validation = share_of(splits.validation, settings.validation_share, seed_of(seed, "validation share"))
@@ -201,7 +215,8 @@ class Engine:
         with room_for(len(validation[1]), self.problem.pieces, validation[0].device):
             self.architect.zero_grad(set_to_none=True)
             if self.order == "first":
-                found, loss = gradients(self._loss(*validation), learnt, self.group)
+                with at_rest(self.supernet):
+                    found, loss = gradients(self._loss(*validation), learnt, self.group)
             else:
                 weights = list(self.supernet.parameters())
                 train, step = self._loss(*training), self._virtual_step(weights)

@@ -19,6 +19,7 @@ from nas_core.differentiable.resources import ExpectedCost, table_of
 from nas_core.errors import InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
+from nas_core.groups import Group
 from nas_core.objectives.error import Error
 from nas_core.objectives.latency_ms import LatencyMs
 from nas_core.objectives.macs import Macs
@@ -255,6 +256,32 @@ def test_inherited_settings_say_what_they_mean(algorithm: Any) -> None:
     assert parse(algorithm, {"collapse": {"gap": 0.5}}, "it").collapse == Collapse(gap=0.5)
     with pytest.raises(InvalidSettingsError, match="collapse.parameter_free: Input should be less than or equal to 1"):
         parse(algorithm, {"collapse": {"parameter_free": 1.5}}, "it")
+
+
+# --- the fused executor -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [Darts(batch=16), Darts(batch=16, order="second"), EnTranNas(batch=16)])
+def test_the_fused_executor_teaches_the_same(settings: Darts | EnTranNas) -> None:
+    """Adam's first steps are as long as alpha's rate whatever the gradient, so that alphas agree or are far apart."""
+    on, found = problem(), []
+    batches = [batch for batch, _ in zip(on.splits.train.batches(16, None, None, on.device), range(3), strict=False)]
+    for fused in (False, True):
+        engine = replace(settings, fused=fused).engine(on)
+        engine.learner.start(0)
+        assert all((cell.executor is not None) == fused for cell in engine.supernet.cells)
+        for batch in batches:
+            engine.alpha_step(batch, batch)
+            engine.weight_step(*batch)
+        assert all(weight.requires_grad for weight in engine.supernet.parameters())
+        found.append([*engine.relaxation.alpha.values(), *engine.supernet.parameters()])
+    assert max(float((one - other).detach().abs().max()) for one, other in zip(*found, strict=True)) < 1e-4
+
+
+def test_the_fused_executor_is_for_one_process() -> None:
+    with pytest.raises(InvalidSettingsError, match="fused: takes the batch statistics of one process"):
+        Darts(fused=True).engine(replace(problem(), group=Group()))
 
 
 # --- other methods ----------------------------------------------------------------------------------------------------
