@@ -34,7 +34,7 @@ def faults(
     if warm >= epochs:
         detail = f"warmup_epochs: {warm} leave none of {epochs} epochs (budget.epochs) for alpha"
         yield Fault(TITLE, detail, "/algorithm/warmup_epochs", warm, f"fewer than {epochs}, or more epochs")
-    yield from _resource(given, costs, epochs)
+    yield from _resource(given, costs, spec)
     if given.get("dst"):
         if not getattr(space, "weighted", False):
             detail = "dst: needs a space whose nodes take any number of ops: darts with fan_in: free"
@@ -50,12 +50,20 @@ def faults(
             yield Fault(TITLE, str(error), "/algorithm/engines", given["engines"], "positions of searched cells")
 
 
-def _resource(given: dict[str, Any], costs: list[str], epochs: int) -> Iterator[Fault]:
+def _resource(given: dict[str, Any], costs: list[str], spec: JobSpec) -> Iterator[Fault]:
     weights, key = given.get("resource_weights") or [], given.get("resource")
+    epochs, left = spec.budget.epochs, max(1, spec.budget.evaluations - len(spec.seed_genotypes))
     listed = ", ".join(costs) or "none"
     if len(weights) > epochs:
         detail = f"budget.epochs: {epochs} are too few for {len(weights)} networks, one epoch for each"
         yield Fault(TITLE, detail, "/budget/epochs", epochs, f"{len(weights)} or more, or fewer weights")
+    elif len(weights) > 1 and given["warmup_epochs"] >= -(-epochs // len(weights)):
+        warm, first = given["warmup_epochs"], -(-epochs // len(weights))
+        detail = f"warmup_epochs: {warm} leave alpha none of the {first} epochs of the first of {len(weights)} weights"
+        yield Fault(TITLE, detail, "/algorithm/warmup_epochs", warm, f"fewer than {first}, or more epochs")
+    if len(weights) > left:
+        detail = f"budget.evaluations: leaves {left} networks, too few for {len(weights)} weights"
+        yield Fault(TITLE, detail, "/budget/evaluations", spec.budget.evaluations, "more, or fewer weights")
     if key is not None and not weights:
         detail = f"resource: '{key}' says nothing without resource_weights"
         yield Fault(TITLE, detail, "/algorithm/resource", key, "null, or weights")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 class Group:
     """What one process does by itself; ``nas_core.parallel.Processes`` does the same with others."""
 
+    size: int = 1
+    """Processes."""
+
     def part(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """This process's share of a batch that all of them have."""
         return images, labels

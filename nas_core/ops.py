@@ -38,14 +38,14 @@ class PointConv(nn.Conv2d):
     """
 
     BLOCK = 16
-    """Channels from which on that does not happen, with any instruction set."""
+    """Channels, of a group, from which on that does not happen, with any instruction set."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, 1, stride, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         step = self.stride[0]
-        narrow = step > 1 and self.in_channels < self.BLOCK
+        narrow = step > 1 and self.in_channels // self.groups < self.BLOCK
         if narrow and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             return F.conv2d(x[:, :, ::step, ::step], self.weight, groups=self.groups)
         return super().forward(x)

@@ -20,6 +20,7 @@ from nas_core.additive import AdditiveTable, additive_table
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype
 from nas_core.constraints import Constraints, Form
+from nas_core.constraints.projection import violation
 from nas_core.constraints.relaxed import softmax
 from nas_core.differentiable import Engine, Relaxation, Steps
 from nas_core.differentiable.engine import new_supernet
@@ -61,7 +62,8 @@ class RcDarts(Steps):
     """By objective key, several sets of bounds, each within the job's constraints: a network for each, on one supernet.
     Empty: the constraints alone."""
     band: Annotated[float, Gt(0), Lt(1)] | None = 0.15
-    """While searching, costs with an upper bound alone stay above (1 - band) of it; none: they may fall."""
+    """While searching, costs with an upper bound alone do not fall below (1 - band) of it, where they began above;
+    none: they may."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
     """Share of the epochs before the first projection, shared by all sets of bounds; in the first half of them, the
     weights alone learn. Where nothing is bounded: none."""
@@ -85,6 +87,8 @@ class RcDarts(Steps):
 
     def engine(self, problem: Problem[Relaxable]) -> Engine:
         """Raises BoundsError for bounds that no network holds, InvalidSettingsError for those of no objective."""
+        if getattr(problem.space, "weighted", False):
+            raise InvalidSettingsError("rc-darts: derives one op an edge; it wants fan_in two or any, not free")
         tables = Tables(problem)
         wanted = sets_of(self.bounds, problem, tables)
         if not any(wanted):
@@ -183,8 +187,10 @@ class Goal:
                 return
         raise BoundsError(reasons[0])
 
-    def aimed(self, share: float) -> Bounds:
-        """What alpha is projected to when bounds are closed in by ``share``, 0 to 1; the band below them included."""
+    def aimed(self, share: float, band: bool = True) -> Bounds:
+        """What alpha is projected to when bounds are closed in by ``share``, 0 to 1; with ``band``, also the band below
+        upper ones: it keeps costs from falling and never raises them.
+        """
         aimed = {}
         for key, bound in self.bounds.items():
             low, high, start = bound.min, bound.max, self.start[key]
@@ -192,10 +198,14 @@ class Goal:
                 high += (1 - share) * max(0.0, start - high)
             if low is not None:
                 low -= (1 - share) * max(0.0, low - start)
-            elif high is not None and self.settings.band is not None and high > 0:
-                low = min((1 - self.settings.band) * high, self.constraints.ranges[key][1])
+            elif band and high is not None and self.settings.band is not None and high > 0:
+                low = min((1 - self.settings.band) * high, start)
             aimed[key] = Bound(low, high)
         return aimed
+
+    def excess(self, logits: Mapping[str, NDArray[np.float64]], share: float) -> float:
+        """By how much the cost of these logits breaks the bounds themselves, relative, as far as they are closed in."""
+        return violation(self.aimed(share, band=False), self.constraints.projection.values(logits))
 
     def network(self, logits: Mapping[str, NDArray[np.float64]]) -> Genotype:
         """Of these logits, as near as bounds allow; they hold."""
@@ -212,7 +222,7 @@ class Bounded(Relaxation):
         super().__init__(problem, supernet)
         self.settings, self.sets, self.goals = settings, sets, len(sets)
         epochs = problem.budget.epochs
-        self.warm = min(round(settings.warmup * epochs), epochs - 1)
+        self.warm = max(min(round(settings.warmup * epochs), epochs - 1), settings.warmup_epochs)
         """Epochs before any projection."""
         self.shared: dict[str, torch.Tensor] | None = None
         """Alpha at the end of these, where every set starts from."""
@@ -258,13 +268,18 @@ class Bounded(Relaxation):
         return min(1.0, (self.epoch - self.began + 1) / closing) if closing > 0 else 1.0
 
     def project(self) -> None:
-        """Alpha and nothing else; it stays as it is, to the bit, where bounds hold already."""
+        """Alpha and nothing else; it stays as it is, to the bit, where bounds hold already, and where projection brings
+        it no nearer to them. A band that cannot be had beside the bounds is given up.
+        """
         at = self.sets[self.goal]
         if self.shared is None or not at.bounds:
             return
-        found = at.constraints.project(self.logits(), at.aimed(self.share()))
+        before, share = self.logits(), self.share()
+        found = at.constraints.project(before, at.aimed(share))
+        if not found.feasible:
+            found = at.constraints.project(before, at.aimed(share, band=False))
         self.seen = {"projection_steps": float(found.steps), "held": float(found.feasible)}
-        if found.steps:
+        if found.steps and (found.feasible or at.excess(found.logits, share) < at.excess(before, share)):
             with torch.no_grad():
                 for name, alpha in self.alpha.items():
                     alpha.copy_(torch.from_numpy(found.logits[name]))

@@ -105,7 +105,7 @@ class Constraints:
         found = self.project(logits, aimed)
         for _ in range(TIGHTENINGS):
             values = self.costs(self.rule.genotype(found.logits))
-            if violation(bounds, values) == 0:
+            if violation(bounds, values) == 0 or (self.projection.form == "straight_through" and not found.feasible):
                 break
             for key, bound in bounds.items():
                 low, high = aimed[key].min, aimed[key].max
@@ -116,7 +116,7 @@ class Constraints:
                 aimed[key] = replace(bound, min=low, max=high)
             again = self.project(found.logits, aimed)
             found = Projected(again.logits, found.steps + again.steps, again.feasible)
-        return found, self.repaired(found.logits, bounds, rng)
+        return found, self.repaired(found.logits if found.feasible else logits, bounds, rng)
 
 
 def _shown(bound: Bound) -> str:

@@ -87,6 +87,16 @@ class Engine:
             raise InvalidSettingsError(
                 f"budget.epochs: {epochs} are too few for {relaxation.goals} networks, one epoch for each"
             )
+        first, limit = relaxation.lengths(epochs)[0], max(1, problem.budget.evaluations - len(problem.seeds))
+        if relaxation.goals > 1 and settings.warmup_epochs >= first:
+            raise InvalidSettingsError(
+                f"warmup_epochs: {settings.warmup_epochs} leave alpha none of the {first} epochs of the first of "
+                f"{relaxation.goals} networks"
+            )
+        if relaxation.goals > limit:
+            raise InvalidSettingsError(
+                f"budget.evaluations: leaves {limit} networks, too few for {relaxation.goals} that are asked for"
+            )
         self.settings, self.problem, self.supernet, self.relaxation = settings, problem, supernet, relaxation
         self.order, self.group = order, problem.group
         self.group.join(supernet)
@@ -111,7 +121,7 @@ class Engine:
         )
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.lengths = relaxation.lengths(epochs)
-        self.limit = max(1, problem.budget.evaluations - len(problem.seeds))
+        self.limit = limit
         """Most different networks that are derived."""
         self.done = 0
         """Epochs."""
@@ -171,7 +181,11 @@ class Engine:
         return self.goal < goals
 
     def _guard(self, metrics: Mapping[str, float]) -> None:
-        """Counts epochs in a row that look like a collapse; the last of them that is allowed ends the goal."""
+        """Counts epochs in a row that look like a collapse; the last of them that is allowed ends the goal. None does
+        before alpha has learnt anything.
+        """
+        if self.done <= self.settings.warmup_epochs:
+            return
         guard = self.settings.collapse
         reached = [
             f"{name} is {metrics[name]:.3g}"

@@ -52,6 +52,6 @@ def in_pieces(images: Tensor, labels: Tensor, pieces: int, group: Group = ALONE)
     """What this process has of a batch, in pieces of two images at least, each with its share of the whole batch."""
     whole = len(labels)
     images, labels = group.part(images, labels)
-    count = max(1, min(pieces, len(labels) // 2))
+    count = max(1, min(pieces, whole // group.size // 2))  # the same in all processes: their norms wait for each other
     parts = zip(images.tensor_split(count), labels.tensor_split(count), strict=True)
     return [(some, theirs, len(theirs) / whole) for some, theirs in parts]

@@ -21,6 +21,7 @@ def found(
     space: dict[str, Any] | None = None,
     costs: tuple[str, ...] = ("params",),
     epochs: int = 9,
+    evaluations: int = 20,
     **settings: Any,
 ) -> list[tuple[str, str]]:
     space = space or {"name": "darts", "cells": 5}
@@ -30,7 +31,7 @@ def found(
             "dataset": {"name": "digits"},
             "objectives": ["error", *costs],
             "algorithm": {"name": name, **settings},
-            "budget": {"epochs": epochs},
+            "budget": {"epochs": epochs, "evaluations": evaluations},
         }
     )
     cls = FORMS[name]
@@ -44,7 +45,7 @@ FREE = {"name": "darts", "cells": 5, "fan_in": "free"}
 
 
 def test_what_fits_is_taken() -> None:
-    assert found("darts") == found("darts", resource_weights=[0, 1], resource="params", warmup_epochs=8) == []
+    assert found("darts") == found("darts", resource_weights=[0, 1], resource="params", warmup_epochs=4) == []
     assert (
         found("entrannas", FREE, dst=True) == found("entrannas", engines=[0, 1]) == found("x", warmup_epochs=99) == []
     )
@@ -59,6 +60,8 @@ def test_what_fits_is_taken() -> None:
         ("darts", {"resource": "macs", "resource_weights": [1]}, "/algorithm/resource", "its costs are params"),
         ("darts", {"resource_weights": [1], "costs": ()}, "/algorithm/resource_weights", "none of the objectives"),
         ("darts", {"resource_weights": [1, 2], "epochs": 1}, "/budget/epochs", "1 are too few for 2 networks"),
+        ("darts", {"resource_weights": [1, 2], "warmup_epochs": 5}, "/algorithm/warmup_epochs", "none of the 5 epochs"),
+        ("darts", {"resource_weights": [1, 2], "evaluations": 1}, "/budget/evaluations", "leaves 1 networks, too few"),
         ("entrannas", {"dst": True}, "/algorithm/dst", "darts with fan_in: free"),
         ("entrannas", {"dst": True, "none": True, "space": FREE}, "/algorithm/none", "thresholds leave ops out"),
         ("entrannas", {"engines": [0, 7]}, "/algorithm/engines", "no searched cell stands at 7"),

@@ -258,6 +258,31 @@ def test_inherited_settings_say_what_they_mean(algorithm: Any) -> None:
         parse(algorithm, {"collapse": {"parameter_free": 1.5}}, "it")
 
 
+def test_nothing_collapses_before_alpha_learns() -> None:
+    on = problem(epochs=4)
+    told: list[str] = []
+    on = replace(on, warn=told.append)
+    engine = Darts(batch=16, warmup_epochs=2, collapse=Collapse(parameter_free=0.01)).engine(on)
+    for done, ends in ((1, False), (2, False), (3, True)):
+        engine.done = done
+        engine._guard({"parameter_free": 1.0})
+        assert bool(told) == ends
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "budget", "why"),
+    [
+        ((0.0, 0.1, 0.3), {"warmup_epochs": 2}, {"epochs": 6}, "leave alpha none of the 2 epochs"),
+        ((0.0, 0.1, 0.3), {}, {"epochs": 6, "evaluations": 2}, "leaves 2 networks, too few for 3"),
+    ],
+)
+def test_every_weight_has_epochs_and_networks(
+    weights: tuple[float, ...], settings: dict[str, Any], budget: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(InvalidSettingsError, match=why):
+        Darts(batch=16, resource_weights=weights, **settings).engine(problem(**budget))
+
+
 # --- the fused executor -----------------------------------------------------------------------------------------------
 
 

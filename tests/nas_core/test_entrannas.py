@@ -337,6 +337,24 @@ def test_property_08_the_whole_search_network_is_the_derived_one() -> None:
     assert torch.equal(searched, derived)
 
 
+def test_thresholds_learn_in_the_engine() -> None:
+    """By the sparsity term, as far as Adam's first step goes; no decay pulls at them where nothing else does."""
+    for strength, moved in ((1e3, 0.1), (0.0, 0.0)):
+        settings = EnTranNas(batch=16, dst=True, alpha_lr=0.1, alpha_weight_decay=10.0, sparsity=strength)
+        engine = settings.engine(problem(space=FREE))
+        relaxation = engine.relaxation
+        assert isinstance(relaxation, SparseTransit)
+        with torch.no_grad():  # one op on each edge: no gradient of the loss reaches a threshold
+            for name, alpha in relaxation.alpha.items():
+                alpha.copy_(50.0 * F.one_hot(torch.full((len(alpha),), 3), alpha.shape[1]))
+                relaxation.beta[name].fill_(0.0)
+        relaxation.sync()
+        batch = next(engine.train.batches(16, None, None, engine.problem.device))
+        engine.alpha_step(batch, batch)
+        for beta in relaxation.beta.values():
+            assert torch.allclose(beta, torch.full_like(beta, moved), atol=1e-5)
+
+
 def test_property_09_the_sparsity_term_prunes() -> None:
     _, relaxation = made(FREE, dst=True, sparsity=1.0)
     assert isinstance(relaxation, SparseTransit)

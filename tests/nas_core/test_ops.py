@@ -20,7 +20,7 @@ def gradients(module: nn.Module, images: Tensor) -> list[Tensor]:
     return [images.grad, *(parameter.grad for parameter in module.parameters())]  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("channels", [2, 4, 6, 12, 20])
+@pytest.mark.parametrize("channels", [2, 4, 6, 12, 20, 32])
 @pytest.mark.parametrize("size", [6, 7, 16])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradients_in_channels_last(channels: int, size: int, stride: int) -> None:

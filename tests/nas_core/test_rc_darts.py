@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from nas_core import checkpoint
@@ -734,6 +735,36 @@ def test_bounds_close_in() -> None:
             seen.append(at.aimed(relaxation.share())["macs"])
     assert [bound.max for bound in seen] == [target + extra for extra in (300, 200, 100, 0, 0, 0, 0, 0)]
     assert [bound.min for bound in seen] == [0.85 * (bound.max or 0) for bound in seen]
+
+
+def test_a_wide_bound_pulls_nothing_up() -> None:
+    """Of a limit that no network reaches the band is none: alpha stays as it is, to the bit."""
+    on = on_images(TINY, epochs=10)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=1.3 * middle(TINY, on, "macs", 1.0))}))
+    relaxation = RcDarts(batch=16, warmup=0.2).engine(on).relaxation
+    assert isinstance(relaxation, Bounded)
+    for epoch in range(4):
+        relaxation.begin(0, epoch)
+        before = {name: alpha.detach().clone() for name, alpha in relaxation.alpha.items()}
+        relaxation.after_epoch()
+        assert all(torch.equal(alpha, before[name]) for name, alpha in relaxation.alpha.items())
+
+
+def test_a_band_that_cannot_be_had_is_given_up() -> None:
+    """Few multiply-adds beside a wide limit on parameters, where alpha begins with many of both."""
+    on = on_images(TINY, epochs=4)
+    few, wide = middle(TINY, on, "macs", 0.1), middle(TINY, on, "params", 1.0)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=few), "params": Bound(max=wide)}))
+    relaxation = RcDarts(batch=16, warmup=0.25, anneal=0.0).engine(on).relaxation
+    assert isinstance(relaxation, Bounded)
+    with torch.no_grad():
+        for name, alpha in relaxation.alpha.items():
+            dearest = TINY.cost_table(on.targets[0], "params").entries[name].argmax(axis=1)
+            alpha.copy_(F.one_hot(torch.from_numpy(dearest), alpha.shape[1]).float())
+    relaxation.begin(0, 1)
+    relaxation.after_epoch()
+    at = relaxation.sets[0]
+    assert relaxation.metrics()["held"] == 1.0 and at.excess(relaxation.logits(), 1.0) == 0
 
 
 @pytest.mark.parametrize(
