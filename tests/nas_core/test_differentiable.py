@@ -231,6 +231,7 @@ def test_a_gap_between_validation_and_training_ends_it_too() -> None:
     least = min(each["gap"] for each in told)
     assert len(metrics(events(Darts(batch=16, collapse=Collapse(gap=abs(least) + 9.0)), problem()))) == 3
     run = Darts(batch=16, collapse=Collapse(gap=0.5)).engine(problem())
+    run.done = 1
     run._guard({"gap": 0.4, "parameter_free": 1.0})
     assert run.collapsed == 0
     run._guard({"gap": 0.6, "parameter_free": 0.0})
