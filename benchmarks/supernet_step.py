@@ -30,10 +30,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.devices import MIB
@@ -49,9 +47,6 @@ SKELETON = SPACE.skeleton((3, 32, 32), 10)
 SAME = 1e-4
 SPEEDUP = {"darts": 3.0, "entrannas": 12.0}
 SAVING = 4.5
-
-Choice = tuple[Tensor | None, NDArray[np.bool_] | None]
-"""Gates and active ops of one cell."""
 
 
 # --- the published layout -------------------------------------------------------------------------------------------
@@ -230,24 +225,15 @@ def reference() -> Step:
     return Step(net, lambda x: net(x, gates), list(gates.values()), order=torch.contiguous_format)
 
 
-def by_position(net: Supernet, x: Tensor, choices: list[Choice]) -> Tensor:
-    """The supernet with gates and active ops of each cell's own."""
-    states = net.stem(x)
-    for cell, (gates, active) in zip(net.cells, choices, strict=True):
-        states = [states[-1], cell(states[-2:], gates, active)]
-    logits: Tensor = net.classifier(states[-1])
-    return logits
-
-
 def entrannas(seed: int, share: bool, ways: Ways | None, fused_update: bool = False) -> Step:
     """Engine-cells at the first place of each type."""
     net, gates = supernet(SELECTING, share, ways), strengths(SELECTING, seed)
     derived = SELECTING.selection(SELECTING.derive({name: gate.detach().numpy() for name, gate in gates.items()}))
     kinds = SKELETON.cells
-    choices: list[Choice] = [
-        (gates[kind], None) if kinds.index(kind) == place else (None, derived[kind]) for place, kind in enumerate(kinds)
-    ]
-    return Step(net, lambda x: by_position(net, x, choices), list(gates.values()), fused_update=fused_update)
+    engines = [kinds.index(kind) == place for place, kind in enumerate(kinds)]
+    mixing = [gates[kind] if engine else None for kind, engine in zip(kinds, engines, strict=True)]
+    active = [None if engine else derived[kind] for kind, engine in zip(kinds, engines, strict=True)]
+    return Step(net, lambda x: net(x, mixing, active), list(gates.values()), fused_update=fused_update)
 
 
 WAYS = {

@@ -18,7 +18,6 @@ from nas_core.data import Split
 from nas_core.errors import DivergedError
 from nas_core.groups import ALONE, Group
 from nas_core.search import Relaxable
-from nas_core.supernet.fused import fuse
 from nas_core.supernet.network import Active, Gates, Supernet
 from nas_core.training.networks import cosine, learn_at
 from nas_core.training.room import in_pieces, room_for
@@ -134,19 +133,13 @@ class AveragedWeights:
         self._average(list(self.supernet.parameters()), list(supernet.parameters()), None)
 
 
-def make_supernet(
-    build: Callable[[], Supernet], seed: int, device: torch.device, *, fused: bool | None = False
-) -> Supernet:
-    """A supernet whose first weights depend on the seed alone.
-
-    ``fused``: its cells are run by the fused executor, which gives the same but for rounding; None where that is
-    known to be faster, on a CPU (docs/decisions/0029).
-    """
+def make_supernet(build: Callable[[], Supernet], seed: int, device: torch.device) -> Supernet:
+    """A supernet whose first weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         supernet = build()
     moved: Supernet = supernet.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fuse(moved) if fused or (fused is None and device.type == "cpu") else moved
+    return moved
 
 
 @contextmanager

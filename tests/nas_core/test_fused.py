@@ -34,10 +34,7 @@ def pair(
 ) -> tuple[Supernet, Supernet]:
     """The same supernet twice, plain and fused."""
     skeleton = space.skeleton((3, size, size), 5)
-    made = [
-        make_supernet(lambda: space.supernet(skeleton, share_features=share), 0, CPU, fused=fused).to(dtype)
-        for fused in (False, True)
-    ]
+    made = [make_supernet(lambda: space.supernet(skeleton, share_features=share), 0, CPU).to(dtype) for _ in range(2)]
     return made[0], fuse(made[1], ways)
 
 

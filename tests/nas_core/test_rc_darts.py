@@ -37,7 +37,8 @@ from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.parts import parts_on
-from nas_core.profiles import Calibration, DeviceProfile, Protocol, Row
+from nas_core.profiles import Calibration, DeviceProfile, Protocol
+from nas_core.profiling import row_of
 from nas_core.recipe import Recipe
 from nas_core.search import Axes, Bound, Problem, drive, start
 from nas_core.spaces.darts import DartsCells
@@ -100,19 +101,7 @@ def half(on: Constraints, logits: Logits, band: float | None = None) -> dict[str
 def profile_of(space: Any, skeleton: Any) -> DeviceProfile:
     """Times that do not follow from sizes, a scale and an offset."""
     rng = np.random.default_rng(7)
-    rows = tuple(
-        Row(
-            op=part.op,
-            inputs=part.inputs,
-            outputs=part.outputs,
-            size=part.size,
-            stride=part.stride,
-            middle=part.middle,
-            pool_norm=part.pool_norm,
-            ms=float(rng.uniform(0.01, 1.0)),
-        )
-        for part in sorted(parts_on(space, skeleton), key=str)
-    )
+    rows = tuple(row_of(part, float(rng.uniform(0.01, 1.0))) for part in sorted(parts_on(space, skeleton), key=str))
     return DeviceProfile(
         name="made-up",
         device="cpu:none",
