@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.ops import DilatedConv, FactorizedReduce, ReluConvNorm, SeparableConv, SplitConv
-from nas_core.supernet.kernels import Chains, Mix, Repeat, Step, Sum, dense, from_phases, to_even, to_phases
+from nas_core.supernet.kernels import Chains, Halves, Mix, Repeat, Step, Sum, from_phases, to_phases
 from nas_core.supernet.network import Supernet, SupernetCell
 
 
@@ -63,7 +63,7 @@ class Fused:
         self, cell: SupernetCell, before: Sequence[Tensor], gates: Tensor | None, active: NDArray[np.bool_] | None
     ) -> Tensor:  # inputs, (edges, ops), (edges, ops) -> (N, C', H', W')
         ways = self.ways or ways_for(before[0].device)
-        states = [pre(x) for pre, x in zip(cell.pre, before, strict=True)]
+        states = [_prepared(pre, x) for pre, x in zip(cell.pre, before, strict=True)]
         places = {node: _places(cell, node, active) for node in cell.rows}
         terms: dict[int, list[Tensor]] = {node: [] for node in places}
         once: dict[int, list[tuple[_Feature, _Place]]] = {node: [] for node in places}
@@ -197,14 +197,10 @@ class _Source:
         return F.relu(self.x)
 
     @cached_property
-    def even(self) -> Tensor:  # (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))
-        """Every second row and column, from the first."""
-        return dense(self.rectified[:, :, ::2, ::2])
-
-    @cached_property
-    def odd(self) -> Tensor:  # (N, C, H, W) -> (N, C, ceil(H / 2), ceil(W / 2))
-        """Every second row and column, from the second; the map ends in zeros if need be."""
-        return dense(to_even(self.rectified)[:, :, 1::2, 1::2])
+    def halves(self) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> twice (N, C, ceil(H / 2), ceil(W / 2))
+        """Of the rectified map every second row and column, from the first and from the second."""
+        even, odd = Halves.apply(self.x)  # type: ignore[no-untyped-call]
+        return even, odd
 
     @cached_property
     def phases(self) -> Tensor:
@@ -220,6 +216,36 @@ class _Source:
         return self._repeated[key]
 
 
+def _reduced(op: FactorizedReduce, source: _Source) -> Tensor:  # -> (N, C', ceil(H / 2), ceil(W / 2))
+    """A factorized reduce up to its batch norm."""
+    convolutions = op.straight, op.shifted
+    return torch.cat(
+        [F.conv2d(x, conv.weight, groups=conv.groups) for conv, x in zip(convolutions, source.halves, strict=True)],
+        dim=1,
+    )
+
+
+def _prepared(pre: nn.Module, x: Tensor) -> Tensor:
+    """An input of a cell, brought to its channels."""
+    match pre:
+        case FactorizedReduce():
+            out: Tensor = pre.norm(_reduced(pre, _Source(x)))
+        case ReluConvNorm():
+            out = nn.Sequential(*list(pre)[1:])(_rectified(x))
+        case _:
+            out = pre(x)
+    return out
+
+
+def _rectified(x: Tensor) -> Tensor:
+    """ReLU of a cell's output, which two cells take: made once and kept with the map, which it does not hold."""
+    kept = x.__dict__
+    if "rectified" not in kept:
+        kept["rectified"] = F.relu(x)
+    found: Tensor = kept["rectified"]
+    return found
+
+
 def _features(ops: Mapping[str, nn.Module], x: Tensor, ways: Ways) -> dict[str, _Feature]:
     """Of one source, all that stand on it."""
     source = _Source(x)
@@ -232,8 +258,7 @@ def _features(ops: Mapping[str, nn.Module], x: Tensor, ways: Ways) -> dict[str, 
             case SeparableConv() | DilatedConv():
                 chains.setdefault((type(op), op[1].kernel_size, op[1].stride), []).append(name)
             case FactorizedReduce():
-                halves = F.conv2d(source.even, op.straight.weight), F.conv2d(source.odd, op.shifted.weight)
-                found[name] = _Feature(torch.cat(halves, dim=1), op.norm.eps)
+                found[name] = _Feature(_reduced(op, source), op.norm.eps)
             case ReluConvNorm() | SplitConv():
                 found[name] = _Feature(nn.Sequential(*list(op)[1:-1])(source.rectified), _eps(op))
             case nn.Sequential() if len(op) == 2 and isinstance(op[1], nn.BatchNorm2d):
@@ -269,7 +294,7 @@ def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feat
     phased = False
     if ways.phases and steps[0].dilation == 2:
         phased = steps[0].stride == 1
-        x = source.phases if phased else source.even  # with a stride nothing but even pixels is under the kernel
+        x = source.phases if phased else source.halves[0]  # with a stride nothing but even pixels is under the kernel
         steps = [Step(1, steps[0].padding // 2, 1)]
     eps = _eps(ops[0])
     weights = [layer.weight for some in layers for layer in some]

@@ -6,6 +6,7 @@ channels: (N, ops * C, H, W).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,37 @@ class Step:
 
 
 # --- kernels with gradients of their own ----------------------------------------------------------------------------
+
+
+class Halves(torch.autograd.Function):
+    """What the two convolutions of a factorized reduce see of a map: ReLU of every second row and column, from the
+    first and from the second; the latter ends in zeros where the size is odd. Its gradient fills one map, in the order
+    that all others have.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> twice (N, C, ceil(H/2), ceil(W/2))
+        even, odd = dense(x[:, :, ::2, ::2]).relu(), dense(to_even(x)[:, :, 1::2, 1::2]).relu()
+        ctx.save_for_backward(even, odd)
+        ctx.shape = x.shape
+        ctx.set_materialize_grads(False)
+        return even, odd
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor:
+        some = next(gradient for gradient in gradients if gradient is not None)
+        found = torch.empty(ctx.shape, dtype=some.dtype, device=some.device, memory_format=torch.channels_last).zero_()
+        for first, (gradient, half) in enumerate(zip(gradients, ctx.saved_tensors, strict=True)):
+            if gradient is not None:
+                place = found[:, :, first::2, first::2]
+                height, width = place.shape[2:]
+                place.copy_(aten.threshold_backward(gradient, half, 0)[:, :, :height, :width])
+        return found
+
+
+def _side_by_side(weights: Sequence[Tensor]) -> Tensor:  # (C, 1, k, k) by op -> (ops * C, 1, k, k)
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
 
 
 def _depthwise(x: Tensor, weight: Tensor, step: Step) -> Tensor:
@@ -143,7 +175,7 @@ class Chains(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, steps: tuple[Step, ...], eps: float, windows: bool, *weights: Tensor
     ) -> tuple[Tensor, ...]:  # (N, ops * C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
-        depths = [torch.cat(weights[2 * index :: 2 * len(steps)]) for index in range(len(steps))]
+        depths = [_side_by_side(weights[2 * index :: 2 * len(steps)]) for index in range(len(steps))]
         points = [
             [weight.flatten(1) for weight in weights[2 * index + 1 :: 2 * len(steps)]] for index in range(len(steps))
         ]
@@ -185,7 +217,7 @@ class Chains(torch.autograd.Function):
                 torch.mm(some, weights[place].flatten(1), out=into[:, op])
                 if learn:
                     found[place] = (some.t() @ those[:, op]).view_as(weights[place])
-            x, depth = kept[-1], torch.cat(weights[2 * index :: 2 * len(steps)])
+            x, depth = kept[-1], _side_by_side(weights[2 * index :: 2 * len(steps)])
             if learn:
                 found[2 * index :: 2 * len(steps)] = _weight_gradient(
                     wide, _Windows(x), depth, step, ctx.windows
