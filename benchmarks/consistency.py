@@ -1,0 +1,189 @@
+"""How consistent the network that is searched is with the one that is derived from it, and inherited with retrained.
+
+    python -m benchmarks.consistency --data FOLDER [--variants darts ...] [--seeds 5] [--epochs 12] [--cells 20]
+        [--cache build/search-quality]
+
+FOLDER holds ``cifar10_full_jpeg.npz``. Images are made half as large (16 x 16); a search in the space ``darts`` (five
+cells, eight channels) learns its weights from 4,000 training images and alpha from 4,000 validation images, on which
+it is judged, too. All variants share these settings; alpha's rate is raised, since a search has some 750 steps. Of
+each variant and seed, in points of validation accuracy:
+
+    searched     the network of the search, as its last step left it
+    derived      the network that comes of it, with inherited weights
+    gap          the first minus the second: what discretisation costs (EnTranNAS, arXiv 2101.11342, calls it bias)
+    tau          Kendall's, of ``cells`` random cells: accuracy with this supernet's weights against that of the same
+                 cells trained from scratch (once, on all training images) by one recipe
+
+Rows are kept in the cache as they come. Prints one JSON object last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.quality.images import cifar10
+from benchmarks.quality.statistics import estimate
+from benchmarks.rows import Row, RowFile
+from benchmarks.tnd_darts import small
+from nas_core import settings
+from nas_core.algorithms.darts import Darts
+from nas_core.algorithms.entrannas import EnTranNas
+from nas_core.architecture import Architecture, Genotype
+from nas_core.data import Splits
+from nas_core.events import Evaluation, Price, Progress, Propose
+from nas_core.objectives.error import Error
+from nas_core.profiling import kendall_tau
+from nas_core.recipe import Recipe
+from nas_core.search import Axes, Budget, Problem, drive
+from nas_core.spaces.darts import DartsCells
+from nas_core.training import seed_of
+from nas_core.training.networks import Training, misclassified
+
+SPACE = DartsCells(cells=5, channels=8)
+SHARE = 0.16
+"""Of the training part and of the validation part, 25,000 and 20,000 images."""
+STEPS: Mapping[str, Any] = {
+    "batch": 64,
+    "lr": 0.05,
+    "alpha_lr": 0.01,
+    "train_share": SHARE,
+    "validation_share": SHARE,
+    "fused": True,
+}
+VARIANTS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
+    "darts": (Darts, {}),
+    "darts-shared": (Darts, {"share_features": True}),
+    "entrannas": (EnTranNas, {}),
+    "entrannas-unshared": (EnTranNas, {"share_features": False}),
+    "dst": (EnTranNas, {"dst": True}),
+    "dst-unshared": (EnTranNas, {"dst": True, "share_features": False}),
+}
+RECIPE = Recipe(epochs=5, batch=128, lr=0.05)
+CPU = torch.device("cpu")
+
+
+def problem(splits: Splits, variant: str, seed: int, epochs: int) -> Problem[DartsCells]:
+    space = replace(SPACE, fan_in="free") if variant.startswith("dst") else SPACE
+    skeleton = space.skeleton(splits.input, splits.classes)
+    return Problem(
+        space=space,
+        axes=Axes({"error": Error()}),
+        skeleton=skeleton,
+        targets=(skeleton,),
+        budget=Budget(epochs + 1, epochs),
+        seed=seed,
+        rng=np.random.default_rng(seed),
+        device=CPU,
+        splits=splits,
+    )
+
+
+def cells(count: int) -> list[Genotype]:
+    """The same ones for all variants and seeds."""
+    rng = np.random.default_rng(seed_of(0, "cells"))
+    return [SPACE.sample(rng) for _ in range(count)]
+
+
+def searched(images: Callable[[int], Splits], variant: str, seed: int, epochs: int, count: int) -> Row:
+    """One search: accuracies of what is searched and of what is derived, and those of random cells on its weights."""
+    kind, changed = VARIANTS[variant]
+    algorithm = settings.parse(kind, {**STEPS, **changed}, variant)
+    engine = algorithm.engine(problem(images(seed), variant, seed, epochs))
+
+    def answer(asked: Propose | Price) -> list[Evaluation]:
+        assert isinstance(asked, Propose)
+        return [Evaluation(genotype, (known,)) for genotype, known in zip(asked.genotypes, asked.known, strict=True)]
+
+    began = time.process_time()
+    shown = [dict(event.metrics) for event in drive(engine.search(), answer) if isinstance(event, Progress)]
+    seconds = time.process_time() - began
+    with torch.no_grad():
+        mixture = engine.error_of(engine.relaxation.choice())
+    (derived,) = engine.relaxation.derive()
+    return {
+        "searched": 100 * (1 - mixture),
+        "derived": 100 * (1 - engine.error(derived)),
+        "inherited": [100 * (1 - engine.error(genotype)) for genotype in cells(count)],
+        "ops": sum(len(cell.edges) for cell in derived.types.values()),
+        "last": shown[-1],
+        "seconds": seconds,
+    }
+
+
+def trained(images: Callable[[int], Splits], place: int, count: int) -> Row:
+    """One of the random cells, from scratch: validation accuracy."""
+    genotype, splits = cells(count)[place], images(0)
+    architecture = Architecture(genotype, SPACE.skeleton(splits.input, splits.classes))
+    training = Training(architecture, RECIPE, splits.train, splits.augmentation, seed_of(0, place), CPU)
+    while not training.finished:
+        training.epoch()
+    wrong = misclassified(training.network, splits.validation, CPU)
+    return {"accuracy": 100 * (1 - wrong / splits.validation.size)}
+
+
+def main() -> int:
+    given = _arguments()
+    torch.set_num_threads(1)
+    file, images = RowFile(given.cache / "consistency.jsonl"), lru_cache(1)(partial(cifar10, given.data))
+
+    @lru_cache(1)
+    def splits(seed: int) -> Splits:
+        return small(images(seed))
+
+    rows: dict[str, list[Row]] = {name: [] for name in given.variants}
+    for seed in range(given.first, given.first + given.seeds):
+        for variant in given.variants:
+            key = {
+                "variant": variant,
+                "seed": seed,
+                "epochs": given.epochs,
+                "cells": given.cells,
+                "settings": {**STEPS, **VARIANTS[variant][1]},
+            }
+            row = file.row(key, partial(searched, splits, variant, seed, given.epochs, given.cells))
+            rows[variant].append(row)
+            print(
+                f"seed {seed} {variant:18s} searched {row['searched']:.1f}, derived {row['derived']:.1f}, "
+                f"{row['ops']} ops, {row['seconds']:.0f} s",
+                flush=True,
+            )
+    recipe = {"epochs": RECIPE.epochs, "batch": RECIPE.batch, "lr": RECIPE.lr}
+    truth = []
+    for place in range(given.cells):
+        row = file.row({"cell": place, "of": given.cells, **recipe}, partial(trained, splits, place, given.cells))
+        truth.append(row["accuracy"])
+    results = {}
+    for variant, some in rows.items():
+        columns = {name: [row[name] for row in some] for name in ("searched", "derived", "ops", "seconds")}
+        columns["gap"] = [row["searched"] - row["derived"] for row in some]
+        columns["tau"] = [kendall_tau(row["inherited"], truth) for row in some]
+        results[variant] = {name: estimate(values).to_json() for name, values in columns.items()}
+    print(json.dumps({"benchmark": "consistency", "trained": truth, "results": results}))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--epochs", type=int, default=12, help="of each search")
+    parser.add_argument("--cells", type=int, default=20, help="random cells, trained from scratch once")
+    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
