@@ -26,12 +26,20 @@ def faults(
     spec: JobSpec,
     algorithm: CatalogEntry,
     entries: Mapping[str, CatalogEntry],
+    calculated: Sequence[str],
     space: SearchSpace | None,
     skeletons: Sequence[Skeleton],
 ) -> Iterator[Fault]:
-    """``entries``: the catalog's entry by objective key."""
+    """``entries``: the catalog's entry by objective key; ``calculated``: keys of the objectives that follow from the
+    architecture alone.
+    """
+    if not set(algorithm.settings.get("properties", {})) >= WANTED:
+        return
+    if getattr(space, "weighted", False):
+        detail = f"{spec.algorithm.name}: derives one op an edge; it wants fan_in two or any, not free"
+        yield Fault(TITLE, detail, "/space/fan_in", "free", "two or any")
     given: list[dict[str, Any]] = spec.algorithm.settings.get("bounds") or []
-    if not given or not set(algorithm.settings.get("properties", {})) >= WANTED:
+    if not given:
         return
     left = max(1, spec.budget.evaluations - len(spec.seed_genotypes))
     if len(given) > min(left, spec.budget.epochs):
@@ -41,16 +49,15 @@ def faults(
         )
         yield Fault(TITLE, detail, pointer(FIELD), len(given), "fewer sets, or more of both")
     for index, bounds in enumerate(given):
-        wrong = list(_unknown(index, bounds, entries))
+        wrong = list(_unknown(index, bounds, calculated))
         yield from wrong or _unmet(spec, index, bounds, entries, space, skeletons)
 
 
-def _unknown(index: int, bounds: Mapping[str, Any], entries: Mapping[str, CatalogEntry]) -> Iterator[Fault]:
-    costs = [key for key, entry in entries.items() if entry.facts.get("source") == "exact" or "predicts" in entry.facts]
-    listed = ", ".join(costs) or "none"
+def _unknown(index: int, bounds: Mapping[str, Any], calculated: Sequence[str]) -> Iterator[Fault]:
+    listed = ", ".join(calculated) or "none"
     for key, bound in bounds.items():
         low, high = bound.get("min"), bound.get("max")
-        if key not in costs:
+        if key not in calculated:
             detail = f"bounds: '{key}' is no exact cost of this job; of these it has: {listed}"
             yield Fault(TITLE, detail, pointer((*FIELD, index, key)), key, f"one of {listed}")
         elif low is not None and high is not None and low > high:

@@ -5,7 +5,7 @@ The API imports no algorithm: what one is asked for is read from its published f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from api.errors import Fault
@@ -21,9 +21,9 @@ TITLE = "Invalid setting"
 
 
 def faults(
-    spec: JobSpec, algorithm: CatalogEntry, costs: list[str], space: SearchSpace, skeleton: Skeleton
+    spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeleton: Skeleton
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that do not follow from the error; ``skeleton``: the searched one."""
+    """``costs``: keys of the objectives that follow from the architecture alone; ``skeleton``: the searched one."""
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
         return
@@ -50,7 +50,7 @@ def faults(
             yield Fault(TITLE, str(error), "/algorithm/engines", given["engines"], "positions of searched cells")
 
 
-def _resource(given: dict[str, Any], costs: list[str], spec: JobSpec) -> Iterator[Fault]:
+def _resource(given: dict[str, Any], costs: Sequence[str], spec: JobSpec) -> Iterator[Fault]:
     weights, key = given.get("resource_weights") or [], given.get("resource")
     epochs, left = spec.budget.epochs, max(1, spec.budget.evaluations - len(spec.seed_genotypes))
     listed = ", ".join(costs) or "none"
@@ -68,7 +68,7 @@ def _resource(given: dict[str, Any], costs: list[str], spec: JobSpec) -> Iterato
         detail = f"resource: '{key}' says nothing without resource_weights"
         yield Fault(TITLE, detail, "/algorithm/resource", key, "null, or weights")
     elif key is not None and key not in costs:
-        detail = f"resource: '{key}' is no cost of this job; its costs are {listed}"
+        detail = f"resource: '{key}' is no exact cost of this job; of these it has: {listed}"
         yield Fault(TITLE, detail, "/algorithm/resource", key, f"one of {listed}, or {key} as an objective")
     elif weights and not costs:
         detail = "resource_weights: none of the objectives is a cost that follows from the architecture alone"

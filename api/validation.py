@@ -164,10 +164,11 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     looked, faults = lookups.find(spec, known.tables)
     if faults:
         return faults
-    ground = _ground(spec, known, entries, given, looked)
+    calculated = _calculated(spec, entries, used)
+    ground = _ground(spec, known, entries, given, looked, calculated)
     if isinstance(ground, list):
         return ground
-    faults = list(_unmet(spec, entries, ground, given, looked))
+    faults = list(_unmet(spec, entries, ground, given, looked, calculated))
     only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
     faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only)
     if faults:
@@ -228,7 +229,12 @@ def _keys(spec: JobSpec) -> Iterator[Fault]:
 
 
 def _ground(
-    spec: JobSpec, known: Known, entries: Entries, given: Sequence[seeds.Seed], looked: lookups.Lookups
+    spec: JobSpec,
+    known: Known,
+    entries: Entries,
+    given: Sequence[seeds.Seed],
+    looked: lookups.Lookups,
+    calculated: Sequence[str],
 ) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
@@ -251,7 +257,7 @@ def _ground(
     faults += _too_small(spec, images)
     faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
-    faults += relaxed.faults(spec, entries["algorithm",], _costs(spec, entries), space, searched)
+    faults += relaxed.faults(spec, entries["algorithm",], calculated, space, searched)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
@@ -261,6 +267,12 @@ def _costs(spec: JobSpec, entries: Entries) -> list[str]:
     """Keys of the objectives that do not follow from the error on images."""
     sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
     return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]
+
+
+def _calculated(spec: JobSpec, entries: Entries, used: profiles.Used) -> list[str]:
+    """Keys of the objectives that follow from the architecture alone: exact ones, and predictions of a profile."""
+    sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
+    return [key for index, key in enumerate(spec.keys) if sources[index] == "exact" or index in used]
 
 
 def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
@@ -280,7 +292,12 @@ def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
 
 
 def _unmet(
-    spec: JobSpec, entries: Entries, ground: Ground, given: Sequence[seeds.Seed], looked: lookups.Lookups
+    spec: JobSpec,
+    entries: Entries,
+    ground: Ground,
+    given: Sequence[seeds.Seed],
+    looked: lookups.Lookups,
+    calculated: Sequence[str],
 ) -> Iterator[Fault]:
     """Bounds that no network holds: none of the space, or none of those given where there will be no others."""
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
@@ -288,7 +305,7 @@ def _unmet(
     faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons, columns))
     yield from faults
     if not faults:
-        yield from boundsets.faults(spec, entries["algorithm",], by_key, ground.space, ground.skeletons)
+        yield from boundsets.faults(spec, entries["algorithm",], by_key, calculated, ground.space, ground.skeletons)
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
         yield from ranges.unmet(
             spec, by_key, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons]

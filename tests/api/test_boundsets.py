@@ -19,7 +19,11 @@ FACTS = ("source", "resource", "scale", "predicts", "direction")
 
 
 def found(
-    bounds: list[dict[str, Any]], constraints: dict[str, Any] | None = None, **budget: int
+    bounds: list[dict[str, Any]],
+    constraints: dict[str, Any] | None = None,
+    calculated: tuple[str, ...] = ("params", "macs", "latency_ms"),
+    space: DartsCells = SPACE,
+    **budget: int,
 ) -> list[tuple[str, str]]:
     names = ["error", "params", "macs", "latency_ms"]
     spec = JobSpec.model_validate(
@@ -37,7 +41,9 @@ def found(
         facts = {fact: getattr(objectives[name], fact) for fact in FACTS if hasattr(objectives[name], fact)}
         entries[name] = CatalogEntry(kind="objective", name=name, summary="", settings={}, facts=facts)
     skeletons = [SPACE.skeleton((3, 32, 32), 10)]
-    return [(fault.path, fault.detail) for fault in boundsets.faults(spec, ENTRY, entries, SPACE, skeletons)]
+    return [
+        (fault.path, fault.detail) for fault in boundsets.faults(spec, ENTRY, entries, calculated, space, skeletons)
+    ]
 
 
 def test_what_can_be_held_is_taken() -> None:
@@ -67,6 +73,16 @@ def test_what_cannot_is_named(bounds: Any, constraints: Any, path: str, detail: 
     assert where == path and detail in text
 
 
+def test_a_measured_latency_is_no_cost_to_look_ahead_to() -> None:
+    ((path, detail),) = found([{"latency_ms": {"max": 3.0}}], calculated=("params", "macs"))
+    assert path == "/algorithm/bounds/0/latency_ms" and "of these it has: params, macs" in detail
+
+
+def test_cells_of_several_ops_an_edge_are_refused() -> None:
+    ((path, detail),) = found([], space=DartsCells(fan_in="free"))
+    assert path == "/space/fan_in" and "rc-darts: derives one op an edge" in detail
+
+
 def test_sets_want_a_network_and_an_epoch_each() -> None:
     ((path, detail),) = found([{}, {}, {}], epochs=2)
     assert path == "/algorithm/bounds" and "3 sets want a network and an epoch each" in detail
@@ -83,4 +99,4 @@ def test_other_algorithms_are_not_asked() -> None:
         }
     )
     plain = ENTRY.model_copy(update={"settings": {"properties": {"bounds": {}}}})
-    assert not list(boundsets.faults(spec, plain, {}, SPACE, []))
+    assert not list(boundsets.faults(spec, plain, {}, [], SPACE, []))

@@ -57,7 +57,7 @@ def test_what_fits_is_taken() -> None:
     [
         ("darts", {"warmup_epochs": 9}, "/algorithm/warmup_epochs", "9 leave none of 9 epochs"),
         ("darts", {"resource": "params"}, "/algorithm/resource", "says nothing without resource_weights"),
-        ("darts", {"resource": "macs", "resource_weights": [1]}, "/algorithm/resource", "its costs are params"),
+        ("darts", {"resource": "macs", "resource_weights": [1]}, "/algorithm/resource", "of these it has: params"),
         ("darts", {"resource_weights": [1], "costs": ()}, "/algorithm/resource_weights", "none of the objectives"),
         ("darts", {"resource_weights": [1, 2], "epochs": 1}, "/budget/epochs", "1 are too few for 2 networks"),
         ("darts", {"resource_weights": [1, 2], "warmup_epochs": 5}, "/algorithm/warmup_epochs", "none of the 5 epochs"),
