@@ -158,6 +158,17 @@ class OriginGoneError(StoreError):
         )
 
 
+class MasksGoneError(StoreError):
+    """No candidate has the weight masks that a genotype names."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+        super().__init__(
+            f"no candidate here has the weight masks with SHA-256 {digest} (any more), which one of seed_genotypes "
+            "names; give that one without 'masks', or run the search that finds it again"
+        )
+
+
 class InvalidKeyError(StoreError):
     """An API key that opens nothing; the message never holds the key."""
 

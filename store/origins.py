@@ -1,4 +1,5 @@
-"""What a job may go on from: the state that the search of another ended with, a file of that job.
+"""What a job may go on from: the state that the search of another ended with, a file of that job; and weight masks that
+its seeds name, files of candidates of others.
 
 While the search of a job under way is to go on from it, a job cannot be deleted; who posts the one and who deletes the
 other take the row of the job gone on from first. A search that is over needs it no more.
@@ -10,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, or_, select
 from sqlalchemy.orm import Session
 
-from store.artefacts import STATE
-from store.errors import OriginGoneError
+from store.artefacts import MASKS, STATE
+from store.errors import MasksGoneError, OriginGoneError
 from store.models import Artefact, Job
 
 FIELD = "from"
@@ -35,8 +36,23 @@ def state(session: Session, job_id: UUID) -> Artefact | None:
     return session.scalars(select(Artefact).where(*own)).one_or_none()
 
 
+def masks_wanted(spec: Mapping[str, Any]) -> list[str]:
+    """SHA-256 of the weight masks that the seeds of a stored job name, in order."""
+    return sorted({seed["masks"] for seed in spec.get("seed_genotypes") or () if seed.get("masks") is not None})
+
+
 def hold(session: Session, spec: Mapping[str, Any]) -> None:
-    """Keeps the job that this one goes on from until this transaction ends. Raises OriginGoneError."""
+    """Keeps the job that this one goes on from, and those that have the weight masks of its seeds, until this
+    transaction ends.
+
+    Raises OriginGoneError, MasksGoneError.
+    """
+    for digest in masks_wanted(spec):
+        having = (Artefact.format == MASKS, Artefact.sha256 == digest)
+        owners = select(Job.id).where(Job.id.in_(select(Artefact.job_id).where(*having))).order_by(Job.id)
+        session.execute(owners.with_for_update(read=True)).all()
+        if session.scalars(select(Artefact.id).where(*having).limit(1)).first() is None:
+            raise MasksGoneError(digest)
     job_id = wanted(spec)
     if job_id is None:
         return
@@ -47,5 +63,9 @@ def hold(session: Session, spec: Mapping[str, Any]) -> None:
 
 def users(session: Session, job_id: UUID) -> Sequence[UUID]:
     """The jobs under way whose search is to go on from this one, oldest first."""
-    named = (Job.status.in_(SEARCHES), Job.spec[FIELD].as_string() == str(job_id))
-    return session.scalars(select(Job.id).where(*named).order_by(Job.created_at, Job.id)).all()
+    masks = session.scalars(select(Artefact.sha256).where(Artefact.job_id == job_id, Artefact.format == MASKS)).all()
+    named = or_(
+        Job.spec[FIELD].as_string() == str(job_id), *(cast(Job.spec, Text).contains(digest) for digest in masks)
+    )
+    under_way = select(Job.id).where(Job.status.in_(SEARCHES), named)
+    return session.scalars(under_way.order_by(Job.created_at, Job.id)).all()

@@ -23,6 +23,7 @@ from store.errors import (
     ArtefactsAwayError,
     DamagedArtefactError,
     LeaseLostError,
+    MasksGoneError,
     MissingArtefactError,
     OriginGoneError,
     TableGoneError,
@@ -100,7 +101,14 @@ def run(task_id: UUID, fence: int) -> int:
             if not provide(attempt, kind):
                 return PUT_BACK
             work_of(kind)(attempt)
-        except (NasCoreError, MissingArtefactError, DamagedArtefactError, TableGoneError, OriginGoneError) as error:
+        except (
+            NasCoreError,
+            MissingArtefactError,
+            DamagedArtefactError,
+            TableGoneError,
+            OriginGoneError,
+            MasksGoneError,
+        ) as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
             return GAVE_UP

@@ -2,8 +2,10 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,12 @@ from torch.nn.utils import parametrize
 
 from nas_core import checkpoint
 from nas_core.architecture import Architecture, Genotype
+from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Evaluated, Evaluation, Price, Propose
+from nas_core.exports import Model, export
+from nas_core.exports.safetensors_file import Safetensors
 from nas_core.inherited import begin, from_bytes, to_bytes
 from nas_core.masks import Masks, masked, require
 from nas_core.network import Network
@@ -318,3 +323,26 @@ def test_the_price_of_masked_networks_says_nothing_of_zeros_that_it_does_not_kno
     genotype, _ = of_problem()
     evaluation, _ = proposed(Price((genotype,)))
     assert "nonzero" not in evaluation.values[0]["params"].detail
+
+
+# --- exports ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["safetensors", "python", "pt2", "onnx"])
+def test_exported_networks_have_plain_kernels_with_zeros_and_tell_both_counts(format: str, tmp_path: Path) -> None:
+    architecture, masks = with_masks()
+    network = Network(architecture)
+    masks.hold(network)
+    counted = {"all": count(architecture).params, "nonzero": count(architecture).params - masks.removed}
+    model = Model(architecture, network.state_dict(), (0.5,), (0.2,), counted["nonzero"])
+    assert model.facts["parameters"] == counted
+    export(format, model, tmp_path / "network")  # which reads the facts again, and compares
+    Safetensors().write(model, tmp_path / "weights")
+    again = Model.load(tmp_path / "weights")
+    assert again.facts == model.facts and masks.leaks(again.weights or {}) == []
+    if format == "onnx":
+        tensors = {each.name: each for each in onnx.load(tmp_path / "network").graph.initializer}
+        kernels = {name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy()) for name, each in tensors.items()}
+        assert masks.leaks(kernels) == []
+    assert "parameters" not in replace(model, nonzero=None).facts
