@@ -262,7 +262,8 @@ class SearchAlgorithm(Protocol):
     that can go on from another job's search has a ``hands_on: ClassVar[bool] = True``: its last checkpoint's state is
     kept, and comes back as ``Problem.inherited``, of which it takes what it can use. The space, the data, the seed and
     the settings are those of that search, but for settings named in ``redone: ClassVar[frozenset[str]]``; objectives,
-    bounds, targets and budget may be others.
+    bounds, targets and budget may be others. One whose proposals bring the weights that their networks have in its
+    search (``Propose.weights``) has a ``brings_weights: ClassVar[bool] = True``: a verification may begin with them.
     """
 
     needs: ClassVar[type]

@@ -158,14 +158,19 @@ class OriginGoneError(StoreError):
         )
 
 
-class MasksGoneError(StoreError):
-    """No candidate has the weight masks that a genotype names."""
+class BroughtGoneError(StoreError):
+    """No candidate has the weight masks or the inherited weights that a job names."""
 
-    def __init__(self, digest: str) -> None:
-        self.digest = digest
+    def __init__(self, format: str, digest: str) -> None:
+        self.format, self.digest = format, digest
+        what, where = (
+            ("weight masks", "one of seed_genotypes names; give that one without 'masks'")
+            if format == "masks"
+            else ("inherited weights", "verify.weights names; train from scratch (verify.start)")
+        )
         super().__init__(
-            f"no candidate here has the weight masks with SHA-256 {digest} (any more), which one of seed_genotypes "
-            "names; give that one without 'masks', or run the search that finds it again"
+            f"no candidate here has the {what} with SHA-256 {digest} (any more), which {where}, or run the "
+            "search that brings them again"
         )
 
 

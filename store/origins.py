@@ -1,5 +1,5 @@
-"""What a job may go on from: the state that the search of another ended with, a file of that job; and weight masks that
-its seeds name, files of candidates of others.
+"""What a job may go on from: the state that the search of another ended with, a file of that job; and files of
+candidates of others: weight masks that its seeds name, weights that its trainings begin with.
 
 While the search of a job under way is to go on from it, a job cannot be deleted; who posts the one and who deletes the
 other take the row of the job gone on from first. A search that is over needs it no more.
@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import Text, cast, or_, select
 from sqlalchemy.orm import Session
 
-from store.artefacts import MASKS, STATE
-from store.errors import MasksGoneError, OriginGoneError
+from store.artefacts import INHERITED, MASKS, STATE
+from store.errors import BroughtGoneError, OriginGoneError
 from store.models import Artefact, Job
 
 FIELD = "from"
@@ -41,18 +41,26 @@ def masks_wanted(spec: Mapping[str, Any]) -> list[str]:
     return sorted({seed["masks"] for seed in spec.get("seed_genotypes") or () if seed.get("masks") is not None})
 
 
-def hold(session: Session, spec: Mapping[str, Any]) -> None:
-    """Keeps the job that this one goes on from, and those that have the weight masks of its seeds, until this
-    transaction ends.
+def weights_wanted(spec: Mapping[str, Any]) -> str | None:
+    """SHA-256 of the inherited weights that a stored job names."""
+    found: str | None = (spec.get("verify") or {}).get("weights")
+    return found
 
-    Raises OriginGoneError, MasksGoneError.
+
+def hold(session: Session, spec: Mapping[str, Any]) -> None:
+    """Keeps the job that this one goes on from, and those whose candidates have what it names, until this transaction
+    ends.
+
+    Raises OriginGoneError, BroughtGoneError.
     """
-    for digest in masks_wanted(spec):
-        having = (Artefact.format == MASKS, Artefact.sha256 == digest)
+    weights = weights_wanted(spec)
+    named = [(MASKS, digest) for digest in masks_wanted(spec)] + ([(INHERITED, weights)] if weights else [])
+    for format, digest in named:
+        having = (Artefact.format == format, Artefact.sha256 == digest)
         owners = select(Job.id).where(Job.id.in_(select(Artefact.job_id).where(*having))).order_by(Job.id)
         session.execute(owners.with_for_update(read=True)).all()
         if session.scalars(select(Artefact.id).where(*having).limit(1)).first() is None:
-            raise MasksGoneError(digest)
+            raise BroughtGoneError(format, digest)
     job_id = wanted(spec)
     if job_id is None:
         return
@@ -63,9 +71,10 @@ def hold(session: Session, spec: Mapping[str, Any]) -> None:
 
 def users(session: Session, job_id: UUID) -> Sequence[UUID]:
     """The jobs under way whose search is to go on from this one, oldest first."""
-    masks = session.scalars(select(Artefact.sha256).where(Artefact.job_id == job_id, Artefact.format == MASKS)).all()
+    own = (Artefact.job_id == job_id, Artefact.format.in_((MASKS, INHERITED)))
+    brought = session.scalars(select(Artefact.sha256).where(*own).distinct()).all()
     named = or_(
-        Job.spec[FIELD].as_string() == str(job_id), *(cast(Job.spec, Text).contains(digest) for digest in masks)
+        Job.spec[FIELD].as_string() == str(job_id), *(cast(Job.spec, Text).contains(digest) for digest in brought)
     )
     under_way = select(Job.id).where(Job.status.in_(SEARCHES), named)
     return session.scalars(under_way.order_by(Job.created_at, Job.id)).all()

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
+from torch import Tensor
 
 from nas_core import inherited
 from nas_core.architecture import Architecture
-from nas_core.errors import InvalidGenotypeError
+from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.masks import Masks
 from store import candidates, origins
 from store.artefacts import INHERITED, MASKS
-from store.errors import MasksGoneError
+from store.errors import BroughtGoneError
 from store.models import Artefact
 from store.session import reading
 from store.settings import settings
@@ -65,7 +65,7 @@ def masks_of(attempt: Attempt, architecture: Architecture, files: Mapping[str, A
         return None
     if MASKS not in files:
         raise InvalidGenotypeError(f"the file of the weight masks {wanted} is missing; run the search again")
-    masks = _read(attempt, files[MASKS])
+    masks = Masks.from_bytes(_content(attempt, files[MASKS]))
     masks.check(architecture)
     return masks
 
@@ -73,22 +73,34 @@ def masks_of(attempt: Attempt, architecture: Architecture, files: Mapping[str, A
 def masks_of_seeds(attempt: Attempt) -> dict[str, Masks]:
     """The weight masks that the job's seeds name, by digest, from whichever candidate has them.
 
-    Raises MasksGoneError, and what ``fetch`` raises.
+    Raises BroughtGoneError, and what ``fetch`` raises.
     """
-    found = {}
-    for digest in origins.masks_wanted({"seed_genotypes": attempt.spec.seed_genotypes}):
-        with reading(settings().outage_seconds) as session:
-            artefact = candidates.artefact_with(session, MASKS, digest)
-        if artefact is None:
-            raise MasksGoneError(digest)
-        found[digest] = _read(attempt, artefact)
-    return found
+    wanted = origins.masks_wanted({"seed_genotypes": attempt.spec.seed_genotypes})
+    return {digest: Masks.from_bytes(_content(attempt, _named(MASKS, digest))) for digest in wanted}
 
 
-def weights_of(attempt: Attempt, artefact: Artefact) -> Mapping[str, Any]:
-    """Inherited weights by name. Raises InvalidGenotypeError, and what ``fetch`` raises."""
-    with attempt.scratch() as scratch:
-        return inherited.from_bytes(fetch(attempt, artefact, scratch).read_bytes())
+def weights_of_seed(attempt: Attempt) -> bytes | None:
+    """The file of the inherited weights that the job names for its one seed, from whichever candidate has them.
+
+    Raises BroughtGoneError, and what ``fetch`` raises.
+    """
+    digest = attempt.spec.verify.weights
+    return None if digest is None else _content(attempt, _named(INHERITED, digest))
+
+
+def weights_of(attempt: Attempt, files: Mapping[str, Artefact]) -> Mapping[str, Tensor] | None:
+    """What a candidate's trainings begin with, by name; None where the job wants them to begin from scratch.
+
+    Raises InvalidSettingsError for a candidate that brought no weights, InvalidGenotypeError for a file that is none of
+    weights, and what ``fetch`` raises.
+    """
+    if attempt.spec.verify.start == "scratch":
+        return None
+    if INHERITED not in files:
+        raise InvalidSettingsError(
+            "verify.start is 'inherited', but this candidate brought no weights from its search; verify it from scratch"
+        )
+    return inherited.from_bytes(_content(attempt, files[INHERITED]))
 
 
 def files_of(candidate_id: UUID) -> dict[str, Artefact]:
@@ -97,9 +109,14 @@ def files_of(candidate_id: UUID) -> dict[str, Artefact]:
         return {file.format: file for file in candidates.artefacts_of(session, [candidate_id])[candidate_id]}
 
 
-def _read(attempt: Attempt, artefact: Artefact) -> Masks:
+def _named(format: str, digest: str) -> Artefact:
+    with reading(settings().outage_seconds) as session:
+        artefact = candidates.artefact_with(session, format, digest)
+    if artefact is None:
+        raise BroughtGoneError(format, digest)
+    return artefact
+
+
+def _content(attempt: Attempt, artefact: Artefact) -> bytes:
     with attempt.scratch() as scratch:
-        return Masks.from_bytes(fetch(attempt, artefact, scratch).read_bytes())
-
-
-__all__ = ["INHERITED", "MASKS", "Brought", "files_of", "masks_of", "masks_of_seeds", "recording", "weights_of"]
+        return fetch(attempt, artefact, scratch).read_bytes()

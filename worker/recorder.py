@@ -141,8 +141,8 @@ Recording = Callable[[Sequence[Brought]], AbstractContextManager[Session]]
 class SearchRecorder:
     """Takes events of a search, under the fence of one attempt.
 
-    ``recording``: how files are stored that candidates bring; ``masks``: weight masks of seeds, by digest, which their
-    candidates bring.
+    ``recording``: how files are stored that candidates bring; ``masks``: weight masks of seeds, by digest, and
+    ``weights``, a file of inherited ones, which candidates bring that come without.
     """
 
     def __init__(
@@ -155,9 +155,10 @@ class SearchRecorder:
         reference: Mapping[str, float],
         recording: Recording | None = None,
         masks: Mapping[str, Masks] | None = None,
+        weights: bytes | None = None,
     ) -> None:
         self.task_id, self.fence, self.job_id = task_id, fence, job_id
-        self.masks = dict(masks or {})
+        self.masks, self.weights = dict(masks or {}), weights
         self._recording = recording or self._without_files
         self._brought: dict[str, dict[str, bytes]] = {}
         """Contents of files by format, by the hash of the candidate that brings them."""
@@ -198,8 +199,11 @@ class SearchRecorder:
         for item in made:
             if masks is not None and masks.digest == event.evaluation.genotype.masks:
                 self._brought.setdefault(item.hash, {}).setdefault(MASKS, masks.to_bytes())
-            if event.weights is not None and item.target == 0 and item.failure is None:
-                self._brought.setdefault(item.hash, {}).setdefault(INHERITED, inherited.to_bytes(event.weights))
+            weights = self.weights
+            if event.weights is not None and item.target == 0:
+                weights = inherited.to_bytes(event.weights)
+            if weights is not None and item.failure is None:
+                self._brought.setdefault(item.hash, {}).setdefault(INHERITED, weights)
 
     def _files(self) -> tuple[dict[str, UUID], list[Brought]]:
         """The ids that candidates are to have by hash, and what of theirs is not stored yet."""

@@ -21,9 +21,9 @@ from skyline.schemas import JobSpec
 from store import candidates, exports, jobs, tasks
 from store.errors import (
     ArtefactsAwayError,
+    BroughtGoneError,
     DamagedArtefactError,
     LeaseLostError,
-    MasksGoneError,
     MissingArtefactError,
     OriginGoneError,
     TableGoneError,
@@ -107,7 +107,7 @@ def run(task_id: UUID, fence: int) -> int:
             DamagedArtefactError,
             TableGoneError,
             OriginGoneError,
-            MasksGoneError,
+            BroughtGoneError,
         ) as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))

@@ -21,7 +21,7 @@ from store.session import reading
 from store.settings import settings
 from worker.assembly import Plan, plan_of, reference_point
 from worker.attempt import Attempt
-from worker.brought import masks_of_seeds, recording
+from worker.brought import masks_of_seeds, recording, weights_of_seed
 from worker.control import Stopped
 from worker.inheritance import ending, inherited
 from worker.lookup import front_of, gaps, settle, tables_of
@@ -82,6 +82,7 @@ def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict
         reference,
         partial(recording, attempt),
         plan.problem.masks,
+        weights_of_seed(attempt),
     )
     recorder.restore(rows)
     journal = {

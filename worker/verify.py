@@ -1,4 +1,7 @@
-"""The verification task: trains one candidate from scratch on its target skeleton; its error is that on ``select``."""
+"""The verification task: trains one candidate on its target skeleton, from scratch or from what it inherits.
+
+Its error is that on ``select``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+from torch import Tensor
 
 from nas_core.architecture import Architecture
 from nas_core.costs import count
@@ -25,7 +30,7 @@ from store.session import reading
 from store.settings import settings
 from worker.assembly import axes_of, recipe_of, splits_of
 from worker.attempt import Attempt
-from worker.brought import files_of, masks_of
+from worker.brought import files_of, masks_of, weights_of
 from worker.files import stored
 from worker.lookup import tables_of
 from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
@@ -43,12 +48,14 @@ def run(attempt: Attempt) -> None:
         if candidates.values(session, [candidate.id], "final").get(candidate.id):
             return  # recorded by an attempt that died before it could say so
     architecture = Architecture.from_json(candidate.architecture)
-    masks = masks_of(attempt, architecture, files_of(candidate.id))
+    files = files_of(candidate.id)
+    masks, weights = masks_of(attempt, architecture, files), weights_of(attempt, files)
     axes, recipe = axes_of(attempt.spec, tables_of(attempt.spec)), recipe_of(attempt.spec)
     splits = splits_of(attempt.spec, settings().data_root)
     log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
-    errors, network, micro_batch = train(attempt, architecture, recipe, splits, masks)
-    values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch, masks)
+    errors, network, micro_batch = train(attempt, architecture, recipe, splits, masks, weights)
+    start = attempt.spec.verify.start
+    values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch, masks, start)
     with attempt.scratch() as scratch:
         file = scratch / "weights"
         write_weights(file, architecture, network, splits, masks)
@@ -65,7 +72,12 @@ def run(attempt: Attempt) -> None:
 
 
 def train(
-    attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: Splits, masks: Masks | None = None
+    attempt: Attempt,
+    architecture: Architecture,
+    recipe: Recipe,
+    splits: Splits,
+    masks: Masks | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[float], Network, int | None]:
     """Errors on ``select`` of every replicate, the network of the first, and the images of a micro-batch where memory
     did not suffice for whole ones.
@@ -87,7 +99,11 @@ def train(
             attempt.between_steps,
             attempt.glance,
             masks,
+            weights,
         )
+        if training.fresh:
+            names = ", ".join(training.fresh)
+            attempt.warn(f"of the inherited weights {names} do not fit these images, and begin from scratch")
         if current is not None:
             training.resume(current)
             current = None
@@ -134,10 +150,12 @@ def final_values(
     images: int,
     micro_batch: int | None = None,
     masks: Masks | None = None,
+    start: str = "scratch",
 ) -> dict[str, Value]:
     """All but the measured ones: those are taken side by side when every candidate is trained."""
     mean = sum(errors) / len(errors)
     detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select", "n": images}
+    detail["start"] = start
     if len(errors) > 1:
         detail["by_seed"] = errors
     if micro_batch is not None:

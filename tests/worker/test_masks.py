@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from sqlalchemy import select
 
@@ -24,13 +26,15 @@ from nas_core.masks import Masks
 from nas_core.network import Network
 from nas_core.plugins import REGISTRIES
 from skyline.schemas import JobSpec
-from store import artefacts, candidates, exports, jobs, loose, tasks
-from store.errors import JobInUseError, MasksGoneError
+from store import artefacts, candidates, events, exports, jobs, loose, tasks
+from store.errors import BroughtGoneError, JobInUseError
 from store.models import Artefact, Candidate, LooseFile, Task
 from store.session import reading, unit_of_work
+from store.settings import settings
 from tests.worker import sieve
 from tests.worker.sieve import SPEC
 from worker import files, plugins, run
+from worker.catalog import publication
 from worker.control import DONE, GAVE_UP
 from worker.quiet import Room
 
@@ -232,7 +236,7 @@ def test_seeds_take_their_masks_from_whoever_has_them(folder: Path, tmp_path: Pa
     ((own, kept),) = found(job_id)
     masks = Masks.from_bytes(content(kept["masks"], tmp_path))
     assert masks.leaks(load_file(artefacts.fetch(kept["safetensors"].path, kept["safetensors"].sha256, tmp_path))) == []
-    with pytest.raises(MasksGoneError, match=f"no candidate here has the weight masks with SHA-256 {'0' * 64}"):
+    with pytest.raises(BroughtGoneError, match=f"no candidate here has the weight masks with SHA-256 {'0' * 64}"):
         posted(**{**given, "seed_genotypes": [{**seed, "masks": "0" * 64}]})
 
 
@@ -245,3 +249,85 @@ def test_masks_do_not_go_to_other_widths(folder: Path) -> None:
     attempted(job_id, "search", GAVE_UP)
     ((row, _),) = found(job_id)
     assert "weight masks stay with the widths that they were found at" in (row.failure or "")
+
+
+# --- weights to begin with --------------------------------------------------------------------------------------------
+
+
+def error_of(candidate_id: UUID) -> dict[str, Any]:
+    with reading() as session:
+        return candidates.values(session, [candidate_id], "final")[candidate_id]["error"]
+
+
+def verified(job_id: UUID) -> tuple[Candidate, dict[str, Artefact]]:
+    ((row, stored),) = [(row, stored) for row, stored in found(job_id) if row.status == "verified"]
+    return row, stored
+
+
+def test_a_verification_begins_where_it_is_told_to(folder: Path, tmp_path: Path) -> None:
+    """At a learning rate of next to nothing: the weights stay those that it began with."""
+    still = {"top": 1, "epochs": 1, "lr": 1e-12}
+    scratch, tuned = posted(verify=still), posted(verify={**still, "start": "inherited"})
+    for job_id in (scratch, tuned):
+        attempted(job_id, "search")
+        attempted(job_id, "verify")
+    for job_id, start in ((scratch, "scratch"), (tuned, "inherited")):
+        row, stored = verified(job_id)
+        assert error_of(row.id)["start"] == start
+        masks = Masks.from_bytes(content(stored["masks"], tmp_path))
+        weights = load_file(artefacts.fetch(stored["safetensors"].path, stored["safetensors"].sha256, tmp_path))
+        before = inherited.from_bytes(content(stored["inherited"], tmp_path))
+        assert masks.leaks(weights) == [] and masks.leaks(before), "masks count for what is inherited, too"
+        name, kept = next(iter(masks.kept.items()))
+        same = torch.allclose(weights[name][kept], before[name][kept], atol=1e-6)
+        assert same == (start == "inherited")
+
+
+def test_inherited_weights_go_along_to_other_images(folder: Path, tmp_path: Path) -> None:
+    """As POST /v1/candidates/{id}/verify notes it: other channels and classes, the source deleted meanwhile."""
+    source = posted()
+    attempted(source, "search")
+    row, stored = found(source)[0]
+    verify = {"top": 1, "epochs": 1, "lr": 1e-12, "start": "inherited", "weights": stored["inherited"].sha256}
+    job_id = posted(
+        algorithm={"name": "given", "evaluate": None},
+        seed_genotypes=[row.architecture["genotype"]],
+        budget={"evaluations": 1},
+        dataset={"name": "npz", "path": "birds.npz"},
+        verify=verify,
+    )
+    (settings().data_root).mkdir(parents=True, exist_ok=True)
+    labels = np.arange(60) % 3
+    images = np.random.default_rng(0).integers(0, 255, (60, 9, 9, 3), dtype=np.uint8)
+    np.savez(settings().data_root / "birds.npz", x_train=images, y_train=labels)
+    attempted(job_id, "search")
+    with unit_of_work() as session:
+        jobs.finish(session, source, "failed", "for the test")
+    with unit_of_work() as session:
+        jobs.delete(session, source)
+    loose.sweep()
+    attempted(job_id, "verify")
+    row, kept = verified(job_id)
+    assert kept["inherited"].sha256 == stored["inherited"].sha256 and error_of(row.id)["start"] == "inherited"
+    with reading() as session:
+        told = [event.data["text"] for event in events.after(session, job_id, 0) if event.type == "warning"]
+    assert any("classifier.linear.weight, classifier.linear.bias do not fit these images" in text for text in told), (
+        told
+    )
+    with pytest.raises(BroughtGoneError, match="verify.weights names; train from scratch"):
+        posted(verify={**verify, "weights": "0" * 64})
+
+
+def test_a_candidate_without_weights_cannot_begin_with_them(folder: Path) -> None:
+    job_id = posted(verify={"top": 1, "epochs": 1, "start": "inherited"})
+    attempted(job_id, "search")
+    with unit_of_work() as session:
+        session.query(Artefact).filter_by(job_id=job_id, format="inherited").delete()
+    attempted(job_id, "verify", GAVE_UP)
+    (failed,) = [row for row, _ in found(job_id) if row.status == "failed"]
+    assert "this candidate brought no weights from its search" in (failed.failure or "")
+
+
+def test_the_catalog_says_who_brings_weights(folder: Path) -> None:
+    facts = {entry.name: entry.facts for entry in publication().entries if entry.kind == "algorithm"}
+    assert facts["sieve"]["brings_weights"] is True and facts["random"]["brings_weights"] is False
