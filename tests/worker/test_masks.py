@@ -43,6 +43,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def folder(environment: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from attempts_here(environment, monkeypatch)
+
+
+@pytest.fixture
+def folder_on_each(environment_on_each: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from attempts_here(environment_on_each, monkeypatch)
+
+
+def attempts_here(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Attempts run in this process, with the plug-in, and hand back the signal."""
     monkeypatch.setattr(run, "Room", partial(Room, environment / "quiet"))
     monkeypatch.setenv("SKYLINE_WORKER_NAME", "w")
@@ -122,7 +131,7 @@ def test_what_a_candidate_brings_is_stored_with_it(
 
 
 def test_a_search_that_is_killed_and_resumed_neither_loses_nor_doubles(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder_on_each: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the files of the second candidate were stored, and before their rows."""
     whole, job_id = posted(), posted()
@@ -151,7 +160,7 @@ def test_a_search_that_is_killed_and_resumed_neither_loses_nor_doubles(
     with unit_of_work() as session:
         session.query(LooseFile).update({"due_at": rows[0][0].created_at})
     assert loose.sweep() == 2
-    assert len(on_disk(folder, job_id)) == 6
+    assert len(on_disk(folder_on_each, job_id)) == 6
 
 
 def test_a_candidate_is_verified_exported_and_deleted_with_its_masks(folder: Path, tmp_path: Path) -> None:
