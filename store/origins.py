@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from store.artefacts import INHERITED, MASKS, STATE
@@ -41,26 +41,21 @@ def masks_wanted(spec: Mapping[str, Any]) -> list[str]:
     return sorted({seed["masks"] for seed in spec.get("seed_genotypes") or () if seed.get("masks") is not None})
 
 
-def weights_wanted(spec: Mapping[str, Any]) -> str | None:
-    """SHA-256 of the inherited weights that a stored job names."""
-    found: str | None = (spec.get("verify") or {}).get("weights")
-    return found
+def brought_wanted(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Format and SHA-256 of the files that candidates of other jobs brought and a stored job names."""
+    weights = (spec.get("verify") or {}).get("weights")
+    named = [(MASKS, digest) for digest in masks_wanted(spec)]
+    return named if weights is None else [*named, (INHERITED, weights)]
 
 
 def hold(session: Session, spec: Mapping[str, Any]) -> None:
-    """Keeps the job that this one goes on from, and those whose candidates have what it names, until this transaction
-    ends.
+    """Keeps the job that this one goes on from, and one for each file that it names of a candidate, until this
+    transaction ends.
 
     Raises OriginGoneError, BroughtGoneError.
     """
-    weights = weights_wanted(spec)
-    named = [(MASKS, digest) for digest in masks_wanted(spec)] + ([(INHERITED, weights)] if weights else [])
-    for format, digest in named:
-        having = (Artefact.format == format, Artefact.sha256 == digest)
-        owners = select(Job.id).where(Job.id.in_(select(Artefact.job_id).where(*having))).order_by(Job.id)
-        session.execute(owners.with_for_update(read=True)).all()
-        if session.scalars(select(Artefact.id).where(*having).limit(1)).first() is None:
-            raise BroughtGoneError(format, digest)
+    for format, digest in brought_wanted(spec):
+        _hold_owner(session, format, digest)
     job_id = wanted(spec)
     if job_id is None:
         return
@@ -69,12 +64,27 @@ def hold(session: Session, spec: Mapping[str, Any]) -> None:
         raise OriginGoneError(job_id)
 
 
+def _hold_owner(session: Session, format: str, digest: str) -> None:
+    """The job that has had the file longest: all who want it wait at one row."""
+    having = select(Artefact.job_id).where(Artefact.format == format, Artefact.sha256 == digest)
+    first = having.order_by(Artefact.created_at, Artefact.id).limit(1)
+    while (owner := session.scalars(first).first()) is not None:
+        if session.execute(select(Job.id).where(Job.id == owner).with_for_update(read=True)).first() is not None:
+            return
+    raise BroughtGoneError(format, digest)
+
+
 def users(session: Session, job_id: UUID) -> Sequence[UUID]:
     """The jobs under way whose search is to go on from this one, oldest first."""
     own = (Artefact.job_id == job_id, Artefact.format.in_((MASKS, INHERITED)))
-    brought = session.scalars(select(Artefact.sha256).where(*own).distinct()).all()
-    named = or_(
-        Job.spec[FIELD].as_string() == str(job_id), *(cast(Job.spec, Text).contains(digest) for digest in brought)
-    )
-    under_way = select(Job.id).where(Job.status.in_(SEARCHES), named)
-    return session.scalars(under_way.order_by(Job.created_at, Job.id)).all()
+    brought = {
+        (format, sha256) for format, sha256 in session.execute(select(Artefact.format, Artefact.sha256).where(*own))
+    }
+    under_way = select(Job.id, Job.spec).where(Job.status.in_(SEARCHES)).order_by(Job.created_at, Job.id)
+    if not brought:
+        under_way = under_way.where(Job.spec[FIELD].as_string() == str(job_id))
+    return [
+        id
+        for id, spec in session.execute(under_way)
+        if wanted(spec) == job_id or not brought.isdisjoint(brought_wanted(spec))
+    ]
