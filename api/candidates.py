@@ -12,6 +12,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
 from api import examples, files, posting, transfer, views
 from api.bodies import DocumentIfAny
@@ -20,7 +21,7 @@ from api.deps import CandidateId, JobId, NoQuery, Reading, Writing
 from api.errors import Fault, ProblemError, refusal
 from api.keys import CallerDep
 from api.openapi import Responses, answers, document_body, problems
-from nas_core.exports import exports
+from nas_core.exports import KEPT, exports
 from skyline.schemas import Candidate, CandidatePage, ExportState, Job, JobSpec, TransferSpec
 from store import artefacts, candidates, jobs, retries, tasks
 from store import exports as orders
@@ -29,6 +30,8 @@ from store.session import unit_of_work
 
 router = APIRouter(prefix="/v1", tags=["results"])
 
+FORMATS = (*exports, *KEPT)
+"""What a network can be had as."""
 RETRY_SECONDS = 1
 """Until a client should ask again for a file that is being made."""
 
@@ -67,7 +70,7 @@ class ModelQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    format: Annotated[str, Field(max_length=50, description=", ".join(f"`{name}`" for name in exports))] = "json"
+    format: Annotated[str, Field(max_length=50, description=", ".join(f"`{name}`" for name in FORMATS))] = "json"
 
 
 @router.get(
@@ -184,14 +187,19 @@ def read_model(
     there from its verification, unless that was looked up in a table; the rest is made when it is first asked for,
     loaded again and compared with the network before it is offered. Until then the answer is 202.
 
+    `masks` and `inherited` are files of any candidate whose search brought them (else 404): its weight masks, a tensor
+    of booleans for each kernel that has one, and the weights that a verification may begin with; both are safetensors.
+
     `ETag` is the file's SHA-256. 409 with the reason where a file could not be made; asked again after a minute, it is
     tried once more. 507 where a file would have to be made, and artefacts take all the room that they may take.
     """
     candidate, format = candidates.get(session, candidate_id), query.format
-    if format not in exports:
-        known = ", ".join(exports)
+    if format not in FORMATS:
+        known = ", ".join(FORMATS)
         detail = f"unknown format '{format}'; a network can be had as: {known}"
         raise refusal([Fault("Unknown format", detail, "/query/format", format, f"one of {known}")])
+    if format in KEPT:
+        return _kept(request, session, candidate_id, candidate.hash, format)
     exporter = exports[format]
     name = f"{candidate.hash[:12]}{exporter.suffix}"
     if not exporter.needs_weights:
@@ -220,6 +228,21 @@ def read_model(
         return _ordered(candidate_id, format)
     files.note_use(file)
     return _conditional(request, f'"{file.sha256}"', answer, name)
+
+
+def _kept(request: Request, session: Session, candidate_id: UUID, hash: str, format: str) -> Response:
+    """A file that the candidate brought from its search, or 404."""
+    kept = KEPT[format]
+    stored = {file.format: file for file in candidates.artefacts_of(session, [candidate_id])[candidate_id]}
+    if format not in stored:
+        detail = f"candidate {candidate_id} has no {kept.what}: its search brought none"
+        raise ProblemError(HTTPStatus.NOT_FOUND, "No such file", detail)
+    file = stored[format]
+    answer = files.answer(request, file, kept.media_type)
+    if answer is None:
+        detail = f"the {format} file of candidate {candidate_id} is not where the artefacts of this server lie any more"
+        raise ProblemError(HTTPStatus.NOT_FOUND, "File missing", detail)
+    return _conditional(request, f'"{file.sha256}"', answer, f"{hash[:12]}{kept.suffix}")
 
 
 def _ordered(candidate_id: UUID, format: str) -> Response:

@@ -53,6 +53,7 @@ STATUSES: Mapping[type[StoreError], tuple[HTTPStatus, str]] = {
     store_errors.TableGoneError: (HTTPStatus.CONFLICT, "Table gone"),
     store_errors.JobInUseError: (HTTPStatus.CONFLICT, "Job in use"),
     store_errors.OriginGoneError: (HTTPStatus.CONFLICT, "Nothing to go on from"),
+    store_errors.BroughtGoneError: (HTTPStatus.CONFLICT, "File of a candidate gone"),
     store_errors.TooManyDevicesError: (HTTPStatus.CONFLICT, "Too many devices"),
     store_errors.InvalidKeyError: (HTTPStatus.UNAUTHORIZED, "API key"),
     store_errors.TooManyOpenJobsError: (HTTPStatus.CONFLICT, "Too many jobs under way"),

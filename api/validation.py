@@ -155,6 +155,7 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if not faults:
         settled, used, faults = profiles.settle(spec, entries, known.devices, known.live)
     faults += _fit(spec, entries["algorithm",])
+    faults += _beginning(spec, entries["algorithm",], known)
     faults += _keys(spec)
     faults += lookups.untrained(spec, entries)
     given, unread = seeds.read(spec)
@@ -212,6 +213,19 @@ def _fit(spec: JobSpec, algorithm: CatalogEntry) -> Iterator[Fault]:
         listed = ", ".join(sorted(fitting)) or "none"
         detail = f"algorithm '{algorithm.name}' cannot search space '{spec.space.name}'; it searches: {listed}"
         yield Fault("Space and algorithm do not fit", detail, "/space/name", spec.space.name, f"one of {listed}")
+
+
+def _beginning(spec: JobSpec, algorithm: CatalogEntry, known: Known) -> Iterator[Fault]:
+    """Trainings that are to begin with weights that no search brings."""
+    if spec.verify.start != "inherited" or spec.verify.weights is not None or algorithm.facts.get("brings_weights"):
+        return
+    every = known.of("algorithm").items()
+    able = ", ".join(sorted(name for name, entry in every if entry.facts.get("brings_weights")))
+    detail = (
+        f"verify.start: 'inherited' wants weights from the search, and algorithm '{algorithm.name}' brings none; "
+        f"those that do: {able or 'none here'}"
+    )
+    yield Fault("Nothing to begin with", detail, "/verify/start", spec.verify.start, "scratch")
 
 
 def _keys(spec: JobSpec) -> Iterator[Fault]:

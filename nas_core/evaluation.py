@@ -12,6 +12,7 @@ from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.data import first_drawn
 from nas_core.errors import DivergedError, MissingRowError, NasCoreError, NoRoomError
 from nas_core.events import Evaluation, Price, Propose
+from nas_core.masks import Masks, require
 from nas_core.recipe import ShortTraining
 from nas_core.search import Objective, Problem
 from nas_core.training import Training, misclassified, seed_of
@@ -55,11 +56,12 @@ class Evaluator:
         if isinstance(proposal, Price):
             yield from self._priced(proposal.genotypes)
             return
-        known = proposal.known or ({},) * len(proposal.genotypes)
+        count = len(proposal.genotypes)
+        known, brought = proposal.known or ({},) * count, proposal.masks or (None,) * count
         measured = {} if proposal.unscored else self._measure(proposal.genotypes, self.problem.targets)
-        for genotype, given in zip(proposal.genotypes, known, strict=True):
+        for genotype, given, masks in zip(proposal.genotypes, known, brought, strict=True):
             try:
-                yield self._evaluate(genotype, given, proposal, measured)
+                yield self._evaluate(genotype, given, proposal, measured, masks or self._known_masks(genotype))
             except (DivergedError, NoRoomError, MissingRowError) as error:
                 yield Evaluation(genotype, (), str(error))
             except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
@@ -101,14 +103,17 @@ class Evaluator:
         given: Mapping[str, Value],
         proposal: Propose,
         measured: Mapping[tuple[str, str], Value | str],
+        masks: Masks | None,
     ) -> Evaluation:
         self.problem.space.check(genotype)
-        data = {} if proposal.unscored else self._data_values(genotype, given, proposal)
+        for architecture in self._architectures(genotype):
+            require(architecture, masks)
+        data = {} if proposal.unscored else self._data_values(genotype, given, proposal, masks)
         values = []
         for architecture in self._architectures(genotype):
             found: dict[str, Value] = {}
             for key, objective in self.problem.axes.objectives.items():
-                settled = settled_value(key, objective, architecture)
+                settled = settled_value(key, objective, architecture, None if masks is None else masks.removed)
                 if settled is not None:
                     found[key] = settled
                 elif proposal.unscored:
@@ -152,7 +157,13 @@ class Evaluator:
                     found[name, key] = value
         return found
 
-    def _data_values(self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose) -> Mapping[str, Value]:
+    def _known_masks(self, genotype: Genotype) -> Masks | None:
+        """Of a genotype that comes without: those of the problem's seeds."""
+        return None if genotype.masks is None else self.problem.masks.get(genotype.masks)
+
+    def _data_values(
+        self, genotype: Genotype, given: Mapping[str, Value], proposal: Propose, masks: Masks | None
+    ) -> Mapping[str, Value]:
         """Values of all objectives that follow from the error: given, journalled or trained for."""
         wanted = [key for key, objective in self.problem.axes.objectives.items() if objective.source == "data"]
         if all(key in given for key in wanted):
@@ -162,11 +173,13 @@ class Evaluator:
             return journalled
         if proposal.train is None:
             raise NasCoreError("the algorithm neither scored its proposal nor said how to train it")
-        error, detail = self._short_error(genotype, proposal.train)
+        error, detail = self._short_error(genotype, proposal.train, masks)
         objectives = self.problem.axes.objectives
         return {key: data_value(key, objectives[key], error, "trained", detail) for key in wanted}
 
-    def _short_error(self, genotype: Genotype, short: ShortTraining) -> tuple[float, dict[str, Any]]:
+    def _short_error(
+        self, genotype: Genotype, short: ShortTraining, masks: Masks | None
+    ) -> tuple[float, dict[str, Any]]:
         """Validation error after a short training on the search skeleton."""
         problem = self.problem
         architecture = Architecture(genotype, problem.skeleton)
@@ -181,6 +194,7 @@ class Evaluator:
             problem.device,
             problem.between_steps,
             problem.glance,
+            masks,
         )
         while not training.finished:
             if training.epoch() is None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_core.architecture import Genotype, genotype_from_json, genotype_to_json
 from nas_core.recipe import ShortTraining
 from nas_core.values import Value
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nas_core.masks import Masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class Propose:
     error is to be had. With ``revise`` the values replace those of an earlier proposal of the same genotype. With
     ``unscored`` exact costs and those of tables alone are asked for: nothing is trained or measured before the
     verification.
+
+    ``masks`` and ``weights`` come with the genotypes, in their order, if there are any. What a genotype brings at its
+    first proposal is kept with its candidate; of a resumed search they are the same ones again.
     """
 
     genotypes: tuple[Genotype, ...]
@@ -38,6 +46,10 @@ class Propose:
     train: ShortTraining | None = None
     revise: bool = False
     unscored: bool = False
+    masks: tuple[Masks | None, ...] = ()
+    """Weight masks of those genotypes that name some (``Genotype.masks``, ``nas_core.masks.masked``)."""
+    weights: tuple[Mapping[str, Tensor] | None, ...] = field(default=(), compare=False, repr=False)
+    """State of the stand-alone network on the first target, as the search has it: a verification may begin with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,9 @@ class Evaluated:
 
     evaluation: Evaluation
     revised: bool = False
+    masks: Masks | None = None
+    weights: Mapping[str, Tensor] | None = field(default=None, compare=False, repr=False)
+    """What came with the proposal."""
 
 
 @dataclass(frozen=True, slots=True)

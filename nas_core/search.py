@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from nas_core.data import Splits
+    from nas_core.masks import Masks
     from nas_core.supernet import Supernet
 
 Search = Generator[Event, list[Evaluation], None]
@@ -206,6 +207,8 @@ class Problem(Generic[S]):
     splits: Splits
     seeds: tuple[Genotype, ...] = ()
     """Known genotypes of the space, all different, that every algorithm evaluates besides what it finds."""
+    masks: Mapping[str, Masks] = field(default_factory=dict)
+    """Weight masks of the seeds that name some, by digest."""
     inherited: Mapping[str, Any] | None = None
     """The state of the last checkpoint of the search that this one goes on from, its tensors on the CPU, whether this
     one begins or is resumed; None: from scratch."""
@@ -259,7 +262,8 @@ class SearchAlgorithm(Protocol):
     that can go on from another job's search has a ``hands_on: ClassVar[bool] = True``: its last checkpoint's state is
     kept, and comes back as ``Problem.inherited``, of which it takes what it can use. The space, the data, the seed and
     the settings are those of that search, but for settings named in ``redone: ClassVar[frozenset[str]]``; objectives,
-    bounds, targets and budget may be others.
+    bounds, targets and budget may be others. One whose proposals bring the weights that their networks have in its
+    search (``Propose.weights``) has a ``brings_weights: ClassVar[bool] = True``: a verification may begin with them.
     """
 
     needs: ClassVar[type]
@@ -288,9 +292,11 @@ def drive(search: Search, evaluate: Evaluator) -> Iterator[Event]:
             if isinstance(event, Price):
                 answer = list(evaluate(event))
             elif isinstance(event, Propose):
-                for evaluation in evaluate(event):
+                for place, evaluation in enumerate(evaluate(event)):
                     answer.append(evaluation)
-                    yield Evaluated(evaluation, event.revise)
+                    masks = event.masks[place] if event.masks else None
+                    weights = event.weights[place] if event.weights else None
+                    yield Evaluated(evaluation, event.revise, masks, weights)
             try:
                 event = search.send(answer)
             except StopIteration:

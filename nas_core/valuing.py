@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from nas_core.architecture import Architecture
@@ -28,10 +29,23 @@ def data_value(key: str, objective: Objective, error: float, kind: Kind, detail:
         return _checked(key, objective, cast(DataObjective, objective).value(error, kind, detail))
 
 
-def exact_value(key: str, objective: Objective, architecture: Architecture) -> Value:
-    """What follows from the architecture. Raises ObjectiveError, or UnknownNameError for an op without a known cost."""
+NONZERO = "nonzero"
+"""Of the detail of a value that counts parameters: how many there are without those that weight masks make zero."""
+
+
+def exact_value(key: str, objective: Objective, architecture: Architecture, removed: int | None = None) -> Value:
+    """What follows from the architecture. Where weight masks are known, which take ``removed`` weights away, parameters
+    are counted without those, too.
+
+    Raises ObjectiveError, or UnknownNameError for an op without a known cost.
+    """
     with _asking(key):
-        return _checked(key, objective, cast(ExactObjective, objective).value(architecture))
+        exact = cast(ExactObjective, objective)
+        value = _checked(key, objective, exact.value(architecture))
+    scale = getattr(objective, "scale", None)
+    if removed is None or exact.resource != "params" or scale is None:
+        return value
+    return replace(value, detail={NONZERO: int(value.value) - scale * removed, **value.detail})
 
 
 def tabular_value(key: str, objective: Objective, architecture: Architecture) -> Value:
@@ -40,11 +54,15 @@ def tabular_value(key: str, objective: Objective, architecture: Architecture) ->
         return _checked(key, objective, cast(TabularObjective, objective).value(architecture))
 
 
-def settled_value(key: str, objective: Objective, architecture: Architecture) -> Value | None:
-    """What is known without training or measuring: exact and tabular values; None of the others."""
+def settled_value(
+    key: str, objective: Objective, architecture: Architecture, removed: int | None = None
+) -> Value | None:
+    """What is known without training or measuring: exact and tabular values; None of the others. ``removed``: as of
+    ``exact_value``.
+    """
     match objective.source:
         case "exact":
-            return exact_value(key, objective, architecture)
+            return exact_value(key, objective, architecture, removed)
         case "tabular":
             return tabular_value(key, objective, architecture)
         case _:

@@ -94,7 +94,7 @@ def _host(url: str) -> str:
     return parsed.host
 
 
-SUFFIXES = {"python": "py"}
+SUFFIXES = {"python": "py", "masks": "masks.safetensors", "inherited": "inherited.safetensors"}
 """Of files whose format is not their suffix."""
 
 
@@ -435,10 +435,11 @@ class Client:
         return self._post_job(f"/v1/candidates/{candidate_id}/verify", _body(body), idempotency_key)
 
     def model(self, candidate_id: UUID | str, format: str = "json") -> bytes:
-        """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python.
+        """A candidate's network as a file's contents; ``format``: json, safetensors, onnx, pt2, python; or what its
+        search brought, masks or inherited.
 
-        Waits for a file that is being made. Raises ApiError (409) where the candidate was not verified,
-        ClientError where a file is not the one whose SHA-256 the service has on record.
+        Waits for a file that is being made. Raises ApiError: 409 where the candidate was not verified, 404 where its
+        search brought no such file; ClientError where a file is not the one whose SHA-256 the service has on record.
         """
         while True:
             response = self._send("GET", f"/v1/candidates/{candidate_id}/model", query={"format": format})
@@ -449,7 +450,8 @@ class Client:
     def pull(self, candidate_id: UUID | str, format: str = "json", path: str | Path | None = None) -> Path:
         """Writes a candidate's network to ``path`` and returns where it is.
 
-        Default: ``{id}.{format}`` here, ``.py`` for python. The file appears whole or not at all.
+        Default: ``{id}.{format}`` here, ``.py`` for python, ``.masks.safetensors`` for masks. The file appears whole
+        or not at all.
         """
         target = Path(path) if path is not None else Path(f"{candidate_id}.{SUFFIXES.get(format, format)}")
         content = self.model(candidate_id, format)

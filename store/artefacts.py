@@ -26,7 +26,11 @@ WEIGHTS = "safetensors"
 """The format that verification stores; all others with weights are made from it, and can be made again."""
 STATE = "state"
 """The format of a job's own file: the state that its search ended with, for jobs that go on from it."""
-LASTING = (WEIGHTS, STATE)
+MASKS = "masks"
+"""The format of the weight masks that a candidate's genotype names: their file's SHA-256 is that name."""
+INHERITED = "inherited"
+"""The format of the weights that a candidate brings from its search."""
+LASTING = (WEIGHTS, STATE, MASKS, INHERITED)
 """Formats that nothing could be made again from."""
 PIECE_BYTES = 4 * 2**20
 """How much is read at once."""

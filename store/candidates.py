@@ -48,6 +48,8 @@ class NewCandidate:
     failure: str | None = None
     scored: bool = True
     """Whether it has a value of every objective; if not, it counts as proposed, not as evaluated."""
+    id: UUID | None = None
+    """The one it is to have, if it is not there yet; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,7 @@ def record(
     """
     jobs.ensure_locked(session, job_id)
     at = now(session)
-    hashes = {"job_id": job_id, "hashes": list({item.hash for item in items})}
-    known = {hash: candidate_id for hash, candidate_id in session.execute(_KNOWN, hashes)}
+    known = ids_of(session, job_id, list({item.hash for item in items}))
     stored = values(session, list(known.values()), stage) if known else {}
     number = session.execute(_LAST_NUMBER, {"job_id": job_id}).scalar() or 0
     rows: list[tuple[Any, ...]] = []
@@ -88,7 +89,7 @@ def record(
         candidate_id = known.get(item.hash)
         new = candidate_id is None
         if candidate_id is None:
-            candidate_id = known[item.hash] = uuid4()
+            candidate_id = known[item.hash] = item.id or uuid4()
             number += 1
             status = "failed" if failure is not None else _status(stage) if item.scored else "proposed"
             rows.append((candidate_id, job_id, number, item.target, item.hash, item.architecture, status, failure, at))
@@ -233,6 +234,18 @@ def artefacts_of(session: Session, candidate_ids: Sequence[UUID]) -> dict[UUID, 
             assert artefact.candidate_id is not None, "it was asked for by its candidate"
             found[artefact.candidate_id].append(artefact)
     return found
+
+
+def ids_of(session: Session, job_id: UUID, hashes: Sequence[str]) -> dict[str, UUID]:
+    """Of the candidates of a job that are there, by hash."""
+    found = session.execute(_KNOWN, {"job_id": job_id, "hashes": list(hashes)})
+    return {hash: candidate_id for hash, candidate_id in found}
+
+
+def artefact_with(session: Session, format: str, sha256: str) -> Artefact | None:
+    """A file of this format with this content, of whatever candidate; None where there is none."""
+    query = select(Artefact).where(Artefact.format == format, Artefact.sha256 == sha256)
+    return session.scalars(query.order_by(Artefact.created_at, Artefact.id).limit(1)).first()
 
 
 def add_artefact(

@@ -158,6 +158,22 @@ class OriginGoneError(StoreError):
         )
 
 
+class BroughtGoneError(StoreError):
+    """No candidate has the weight masks or the inherited weights that a job names."""
+
+    def __init__(self, format: str, digest: str) -> None:
+        self.format, self.digest = format, digest
+        what, where = (
+            ("weight masks", "one of seed_genotypes names; give that one without 'masks'")
+            if format == "masks"
+            else ("inherited weights", "verify.weights names; train from scratch (verify.start)")
+        )
+        super().__init__(
+            f"no candidate here has the {what} with SHA-256 {digest} (any more), which {where}, or run the "
+            "search that brings them again"
+        )
+
+
 class InvalidKeyError(StoreError):
     """An API key that opens nothing; the message never holds the key."""
 

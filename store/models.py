@@ -236,7 +236,8 @@ class Artefact(Base):
     """None: of the job itself, which has one of each format."""
     job_id: Mapped[UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     format: Mapped[str]
-    """safetensors and what is made of it (json is made from the row); of a job: state."""
+    """safetensors and what is made of it (json is made from the row); masks and inherited, where the search brings
+    them; of a job: state."""
     path: Mapped[str]
     """Relative to the artefact folder, or to the artefact store's prefix."""
     sha256: Mapped[str]

@@ -1,8 +1,8 @@
 """How much room artefacts take, how much they may take, and which of them may go.
 
-Exports can be made again from the weights, so they may go once nobody has used them for a while. Weights and states
-of searches, and what is in use, stay; when these alone fill the quota, nothing new is taken on. What runs still stores
-its own.
+Exports can be made again from the weights, so they may go once nobody has used them for a while. Weights, weight masks
+and states of searches, and what is in use, stay; when these alone fill the quota, nothing new is taken on. What runs
+still stores its own.
 """
 
 from __future__ import annotations

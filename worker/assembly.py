@@ -20,6 +20,7 @@ from nas_core.data import Splits, without_images
 from nas_core.datasets import datasets
 from nas_core.errors import InvalidGenotypeError, ObjectiveError, TableError
 from nas_core.events import Glance, unseen
+from nas_core.masks import Masks
 from nas_core.objectives import objectives
 from nas_core.profiles import DeviceProfile
 from nas_core.recipe import Recipe
@@ -125,6 +126,7 @@ def plan_of(
     pieces: int = 1,
     tables: Mapping[str, Table] = NO_TABLES,
     inherited: Mapping[str, Any] | None = None,
+    masks: Mapping[str, Masks] | None = None,
 ) -> Plan:
     """Raises a NasCoreError that says what is wrong with the job."""
     space: SearchSpace = forms.parse(spaces[spec.space.name], spec.space.settings, f"space '{spec.space.name}'")
@@ -151,6 +153,7 @@ def plan_of(
         warn=warn,
         pieces=pieces,
         inherited=inherited,
+        masks=dict(masks or {}),
     )
     return Plan(problem, algorithm)
 

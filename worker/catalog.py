@@ -107,6 +107,7 @@ def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, A
                 "needs": cls.needs.__name__,
                 "needs_seeds": getattr(cls, "needs_seeds", False),
                 "hands_on": getattr(cls, "hands_on", False),
+                "brings_weights": getattr(cls, "brings_weights", False),
                 "redone": sorted(getattr(cls, "redone", ())),
             }
         case "objective":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from nas_core.architecture import Architecture
+from nas_core.errors import ExportError
 from nas_core.exports import Model, export, exports
 from store import candidates
 from store.artefacts import WEIGHTS
 from store.session import reading
 from store.settings import settings
 from worker.attempt import Attempt
+from worker.brought import files_of, masks_of
 from worker.files import fetch, stored
 
 log = logging.getLogger(__name__)
@@ -20,10 +23,13 @@ def run(attempt: Attempt, format: str) -> None:
     assert attempt.candidate_id is not None, "an export is of a candidate"
     with reading(settings().outage_seconds) as session:
         candidate = candidates.get(session, attempt.candidate_id)
-        files = {file.format: file for file in candidates.artefacts_of(session, [candidate.id])[candidate.id]}
+    files = files_of(candidate.id)
+    masks = masks_of(attempt, Architecture.from_json(candidate.architecture), files)
     suffix = exports[format].suffix
     with attempt.scratch() as scratch:
         model = Model.load(fetch(attempt, files[WEIGHTS], scratch))
+        if masks is not None and (leaks := masks.leaks(model.weights or {})):
+            raise ExportError(f"masked weights of {leaks[0]} are not zero; verify the candidate again")
         file = scratch / f"network{suffix}"
         difference = export(format, model, file)
         log.info(

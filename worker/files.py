@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,17 @@ def fetch(attempt: Attempt, artefact: Artefact, scratch: Path) -> Path:
     return patiently(attempt, partial(artefacts.fetch, artefact.path, artefact.sha256, scratch))
 
 
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A local file that is to become an artefact."""
+
+    candidate_id: UUID | None
+    """None: of the job itself."""
+    format: str
+    suffix: str
+    file: Path
+
+
 @contextmanager
 def stored(attempt: Attempt, candidate_id: UUID | None, format: str, suffix: str, file: Path) -> Iterator[Session]:
     """Stores a local file, then gives the transaction that makes it an artefact, of a candidate or of the job itself:
@@ -42,18 +54,34 @@ def stored(attempt: Attempt, candidate_id: UUID | None, format: str, suffix: str
 
     Raises LeaseLostError, ArtefactsAwayError.
     """
-    path = artefacts.path_of(attempt.job_id, candidate_id, format, attempt.fence, suffix)
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    with attempt.recording() as session:
-        loose.announce(session, path)
-    patiently(attempt, partial(artefacts.files().put, path, file))
+    with stored_together(attempt, [NewFile(candidate_id, format, suffix, file)]) as session:
+        yield session
+
+
+@contextmanager
+def stored_together(attempt: Attempt, new: Sequence[NewFile]) -> Iterator[Session]:
+    """As ``stored``, of any number of files. They become artefacts at the transaction's end: candidates that come to be
+    in it may have some.
+    """
+    paths = [
+        artefacts.path_of(attempt.job_id, each.candidate_id, each.format, attempt.fence, each.suffix) for each in new
+    ]
+    if new:
+        with attempt.recording() as session:
+            for path in paths:
+                loose.announce(session, path)
+    for path, each in zip(paths, new, strict=True):
+        patiently(attempt, partial(artefacts.files().put, path, each.file))
     try:
         with attempt.recording() as session:
-            candidates.add_artefact(session, candidate_id, attempt.job_id, format, path, sha256, file.stat().st_size)
             yield session
+            for path, each in zip(paths, new, strict=True):
+                with each.file.open("rb") as content:
+                    sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+                size = each.file.stat().st_size
+                candidates.add_artefact(session, each.candidate_id, attempt.job_id, each.format, path, sha256, size)
     except LeaseLostError:
-        loose.discard([path])  # nobody else has this path
+        loose.discard(paths)  # nobody else has these paths
         raise
 
 

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
+from nas_core import inherited
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.events import Evaluated, Evaluation, Event, Progress
+from nas_core.masks import Masks
 from nas_core.pareto import hypervolume, knee
 from nas_core.search import Axes
 from store import candidates, events, fronts, jobs, tasks
+from store.artefacts import INHERITED, MASKS
 from store.candidates import NewCandidate
-from store.session import unit_of_work
+from store.session import reading, unit_of_work
 from store.settings import settings
+from worker.brought import Brought
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +134,16 @@ def words(progress: Progress) -> str:
     return f"{progress.phase} {progress.step} of {progress.total}{metrics}"
 
 
+Recording = Callable[[Sequence[Brought]], AbstractContextManager[Session]]
+"""The transaction in which candidates come to be, and files that they bring become theirs."""
+
+
 class SearchRecorder:
-    """Takes events of a search, under the fence of one attempt."""
+    """Takes events of a search, under the fence of one attempt.
+
+    ``recording``: how files are stored that candidates bring; ``masks``: weight masks of seeds, by digest, and
+    ``weights``, a file of inherited ones, which candidates bring that come without.
+    """
 
     def __init__(
         self,
@@ -139,8 +153,15 @@ class SearchRecorder:
         axes: Axes,
         targets: Sequence[Skeleton],
         reference: Mapping[str, float],
+        recording: Recording | None = None,
+        masks: Mapping[str, Masks] | None = None,
+        weights: bytes | None = None,
     ) -> None:
         self.task_id, self.fence, self.job_id = task_id, fence, job_id
+        self.masks, self.weights = dict(masks or {}), weights
+        self._recording = recording or self._without_files
+        self._brought: dict[str, dict[str, bytes]] = {}
+        """Contents of files by format, by the hash of the candidate that brings them."""
         self.targets = tuple(targets)
         self.front = FrontKeeper(job_id, "search", axes, reference)
         self._pending: list[NewCandidate] = []
@@ -162,13 +183,48 @@ class SearchRecorder:
         if isinstance(event, Evaluated):
             made = self._candidates(event.evaluation)
             (self._revised if event.revised else self._pending).extend(made)
+            self._bring(event, made)
             dear = any(value["kind"] in DEAR for candidate in made for value in candidate.values.values())
+            dear = dear or bool(self._brought)
         elif isinstance(event, Progress):
             self._progress.pop(event.phase, None)
             self._progress[event.phase] = event
         late = time.monotonic() - self._flushed > FLUSH_SECONDS
         if dear or late or len(self._pending) + len(self._revised) >= FLUSH_COUNT:
             self.flush()
+
+    def _bring(self, event: Evaluated, made: Sequence[NewCandidate]) -> None:
+        """Remembers what comes with candidates: masks with that of each target, weights with that of the first."""
+        masks = event.masks or self.masks.get(event.evaluation.genotype.masks or "")
+        for item in made:
+            if masks is not None and masks.digest == event.evaluation.genotype.masks:
+                self._brought.setdefault(item.hash, {}).setdefault(MASKS, masks.to_bytes())
+            weights = self.weights
+            if event.weights is not None and item.target == 0:
+                weights = inherited.to_bytes(event.weights)
+            if weights is not None and item.failure is None:
+                self._brought.setdefault(item.hash, {}).setdefault(INHERITED, weights)
+
+    def _files(self) -> tuple[dict[str, UUID], list[Brought]]:
+        """The ids that candidates are to have by hash, and what of theirs is not stored yet."""
+        if not self._brought:
+            return {}, []
+        with reading(settings().outage_seconds) as session:
+            ids = candidates.ids_of(session, self.job_id, list(self._brought))
+            stored = candidates.artefacts_of(session, list(ids.values()))
+        new = []
+        for hash, contents in self._brought.items():
+            candidate_id = ids.setdefault(hash, uuid4())
+            there = {file.format for file in stored.get(candidate_id, [])}
+            new += [Brought(candidate_id, name, content) for name, content in contents.items() if name not in there]
+        return ids, new
+
+    @contextmanager
+    def _without_files(self, brought: Sequence[Brought]) -> Iterator[Session]:
+        assert not brought, "who records candidates that bring something says how it is stored"
+        with unit_of_work(settings().outage_seconds) as session:
+            tasks.hold(session, self.task_id, self.fence)
+            yield session
 
     def _candidates(self, evaluation: Evaluation) -> list[NewCandidate]:
         made = []
@@ -192,12 +248,14 @@ class SearchRecorder:
         self._flushed = time.monotonic()
         if not self._pending and not self._revised and not self._progress:
             return
-        with unit_of_work(settings().outage_seconds) as session:
-            tasks.hold(session, self.task_id, self.fence)
+        ids, brought = self._files()
+        with self._recording(brought) as session:
             said: list[tuple[str, dict[str, Any]]] = []
             for items, revise in ((self._pending, False), (self._revised, True)):
                 for start in range(0, len(items), FLUSH_COUNT):
                     batch = items[start : start + FLUSH_COUNT]
+                    if ids:
+                        batch = [replace(item, id=ids.get(item.hash)) for item in batch]
                     recorded = candidates.record(session, self.job_id, "search", batch, revise=revise)
                     for item, (candidate_id, new) in zip(batch, recorded, strict=True):
                         if item.failure is None:
@@ -215,7 +273,7 @@ class SearchRecorder:
                     jobs.set_phase(session, self.job_id, progress=SEARCH_SHARE * share)
             events.append(session, self.job_id, said)
             self.front.write(session)
-        self._pending, self._revised, self._progress = [], [], {}
+        self._pending, self._revised, self._progress, self._brought = [], [], {}, {}
 
     def _told(self, candidate_id: UUID, item: NewCandidate) -> dict[str, Any]:
         return {

@@ -21,6 +21,7 @@ from skyline.schemas import JobSpec
 from store import candidates, exports, jobs, tasks
 from store.errors import (
     ArtefactsAwayError,
+    BroughtGoneError,
     DamagedArtefactError,
     LeaseLostError,
     MissingArtefactError,
@@ -100,7 +101,14 @@ def run(task_id: UUID, fence: int) -> int:
             if not provide(attempt, kind):
                 return PUT_BACK
             work_of(kind)(attempt)
-        except (NasCoreError, MissingArtefactError, DamagedArtefactError, TableGoneError, OriginGoneError) as error:
+        except (
+            NasCoreError,
+            MissingArtefactError,
+            DamagedArtefactError,
+            TableGoneError,
+            OriginGoneError,
+            BroughtGoneError,
+        ) as error:
             log.exception("the %s task ends", kind)
             give_up(kind, attempt, str(error))
             return GAVE_UP

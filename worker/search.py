@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from nas_core import checkpoint
@@ -20,6 +21,7 @@ from store.session import reading
 from store.settings import settings
 from worker.assembly import Plan, plan_of, reference_point
 from worker.attempt import Attempt
+from worker.brought import masks_of_seeds, recording, weights_of_seed
 from worker.control import Stopped
 from worker.inheritance import ending, inherited
 from worker.lookup import front_of, gaps, settle, tables_of
@@ -65,12 +67,23 @@ def search(attempt: Attempt, kept: Mapping[str, Any] | None) -> tuple[Axes, dict
         int(kept.get("pieces", 1)) if kept else 1,
         tables_of(attempt.spec),
         inherited(attempt),
+        masks_of_seeds(attempt),
     )
     reference = complete_reference(attempt, plan)
     axes = plan.problem.axes
     with reading(settings().outage_seconds) as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
-    recorder = SearchRecorder(attempt.task_id, attempt.fence, attempt.job_id, axes, plan.problem.targets, reference)
+    recorder = SearchRecorder(
+        attempt.task_id,
+        attempt.fence,
+        attempt.job_id,
+        axes,
+        plan.problem.targets,
+        reference,
+        partial(recording, attempt),
+        plan.problem.masks,
+        weights_of_seed(attempt),
+    )
     recorder.restore(rows)
     journal = {
         row.hash: {key: Value.from_json(value) for key, value in row.values.items()} for row in rows if row.values

@@ -1,18 +1,23 @@
-"""The verification task: trains one candidate from scratch on its target skeleton; its error is that on ``select``."""
+"""The verification task: trains one candidate on its target skeleton, from scratch or from what it inherits.
+
+Its error is that on ``select``.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from safetensors.torch import save_file
+from torch import Tensor
 
 from nas_core.architecture import Architecture
+from nas_core.costs import count
 from nas_core.data import Splits
+from nas_core.exports import Model, exports
+from nas_core.masks import Masks
 from nas_core.network import Network
 from nas_core.recipe import Recipe
 from nas_core.search import Axes
@@ -25,6 +30,7 @@ from store.session import reading
 from store.settings import settings
 from worker.assembly import axes_of, recipe_of, splits_of
 from worker.attempt import Attempt
+from worker.brought import files_of, masks_of, weights_of
 from worker.files import stored
 from worker.lookup import tables_of
 from worker.recorder import SEARCH_SHARE, FrontKeeper, numbers
@@ -42,14 +48,17 @@ def run(attempt: Attempt) -> None:
         if candidates.values(session, [candidate.id], "final").get(candidate.id):
             return  # recorded by an attempt that died before it could say so
     architecture = Architecture.from_json(candidate.architecture)
+    files = files_of(candidate.id)
+    masks, weights = masks_of(attempt, architecture, files), weights_of(attempt, files)
     axes, recipe = axes_of(attempt.spec, tables_of(attempt.spec)), recipe_of(attempt.spec)
     splits = splits_of(attempt.spec, settings().data_root)
     log.info("verifying candidate %s (%s) on %s", candidate.id, architecture.hash[:12], attempt.device)
-    errors, network, micro_batch = train(attempt, architecture, recipe, splits)
-    values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch)
+    errors, network, micro_batch = train(attempt, architecture, recipe, splits, masks, weights)
+    start = attempt.spec.verify.start
+    values = final_values(axes, architecture, errors, recipe, splits.select.size, micro_batch, masks, start)
     with attempt.scratch() as scratch:
         file = scratch / "weights"
-        write_weights(file, architecture, network, splits)
+        write_weights(file, architecture, network, splits, masks)
         with stored(attempt, candidate.id, WEIGHTS, SUFFIX, file) as session:
             candidates.set_final(session, candidate.id, {key: value.to_json() for key, value in values.items()})
             told: dict[str, Any] = {"id": str(candidate.id), "hash": candidate.hash, "stage": "final", "failure": None}
@@ -63,7 +72,12 @@ def run(attempt: Attempt) -> None:
 
 
 def train(
-    attempt: Attempt, architecture: Architecture, recipe: Recipe, splits: Splits
+    attempt: Attempt,
+    architecture: Architecture,
+    recipe: Recipe,
+    splits: Splits,
+    masks: Masks | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[float], Network, int | None]:
     """Errors on ``select`` of every replicate, the network of the first, and the images of a micro-batch where memory
     did not suffice for whole ones.
@@ -84,7 +98,12 @@ def train(
             attempt.device,
             attempt.between_steps,
             attempt.glance,
+            masks,
+            weights,
         )
+        if training.fresh:
+            names = ", ".join(training.fresh)
+            attempt.warn(f"of the inherited weights {names} do not fit these images, and begin from scratch")
         if current is not None:
             training.resume(current)
             current = None
@@ -110,21 +129,17 @@ def train(
     return errors, network, micro_batch
 
 
-def write_weights(file: Path, architecture: Architecture, network: Network, splits: Splits) -> None:
-    """Writes the weights without the auxiliary head.
+def write_weights(
+    file: Path, architecture: Architecture, network: Network, splits: Splits, masks: Masks | None = None
+) -> None:
+    """Writes the weights without the auxiliary head, in the format ``safetensors`` of exports.
 
-    The file's metadata has one entry, ``skyline``: JSON of the architecture, and of the mean and standard deviation (by
-    channel, in the units of the data set's images) that images are normalised by. Several entries would come in random
-    order, and equal networks give equal files.
+    Its metadata tell the architecture, and the mean and standard deviation (by channel, in the units of the data set's
+    images) that images are normalised by; with weight masks, how many parameters these leave.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in network.state_dict().items()
-        if not name.startswith("auxiliary.")
-    }
-    facts = {"architecture": architecture.to_json(), "mean": list(splits.mean), "std": list(splits.std)}
-    metadata = {"skyline": json.dumps(facts, sort_keys=True)}
-    save_file(tensors, file, metadata=metadata)
+    nonzero = None if masks is None else count(architecture).params - masks.removed
+    model = Model(architecture, network.state_dict(), tuple(splits.mean), tuple(splits.std), nonzero)
+    exports[WEIGHTS]().write(model, file)
 
 
 def final_values(
@@ -134,19 +149,23 @@ def final_values(
     recipe: Recipe,
     images: int,
     micro_batch: int | None = None,
+    masks: Masks | None = None,
+    start: str = "scratch",
 ) -> dict[str, Value]:
     """All but the measured ones: those are taken side by side when every candidate is trained."""
     mean = sum(errors) / len(errors)
     detail: dict[str, Any] = {"epochs": recipe.epochs, "seeds": len(errors), "split": "select", "n": images}
+    detail["start"] = start
     if len(errors) > 1:
         detail["by_seed"] = errors
     if micro_batch is not None:
         detail["micro_batch"] = micro_batch
+    taken_away = None if masks is None else masks.removed
     values: dict[str, Value] = {}
     for key, objective in axes.objectives.items():
         if objective.source == "data":
             values[key] = data_value(key, objective, mean, "trained", detail)
-        elif (value := settled_value(key, objective, architecture)) is not None:
+        elif (value := settled_value(key, objective, architecture, taken_away)) is not None:
             values[key] = value
     return values
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nas_core.exports._kept import KEPT as KEPT
+from nas_core.exports._kept import Kept as Kept
 from nas_core.exports._model import LIMIT as LIMIT
 from nas_core.exports._model import Exporter as Exporter
 from nas_core.exports._model import Model as Model

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_core.architecture import Architecture
+from nas_core.costs import count
 from nas_core.errors import ExportError, MissingExtraError, NasCoreError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class Model:
     mean: tuple[float, ...] = ()
     """By channel, in the units of the data set's images."""
     std: tuple[float, ...] = ()
+    nonzero: int | None = None
+    """Of a network with weight masks: its parameters without those that they make zero."""
 
     def __post_init__(self) -> None:
         channels = self.architecture.skeleton.input[0]
@@ -62,7 +65,9 @@ class Model:
                 facts = json.loads((file.metadata() or {})["skyline"])
                 weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             mean, std = (tuple(float(number) for number in facts[key]) for key in ("mean", "std"))
-            return cls(Architecture.from_json(facts["architecture"]), weights, mean, std)
+            counted = facts.get("parameters")
+            nonzero = None if counted is None else int(counted["nonzero"])
+            return cls(Architecture.from_json(facts["architecture"]), weights, mean, std, nonzero)
         except (
             SafetensorError,
             OSError,
@@ -80,8 +85,14 @@ class Model:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a file says of itself: architecture, mean and standard deviation."""
-        return {"architecture": self.architecture.to_json(), "mean": list(self.mean), "std": list(self.std)}
+        """What a file says of itself: architecture, mean and standard deviation; with weight masks, its parameters."""
+        facts = {"architecture": self.architecture.to_json(), "mean": list(self.mean), "std": list(self.std)}
+        return facts if self.parameters is None else {**facts, "parameters": self.parameters}
+
+    @property
+    def parameters(self) -> dict[str, int] | None:
+        """``all`` that the tensors hold, and ``nonzero``: those that weight masks leave. None without masks."""
+        return None if self.nonzero is None else {"all": count(self.architecture).params, "nonzero": self.nonzero}
 
     @property
     def metadata(self) -> str:

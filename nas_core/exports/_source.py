@@ -57,7 +57,7 @@ INPUT = {input}  # channels, height, width
 CLASSES = {classes}
 MEAN = {mean}  # by channel
 STD = {std}
-
+{parameters}
 Norm = type[nn.BatchNorm2d]
 NORM: Norm = nn.BatchNorm2d
 
@@ -180,6 +180,7 @@ def source(model: Model) -> str:
             input=tuple(skeleton.input),
             mean=tuple(model.mean),
             std=tuple(model.std),
+            parameters="" if model.parameters is None else f"PARAMETERS = {model.parameters}  # nonzero: not masked\n",
         ),
         *_definitions(called | {word for name in names for word in re.findall(r"\w+", _pre(types[name]))}),
         *(inspect.getsource(kind) for kind in _classifiers(network.classifier)),

@@ -29,5 +29,7 @@ class Python:
         """Runs the file: check only what was written here."""
         there = runpy.run_path(str(path))
         facts = {"architecture": there["ARCHITECTURE"], "mean": list(there["MEAN"]), "std": list(there["STD"])}
+        if "PARAMETERS" in there:
+            facts["parameters"] = there["PARAMETERS"]
         model.same_facts("python", json.dumps(facts, sort_keys=True))
         return model.compare("python", there["load"]())

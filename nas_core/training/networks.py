@@ -16,6 +16,8 @@ from nas_core.architecture import Architecture
 from nas_core.data import Augmentation, Split
 from nas_core.errors import DivergedError, NoRoomError
 from nas_core.events import Glance, unseen
+from nas_core.inherited import begin
+from nas_core.masks import Masks, require
 from nas_core.network import Network
 from nas_core.recipe import Recipe
 from nas_core.training.room import in_pieces, is_out_of_memory, release, room_for
@@ -44,7 +46,12 @@ def learn_at(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class Training:
-    """One network from scratch. The seed alone decides weights, order, augmentation and drop path."""
+    """One network, from scratch or from inherited ``weights`` on; what ``masks`` mask is zero throughout.
+
+    The seed alone decides the rest: fresh weights, order, augmentation and drop path.
+
+    Raises InvalidGenotypeError where masks or weights are not those of the architecture.
+    """
 
     def __init__(
         self,
@@ -56,14 +63,21 @@ class Training:
         device: torch.device,
         between_steps: Callable[[], None] = lambda: None,
         glance: Glance = unseen,
+        masks: Masks | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
+        require(architecture, masks)
         self.recipe, self.split, self.device = recipe, split, device
         self.augmentation = replace(augmentation if recipe.augment else Augmentation(), cutout=recipe.cutout)
         self.between_steps, self.glance = between_steps, glance
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(architecture, auxiliary=recipe.auxiliary > 0)
+        self.fresh = [] if weights is None else begin(network, weights)
+        """Of inherited weights, those that do not fit these images and are fresh."""
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if masks is not None:
+            masks.hold(self.network)
         self.generator = torch.Generator().manual_seed(seed)
         self.network.drop_path_generator = self.generator
         self.optimizer = torch.optim.SGD(

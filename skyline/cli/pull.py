@@ -17,11 +17,15 @@ class Format(StrEnum):
     onnx = "onnx"
     pt2 = "pt2"
     python = "python"
+    masks = "masks"
+    inherited = "inherited"
 
 
 def pull(
     candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="Candidate id, or its first characters.")],
-    format: Annotated[Format, typer.Option(help="All but json need a verified candidate.")] = Format.json,
+    format: Annotated[
+        Format, typer.Option(help="onnx, pt2, python, safetensors: of a verified candidate.")
+    ] = Format.json,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="File to write; - for standard output.", show_default="ID.FORMAT"),
@@ -32,7 +36,8 @@ def pull(
     key: Key = None,
 ) -> None:
     """Download a network: its architecture (json), its trained weights (safetensors), or a file that runs elsewhere
-    (onnx, pt2, python), which is made when it is first asked for.
+    (onnx, pt2, python), which is made when it is first asked for; or what its search brought: weight masks (masks),
+    weights to begin with (inherited).
     """
     from skyline.cli.find import find_candidate
     from skyline.cli.output import emit

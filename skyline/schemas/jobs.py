@@ -179,7 +179,7 @@ class Budget(BaseModel):
 
 
 class VerifySpec(BaseModel):
-    """How the best of the search front are trained from scratch on the target skeleton."""
+    """How the best of the search front are trained on the target skeleton, from scratch unless `start` says else."""
 
     model_config = STRICT
 
@@ -201,6 +201,12 @@ class VerifySpec(BaseModel):
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
     """Side of the square cut out of each training image, pixels; 0: none."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    start: Literal["scratch", "inherited"] = "scratch"
+    """What a training begins with: fresh weights, as published, or those that the candidate brings from its search
+    (`inherited`), which are tuned. The latter needs an algorithm that brings them (`brings_weights` in the catalog), or
+    a candidate, to be verified anew, that has brought some."""
+    weights: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", exclude_if=lambda digest: digest is None)] = None
+    """Noted by the service, where a candidate is verified anew from them: SHA-256 of its inherited weights."""
 
 
 class Resources(BaseModel):

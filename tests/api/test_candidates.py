@@ -153,7 +153,8 @@ def test_no_weights_without_verification(shared: httpx.Client) -> None:
 
 def test_an_unknown_format_lists_what_there_is(shared: httpx.Client, weights: tuple[UUID, bytes]) -> None:
     found = problem(shared.get(f"/v1/candidates/{weights[0]}/model", params={"format": "h5"}), 422)
-    assert found.detail == "unknown format 'h5'; a network can be had as: json, onnx, pt2, python, safetensors"
+    known = "json, onnx, pt2, python, safetensors, masks, inherited"
+    assert found.detail == f"unknown format 'h5'; a network can be had as: {known}"
     assert paths(found) == ["/query/format"]
 
 

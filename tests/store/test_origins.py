@@ -12,7 +12,7 @@ from sqlalchemy import inspect, text
 
 from store import artefacts, candidates, jobs, loose, origins, quota, retention
 from store.engine import build_for_migration, parse_url
-from store.errors import JobInUseError, NotFoundError, OriginGoneError, QuotaExceededError, StoreError
+from store.errors import BroughtGoneError, JobInUseError, NotFoundError, OriginGoneError, QuotaExceededError, StoreError
 from store.models import Artefact, Job
 from store.schema import config
 from store.session import dispose, migrate, reading, unit_of_work
@@ -36,6 +36,11 @@ def keep(job_id: UUID, fence: int = 1, size: int = 1) -> str:
 def going_on(job_id: UUID) -> UUID:
     with unit_of_work() as session:
         return jobs.create(session, {**SPEC, origins.FIELD: str(job_id)}).id
+
+
+def going_nowhere() -> UUID:
+    with unit_of_work() as session:
+        return jobs.create(session, dict(SPEC)).id
 
 
 def delete(job_id: UUID) -> list[str]:
@@ -116,6 +121,45 @@ def test_nothing_goes_on_from_what_kept_no_state() -> None:
     for job_id in (source, uuid4()):
         with pytest.raises(OriginGoneError, match=f"no state of a search of job {job_id} to go on from"):
             going_on(job_id)
+
+
+@pytest.mark.parametrize("format", [artefacts.MASKS, artefacts.INHERITED])
+def test_what_a_candidate_brought_stays_until_those_that_name_it_have_searched(format: str) -> None:
+    digest = {artefacts.MASKS: "a" * 64, artefacts.INHERITED: "b" * 64}[format]
+    spec = {**SPEC, "seed_genotypes": [{"masks": digest}, {"masks": None}]}
+    if format == artefacts.INHERITED:
+        spec = {**SPEC, "verify": {"start": "inherited", "weights": digest}}
+
+    def naming() -> UUID:
+        with unit_of_work() as session:
+            return jobs.create(session, spec).id
+
+    with pytest.raises(BroughtGoneError, match=f"with SHA-256 {digest}"):
+        naming()
+    source, (path,) = made(format)
+    change(Artefact, {"sha256": digest}, Artefact.job_id == source)
+    waiting, _other = naming(), going_nowhere()
+    with reading() as session:
+        found = candidates.artefact_with(session, format, digest)
+        assert found is not None and found.path == path
+        assert list(origins.users(session, source)) == [waiting]
+    with pytest.raises(JobInUseError, match=str(waiting)):
+        delete(source)
+    with unit_of_work() as session:
+        jobs.set_phase(session, waiting, status="verifying", phase="verifying")
+    assert delete(source) == [path]
+    with unit_of_work() as session:
+        jobs.finish(session, waiting, "failed", "no reason")
+    with unit_of_work() as session, pytest.raises(BroughtGoneError):
+        jobs.reopen(session, waiting, "queued", "retried", 0.0)
+
+
+def test_what_candidates_brought_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKYLINE_KEEP_EXPORTS_DAYS", "1")
+    job_id, _ = made(artefacts.MASKS, artefacts.INHERITED, "onnx")
+    change(Artefact, {"created_at": days_ago(9)}, Artefact.job_id == job_id)
+    with reading() as session:
+        assert len(quota.unused(session)) == 1, "the export"
 
 
 def test_old_jobs_are_not_forgotten_while_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
