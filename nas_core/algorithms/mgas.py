@@ -8,6 +8,7 @@ is ours stands in docs/methods/mgas.md. What happens stands in nas_core/granular
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -98,6 +99,12 @@ class Mgas:
     """Whether filters are pruned."""
     weights: bool = True
     """Whether single weights are pruned."""
+    exact: bool = True
+    """Whether a commit of the last phase takes no more ops than bring the network below its target, the weakest first;
+    else all at once, however far below that leads."""
+    finish: bool = True
+    """Whether, when epochs run out above a target, the weakest ops go at once until it is met; else the network stays
+    as it is, with a warning."""
     fixed_ratios: FixedRatios | None = None
     """A foil for experiments: each commit keeps these shares, and thresholds do not learn."""
     seed_training: ShortTraining = ShortTraining()
@@ -130,12 +137,14 @@ class Mgas:
             batch=self.batch,
             cutout=self.cutout,
             ratios=self.fixed_ratios,
+            exact=self.exact,
+            finish=self.finish,
             seed_training=self.seed_training,
         )
         return Trajectory(plan, problem, measure)
 
     def _measure(self, problem: Problem[Granular]) -> Measure:
-        space, skeleton = problem.space, problem.targets[0]
+        space, skeleton = problem.space, replace(problem.targets[0], channels=problem.skeleton.channels)
         tables = tables_of(space)
         for resource in RESOURCES:
             if self.measure == resource:

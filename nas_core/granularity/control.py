@@ -28,12 +28,12 @@ class LambdaControl:
         """After a commit that removed so many ops.
 
         ``loss`` and ``regulariser`` are means of the epoch (the latter of its ops alone, with the factor of the
-        phase): where lambda times the regulariser outweighs the loss, lambda may not grow.
+        phase): where lambda times the regulariser outweighs the loss, neither lambda nor its step may grow.
         """
         limit = self.value if loss < self.value * regulariser else HIGHEST
         delta = self.delta or self.start
         if ops >= 4 * self.few:
             self.delta, self.value = self.start, self.value / self.factor
-        elif ops < 2 * self.few:
+        elif ops < 2 * self.few and self.value < limit:
             self.delta = self.factor**2 * delta
             self.value = min(self.value + self.delta, limit)

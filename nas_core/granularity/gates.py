@@ -158,6 +158,9 @@ class CellGates:
         """(edges, edges): whether they end in one node."""
         self.convolutions = self.mask * torch.from_numpy(self.table.convolutions().astype(np.float32)).to(device)
 
+    def is_convolution(self, column: int) -> bool:
+        return is_convolution(self.table.ops[column])
+
     def scores(self) -> Tensor:
         """(edges, ops): of ops; 0 of those that are gone."""
         return self.alpha.sigmoid() * self.mask

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.architecture import Architecture, CellType, Genotype, Skeleton
@@ -24,6 +26,8 @@ from nas_core.network import Cell, Network
 
 CONVOLUTIONS = {"sep": ("1", "2", "5", "6"), "dil": ("1", "2")}
 """By family, where the kernels stand in the op's module."""
+Placed = tuple[int, int, int]
+"""Position of a cell, row and column of the slot."""
 
 
 class Subnet(nn.Module):
@@ -157,22 +161,67 @@ class Subnet(nn.Module):
 
     # --- commits ------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def commit(self, first: int = 0) -> int:
         """Makes the provisional masks of the cells from ``first`` on final; how many ops went."""
-        removed = 0
+        below = self.below(first)
+        self.commit_fine(first)
+        self.remove(below)
+        return len(below)
+
+    @torch.no_grad()
+    def commit_fine(self, first: int = 0) -> None:
+        """Those of filters and weights alone."""
         parameters = dict(self.network.named_parameters())
         for position in range(first, len(self.sites)):
-            gates, cell = self.gates[position], self.cell(position)
-            alive = gates.operations().cpu().numpy() > 0
-            removed += int(gates.alive.sum() - alive.sum())
+            gates = self.gates[position]
             if self.levels.filters:
                 gates.filters = gates.filter_masks()
-            for place, edge in enumerate(cell.edges):
+            for place, edge in enumerate(self.cell(position).edges):
                 for name in self.kernels(position, place) if self.levels.weights else ():
                     self.kept[name] &= gates.weight_mask(parameters[name], slot_of(edge))
-            gates.commit_ops(alive)
-        return removed
+
+    @torch.no_grad()
+    def below(self, first: int = 0) -> list[Placed]:
+        """Ops that are alive and that the provisional masks leave out, the weakest first."""
+        found = []
+        for position, gates in enumerate(self.gates[first:], start=first):
+            out = gates.alive & (gates.operations().cpu().numpy() == 0)
+            found += self._by_margin(position, out)
+        return [placed for _, placed in sorted(found)]
+
+    @torch.no_grad()
+    def weakest(self) -> list[Placed]:
+        """All ops that could go one after another with one left for each node, the weakest first."""
+        ranked = sorted(
+            pair for position, gates in enumerate(self.gates) for pair in self._by_margin(position, gates.alive)
+        )
+        left = [gates.alive.copy() for gates in self.gates]
+        found = []
+        for _, (position, row, column) in ranked:
+            edges = self.gates[position].table.edges
+            same = [other for other, (target, _) in enumerate(edges) if target == edges[row][0]]
+            if left[position][same].sum() > 1:
+                left[position][row, column] = False
+                found.append((position, row, column))
+        return found
+
+    def _by_margin(self, position: int, slots: NDArray[np.bool_]) -> list[tuple[float, Placed]]:
+        """Slots of a cell with how far their scores lie above their thresholds."""
+        gates = self.gates[position]
+        margin = (gates.alpha.sigmoid() - gates.operation).detach().cpu().numpy()
+        return [(float(margin[row, column]), (position, int(row), int(column))) for row, column in np.argwhere(slots)]
+
+    def remove(self, ops: Sequence[Placed]) -> None:
+        """Commits that these are gone."""
+        alive = [gates.alive.copy() for gates in self.gates]
+        for position, row, column in ops:
+            alive[position][row, column] = False
+        self.restore(alive)
+
+    def restore(self, alive: Sequence[NDArray[np.bool_]]) -> None:
+        """Takes these tables, one for each cell, for what is alive."""
+        for gates, slots in zip(self.gates, alive, strict=True):
+            gates.commit_ops(slots)
 
     @torch.no_grad()
     def commit_shares(self, ops: float, filters: float, weights: float, first: int = 0) -> int:

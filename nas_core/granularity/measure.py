@@ -131,13 +131,14 @@ def _all(site: Site, edge: Edge) -> Filters:
 
 
 def cost_of(measure: Measure, net: Subnet, skeleton: Skeleton, whole: bool, fixed: Sequence[int]) -> float:
-    """Of a sub-net by its committed masks.
+    """Of a sub-net by its committed masks: as it is when filters are physically removed, but for the paper's own
+    measure of a part of the network (not ``whole``), which counts what masks leave.
 
     ``skeleton``: the stack of the net's cells with the channels, images and classes to count for; ``fixed``: positions
     of cells that keep their width.
     """
     base = base_widths(net.types, net.skeleton)
-    if not isinstance(measure, Published):
+    if whole or not isinstance(measure, Published):
         return total(measure, _derived(widths(net, base, fixed)), skeleton, whole)
     now = {net.skeleton.cells[position]: net.alive_edges(position) for position in range(len(net.sites))}
     return total(measure, now, skeleton, whole, filters_left(net))

@@ -24,7 +24,7 @@ from nas_core.granularity.control import LambdaControl
 from nas_core.granularity.gates import Levels, is_convolution, reset_thresholds, slot_of
 from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
 from nas_core.granularity.learner import Learner, Rates, misclassified
-from nas_core.granularity.masked import Subnet
+from nas_core.granularity.masked import Placed, Subnet
 from nas_core.granularity.measure import Filters, Measure, cost_of, smallest, total
 from nas_core.granularity.narrowing import inherited, rebuilt
 from nas_core.granularity.regrowth import Survivors, regrown
@@ -70,6 +70,10 @@ class Plan:
     batch: int
     cutout: int
     ratios: Ratios | None
+    exact: bool
+    """Whether commits of the final phase take no more ops than their target asks for."""
+    finish: bool
+    """Whether ops go by their scores where epochs end above a target."""
     seed_training: ShortTraining
 
 
@@ -97,6 +101,11 @@ class Trajectory:
         self.limit = max(1, problem.budget.evaluations - len(problem.seeds))
         """Most networks that are proposed."""
         self._check(plan.targets)
+        if self.target.channels != self.skeleton.channels:
+            problem.warn(
+                f"mgas finds the widths of cells itself, for {self.skeleton.channels} channels; at a target of "
+                f"{self.target.channels} the stem alone is another"
+            )
         self.augmentation = replace(problem.splits.augmentation, cutout=plan.cutout)
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.done = 0
@@ -249,7 +258,7 @@ class Trajectory:
         if self.settling:
             self._regrow_and_leave()
         elif loops >= 0 and (due or last):
-            metrics["removed"] = float(self._commit(metrics["loss"]))
+            metrics["removed"] = float(self._commit(metrics["loss"], last))
             metrics |= self._left()
             cost = metrics["cost"] = self.cost()
             metrics["budget"] = self.budget
@@ -267,21 +276,56 @@ class Trajectory:
     def _left(self) -> dict[str, float]:
         return {"ops": float(self.net.ops), **retention(self.net, self.base)}
 
-    def _commit(self, loss: float) -> int:
-        """Makes masks final; how many ops went."""
+    def _commit(self, loss: float, last: bool = False) -> int:
+        """Makes masks final; how many ops went. ``last``: there are no more epochs for this budget."""
         plan, first = self.plan, 0 if self.plan.reprune else self.newest
-        if plan.ratios is None:
-            removed = self.net.commit(first)
+        if plan.ratios is not None:
+            removed = self.net.commit_shares(plan.ratios.ops, plan.ratios.filters, plan.ratios.weights, first)
+        else:
+            below = self.net.below(first)
+            self.net.commit_fine(first)
+            if self.final and plan.exact:
+                below = self._enough(below)
+            self.net.remove(below)
+            removed = len(below)
             share = 0.5 if self.final else 1.0
             self.control.removed(removed, loss, share * self.learner.mean_term())
-        else:
-            removed = self.net.commit_shares(plan.ratios.ops, plan.ratios.filters, plan.ratios.weights, first)
+        if self.final and last and plan.finish and self.cost() >= self.budget:
+            removed += self._finish()
         self.pruned += removed
         self.learner.rest_gone()
         if self.final:
             self._narrow(self.phase, self.end, f"commit {self.done}", carry=True)
         self._price()
         return removed
+
+    def _enough(self, ops: list[Placed]) -> list[Placed]:
+        """As many of these, in their order, as bring the network below its budget; all where that is too few."""
+        alive = [gates.alive for gates in self.net.gates]
+
+        def cost(count: int) -> float:
+            self.net.remove(ops[:count])
+            found = self.cost()
+            self.net.restore(alive)
+            return found
+
+        if cost(len(ops)) >= self.budget:
+            return ops
+        too_few, enough = -1, len(ops)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if cost(middle) < self.budget else (middle, enough)
+        return ops[:enough]
+
+    def _finish(self) -> int:
+        """Removes the weakest ops until the budget is met; how many."""
+        ops = self._enough(self.net.weakest())
+        self.net.remove(ops)
+        self.problem.warn(
+            f"mgas: epochs ran out before the network was below {self.budget:.6g}; its {len(ops)} weakest ops went at "
+            "once. With more epochs (budget.epochs) it would have been trained down to there"
+        )
+        return len(ops)
 
     def _end(self, cost: float) -> None:
         """Of a stage, after the commit that met its budget or was its last."""
