@@ -59,8 +59,8 @@ class Mgas:
     predicted latency."""
     targets: tuple[Annotated[float, Gt(0)], ...] = ()
     """Costs below which a network is wanted, in the measure's unit, served in one descending run. Empty: the job's
-    bound on the measure; without one the geometric mean of the smallest and the full network's cost, or a tenth of
-    the latter where the smallest costs nothing."""
+    bound on the measure; without one that the full network breaks, the geometric mean of the smallest and the full
+    network's cost, or a tenth of the latter where the smallest costs nothing."""
     stages: Literal[1, 3] = 3
     """In how many parts the network is searched before it is taken whole."""
     rho: tuple[Share, ...] = (0.3, 0.3, 0.3)
@@ -167,10 +167,10 @@ class Mgas:
         return Tabled(table, tables, columns, base_widths(full, problem.skeleton))
 
     def _default(self, problem: Problem[Granular], measure: Measure) -> tuple[float, ...]:
-        bound = problem.axes.bounds.get(self.measure)
-        if bound is not None and bound.max is not None:
-            return (bound.max,)
         full = as_derived(full_types(problem.space, problem.skeleton), problem.skeleton)
         least = smallest(measure, full, problem.targets[0], self.filters)
         floor, ceiling = (total(measure, types, problem.targets[0], whole=True) for types in (least, full))
+        bound = problem.axes.bounds.get(self.measure)
+        if bound is not None and bound.max is not None and bound.max <= ceiling:
+            return (bound.max,)
         return ((floor * ceiling) ** 0.5 if floor > 0 else TENTH * ceiling,)
