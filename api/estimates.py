@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.imagesets import Images
+from api.lookups import SUPERNETS
 from api.ranges import Range, counted, exact_range
 from api.validation import Accepted
 from nas_core.architecture import Skeleton
@@ -123,7 +124,7 @@ def _search(spec: JobSpec, algorithm: CatalogEntry) -> SearchEstimate:
 
 def _trained(spec: JobSpec, algorithm: CatalogEntry, evaluations: int) -> tuple[int | None, int | None, str | None]:
     """(trainings, epochs of all of them, why they are not known). Targets share a genotype's training."""
-    if spec.looked_up and algorithm.facts.get("needs") != "Relaxable":
+    if spec.looked_up and algorithm.facts.get("needs") not in SUPERNETS:
         return 0, 0, None
     if spec.origin is not None:
         reason = f"it goes on from job {spec.origin}; what algorithm '{algorithm.name}' trains anew is not published"
@@ -136,7 +137,7 @@ def _trained(spec: JobSpec, algorithm: CatalogEntry, evaluations: int) -> tuple[
             return evaluations, evaluations * epochs, None
         case None if "evaluate" in settings:
             return 0, 0, None
-    if algorithm.facts.get("needs") == "Relaxable":  # it trains a supernet of its own
+    if algorithm.facts.get("needs") in SUPERNETS:  # it trains a supernet of its own
         return 1, spec.budget.epochs, None
     return None, None, f"what algorithm '{algorithm.name}' trains is not published"
 

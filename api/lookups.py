@@ -19,6 +19,8 @@ from store import models
 
 WHOLE_FRONT = 1000
 """``verify.top`` of a job whose values are all known without training and measuring, where none is given."""
+SUPERNETS = ("Relaxable", "Granular")
+"""What algorithms need of a space that train a supernet of their own."""
 NOTED = ("sha256", "unit", "direction")
 """Settings that the service adds to what is looked up."""
 
@@ -163,7 +165,7 @@ def untrained(spec: JobSpec, entries: Mapping[tuple[object, ...], CatalogEntry])
     if evaluate is not None and evaluate != default:  # a stored job has the default
         detail = "algorithm.evaluate says how an error is learnt, and this job takes it from a table; leave it out"
         yield Fault("Nothing to learn", detail, "/algorithm/evaluate", dict(evaluate), "nothing")
-    if spec.dataset is None and algorithm.facts.get("needs") == "Relaxable":
+    if spec.dataset is None and algorithm.facts.get("needs") in SUPERNETS:
         detail = f"algorithm '{algorithm.name}' trains a supernet, so the job needs a data set, too"
         yield Fault("Missing field", detail, "/dataset", None, "a data set")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from api import boundsets, forms, imagesets, lookups, names, presets, profiles, ranges, relaxed, seeds, stages
+from api import boundsets, forms, granular, imagesets, lookups, names, presets, profiles, ranges, relaxed, seeds, stages
 from api.errors import Fault, ProblemError, pointer, refusal, unavailable
 from api.imagesets import Images
 from api.origins import Origin
@@ -272,6 +272,7 @@ def _ground(
     faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
     faults += relaxed.faults(spec, entries["algorithm",], calculated, space, searched)
+    faults += granular.faults(spec, entries["algorithm",], calculated, space, [] if faults else skeletons)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)

@@ -25,7 +25,7 @@ from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from nas_core.architecture import CellType, Edge, Genotype, Skeleton, parse_json, stem_for
+from nas_core.architecture import FEWEST_CHANNELS, CellType, Edge, Genotype, Skeleton, parse_json, stem_for
 from nas_core.costs import CONNECTIONS, OPS, PRE, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.parts import Choices
@@ -81,6 +81,10 @@ class DartsCells:
     """Which cells differ: 1 = normal and reduction cells, as published; 3 = those of each resolution; cell = all."""
     connection: bool = False
     """Whether a cell chooses what brings its inputs to its channels: 1x1, 1x1 in groups, or depthwise 3x3 before it."""
+    filters: bool = False
+    """Whether cells have widths of their own, from half of the usual channels to all of them (the last cell all), a
+    sep_conv from the cell's width to all between its halves, pools a batch norm, and networks weight masks (``mgas``).
+    Needs fan_in: free and levels: cell."""
 
     def __post_init__(self) -> None:
         for field, ops in (("normal_ops", self.normal_ops), ("reduce_ops", self.reduce_ops)):
@@ -89,6 +93,10 @@ class DartsCells:
                 raise InvalidSettingsError(f"{field}: unknown op '{unknown[0]}'; known: {', '.join(sorted(OPS))}")
             if len(set(ops)) < len(ops) or not set(ops) - {"none"}:
                 raise InvalidSettingsError(f"{field}: needs distinct ops, at least one besides 'none'; got {list(ops)}")
+        if self.filters and (self.fan_in != "free" or self.levels != "cell" or self.connection):
+            raise InvalidSettingsError(
+                "filters: cells with widths of their own want fan_in: free and levels: cell, without connection"
+            )
         self._stack(self.cells)
 
     # --- what it is -------------------------------------------------------------------------------------------
@@ -123,7 +131,8 @@ class DartsCells:
 
     def cell(self, cell_type: str, edges: Sequence[Edge] = (), pre: tuple[str, ...] = CONNECTIONS[:1] * 2) -> CellType:
         concat = tuple(range(INPUTS, INPUTS + self.nodes))
-        return CellType(tuple(edges), INPUTS, self.nodes, cell_type.startswith("reduce"), "concat", concat, pre)
+        reduction = cell_type.startswith("reduce")
+        return CellType(tuple(edges), INPUTS, self.nodes, reduction, "concat", concat, pre, pool_norm=self.filters)
 
     def _stack(self, depth: int) -> tuple[str, ...]:
         """Cell types by position. Raises InvalidSettingsError."""
@@ -170,9 +179,11 @@ class DartsCells:
             )
         for name in self.types:
             cell = genotype.types[name]
-            if replace(cell, edges=(), pre=CONNECTIONS[:1] * INPUTS) != self.cell(name):
+            width = cell.width if self.filters else None
+            if replace(cell, edges=(), pre=CONNECTIONS[:1] * INPUTS) != replace(self.cell(name), width=width):
                 raise InvalidGenotypeError(f"cell '{name}' is not laid out as a {self.nodes}-node DARTS cell")
             cell.check(name)
+            self._check_widths(name, cell)
             allowed_pre = CONNECTIONS if self.connection else CONNECTIONS[:1]
             for op in cell.pre:
                 if op not in allowed_pre:
@@ -202,6 +213,31 @@ class DartsCells:
                         f"cell '{name}': node {node} takes {sources}; it needs two different inputs (fan_in: any "
                         "allows any number, fan_in: free several ops of one)"
                     )
+
+    def widths(self, cell_type: str) -> tuple[int, int]:
+        """Fewest and most channels of the cell at a position, where widths are searched."""
+        reductions = sum(kind.startswith("reduce") for kind in self.types[: self.types.index(cell_type) + 1])
+        most = self.channels * 2**reductions
+        last = cell_type == self.types[-1]
+        half = -(-most // 2)
+        return most if last else min(most, max(FEWEST_CHANNELS, half + half % 2)), most
+
+    def _check_widths(self, name: str, cell: CellType) -> None:
+        """Raises InvalidGenotypeError."""
+        if not self.filters:
+            return
+        fewest, most = self.widths(name)
+        width = most if cell.width is None else cell.width
+        if not fewest <= width <= most:
+            raise InvalidGenotypeError(f"cell '{name}': has width {width}; this space has {fewest} to {most} there")
+        for edge in cell.edges:
+            if edge.width is None:
+                continue
+            if not edge.op.startswith("sep_conv_") or not width <= (edge.width or 0) <= most:
+                raise InvalidGenotypeError(
+                    f"cell '{name}': edge {edge.source}->{edge.target} has width {edge.width} for op '{edge.op}'; "
+                    f"sep_conv alone takes one, of {width} to {most}"
+                )
 
     # --- chance -----------------------------------------------------------------------------------------------
 
@@ -272,8 +308,20 @@ class DartsCells:
                 there.append(others[rng.integers(len(others))])
             kept = [edge for edge in parent.types[name].edges if edge.target != node]
             cells = {kind: kept + there if kind == name else parent.types[kind].edges for kind in self.types}
-            return self._genotype(cells, self._pre(parent))
+            return self._sized(self._genotype(cells, self._pre(parent)), parent)
         return parent
+
+    def _sized(self, genotype: Genotype, parent: Genotype) -> Genotype:
+        """With the widths of a parent; a sep_conv that is narrower than its cell is as wide as that."""
+        if not self.filters:
+            return genotype
+        types = {}
+        for name, cell in genotype.types.items():
+            width = parent.types[name].width
+            least = self.widths(name)[1] if width is None else width
+            edges = [replace(edge, width=None) if (edge.width or least) < least else edge for edge in cell.edges]
+            types[name] = replace(cell, edges=tuple(edges), width=width)
+        return replace(genotype, types=types)
 
     def _changed(self, parent: Genotype, rng: np.random.Generator) -> Genotype:
         """Another op, ``none`` among them, on one edge of a cell with any fan-in."""
@@ -340,7 +388,7 @@ class DartsCells:
             for node in range(INPUTS, INPUTS + self.nodes):
                 cells[name] += (one if rng.random() < 0.5 else other).types[name].into(node)
         if not self.connection:
-            return self._genotype(cells)
+            return self._sized(self._genotype(cells), one)
         pairs = {name: zip(one.types[name].pre, other.types[name].pre, strict=True) for name in self.types}
         return self._genotype(
             cells,
@@ -372,8 +420,16 @@ class DartsCells:
         return cost_table(*self._relaxed(), skeleton, resource)
 
     def extreme(self, skeleton: Skeleton, resource: Resource, highest: bool) -> Genotype:
-        """The genotype of the smallest or largest possible cost at ``skeleton`` (exact: costs are additive)."""
-        table = self.cost_table(skeleton, resource)
+        """The genotype of the smallest or largest possible cost at ``skeleton`` (exact: costs are additive, and never
+        fall with a width).
+        """
+        relaxed, choices = self._relaxed()
+        if self.filters:
+            relaxed = {
+                name: replace(cell, width=self._extreme_width(name, skeleton, highest))
+                for name, cell in relaxed.items()
+            }
+        table = cost_table(relaxed, choices, skeleton, resource)
         sign = -1 if highest else 1
         cells: dict[str, list[Edge]] = {}
         for name in self.types:
@@ -391,9 +447,18 @@ class DartsCells:
                 count = FAN_IN if self.fan_in == "two" else len(best) if highest else 1
                 cells[name] += [Edge(node, source, op) for _, source, op in sorted(best)[:count]]
         if not self.connection:
-            return self._genotype(cells)
+            found = self._genotype(cells)
+            return replace(found, types={n: replace(c, width=relaxed[n].width) for n, c in found.types.items()})
         chosen = {name: (sign * table.entries[name + PRE]).argmin(axis=1) for name in self.types}
         return self._genotype(cells, {name: tuple(CONNECTIONS[c] for c in columns) for name, columns in chosen.items()})
+
+    def _extreme_width(self, cell_type: str, skeleton: Skeleton, highest: bool) -> int | None:
+        """The least or the most channels that a cell can have; None: those of the skeleton's rule."""
+        fewest, most = self.widths(cell_type)
+        by_rule = skeleton.channels * most // self.channels
+        if highest:
+            return most if most > by_rule else None
+        return fewest if fewest < by_rule else None
 
     # --- relaxations ------------------------------------------------------------------------------------------
 

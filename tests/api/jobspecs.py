@@ -154,6 +154,7 @@ def _space_settings(space: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]
     known: dict[str, SearchStrategy[Json]] = {
         "cells": st.integers(FEWEST, 12),
         "levels": st.sampled_from([1, 3]),  # with one type a position, targets could be no deeper
+        "filters": st.just(False),  # it wants those types
         "channels": st.integers(2, 64),
         "nodes": st.integers(1, 4),
         "normal_ops": ops,

@@ -110,6 +110,7 @@ def entries(worker: str = "worker-1") -> list[dict[str, Any]]:
     add("algorithm", "darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
     add("algorithm", "entrannas", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
     add("algorithm", "rc-darts", Sampling, {"spaces": ["darts"], "needs": "Relaxable"})
+    add("algorithm", "mgas", Sampling, {"spaces": ["darts"], "needs": "Granular"})
     goes_on = {"hands_on": True, "redone": ["policy", "weight"]}
     add("algorithm", "tnd-nas", Staged, {"spaces": ["darts", "team-space"], "needs": "Relaxable", **goes_on})
     add("algorithm", "given", Given, {"spaces": ["darts", "team-space"], "needs_seeds": True})

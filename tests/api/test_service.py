@@ -29,6 +29,7 @@ def test_the_catalog_is_what_workers_published(client: httpx.Client) -> None:
         "darts",
         "entrannas",
         "given",
+        "mgas",
         "nsga2",
         "random",
         "rc-darts",

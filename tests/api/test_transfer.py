@@ -169,7 +169,7 @@ def test_what_does_not_fit_of_its_own_job_has_no_place(client: httpx.Client) -> 
     publish("worker-1", entries=old)
     refused = problem(verify(client, candidate_id), 422)
     assert (paths(refused), refused.title) == ([""], "Unknown algorithm")
-    assert "unknown algorithm 'given'; known: darts, entrannas, nsga2, random, rc-darts" in refused.detail
+    assert "unknown algorithm 'given'; known: darts, entrannas, mgas, nsga2, random, rc-darts" in refused.detail
 
 
 def test_depth_that_is_bound_to_positions_stays(shared: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_no_worker_has_registered(empty: httpx.Client, spec: dict[str, Any]) -> 
             "algorithm",
             {"name": "nsga3"},
             "/algorithm/name",
-            "unknown algorithm 'nsga3'; known: darts, entrannas, given, nsga2, random, rc-darts",
+            "unknown algorithm 'nsga3'; known: darts, entrannas, given, mgas, nsga2, random, rc-darts",
         ),
         ("space", {"name": "cubes"}, "/space/name", "unknown space 'cubes'; known: darts, team-space"),
         (

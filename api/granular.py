@@ -1,0 +1,68 @@
+"""Whether the settings of a search that prunes one network to given sizes (``mgas``) fit their job, told before a
+worker tries.
+
+The API imports no algorithm: what one is asked for is read from its published form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+from api.errors import Fault, pointer
+from nas_core.architecture import Architecture, Skeleton
+from nas_core.costs import Resource, count
+from nas_core.search import SearchSpace
+from skyline.schemas import CatalogEntry, JobSpec
+
+WANTED = frozenset({"measure", "targets", "rho"})
+"""An algorithm with these settings is one of them."""
+TITLE = "Invalid setting"
+COUNTED: tuple[str, ...] = get_args(Resource)
+OTHERS = ("published",)
+"""Measures beside those and the job's own costs."""
+
+
+def faults(
+    spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeletons: Sequence[Skeleton]
+) -> Iterator[Fault]:
+    """``costs``: keys of the objectives that follow from the architecture alone; ``skeletons``: the targets, if they
+    are known.
+    """
+    form = algorithm.settings.get("properties", {})
+    if not set(form) >= WANTED:
+        return
+    given: dict[str, Any] = {
+        name: spec.algorithm.settings.get(name, field.get("default")) for name, field in form.items()
+    }
+    if not getattr(space, "filters", False):
+        detail = (
+            f"algorithm '{algorithm.name}' needs cells with widths of their own, several ops on an edge and a type for "
+            "each position: the space darts with filters: true, fan_in: free and levels: cell"
+        )
+        yield Fault("Space does not fit", detail, "/space/filters", False, "true, with fan_in: free and levels: cell")
+        return
+    measure, targets = given["measure"], list(given["targets"] or [])
+    known = [*COUNTED, *OTHERS, *(key for key in costs if key not in COUNTED)]
+    if measure not in known:
+        detail = f"measure: '{measure}' is no cost of this job; use one of {', '.join(known)}"
+        yield Fault(TITLE, detail, "/algorithm/measure", measure, f"one of {', '.join(known)}")
+    left = max(1, spec.budget.evaluations - len(spec.seed_genotypes))
+    if len(set(targets)) > left:
+        detail = f"targets: {len(set(targets))} networks are wanted, but budget.evaluations leaves {left}"
+        yield Fault(TITLE, detail, "/algorithm/targets", len(targets), "fewer targets, or more evaluations")
+    if measure in COUNTED and skeletons:
+        yield from _unreachable(targets, measure, space, skeletons[0])
+
+
+def _unreachable(targets: list[float], measure: Resource, space: SearchSpace, skeleton: Skeleton) -> Iterator[Fault]:
+    """Targets that no network of the space meets, or that every one does."""
+    floor, ceiling = (
+        getattr(count(Architecture(space.extreme(skeleton, measure, highest), skeleton)), measure)
+        for highest in (False, True)
+    )
+    for index, target in enumerate(targets):
+        if not floor < target <= ceiling:
+            detail = f"targets: {target:.12g} {measure} lies outside what networks have here, {floor} to {ceiling}"
+            place = pointer(("algorithm", "targets", index))
+            yield Fault(TITLE, detail, place, target, f"more than {floor}, at most {ceiling}")

@@ -1,0 +1,188 @@
+"""What a search by MGAS holds its network to: parameters or multiply-adds of the network that would be exported now,
+the paper's own measure, or an additive table such as the latency that a device's profile predicts.
+
+All are sums over the ops of a network. No torch but by what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from nas_core.additive import AdditiveTable
+from nas_core.architecture import CellType, Edge, Skeleton
+from nas_core.costs import Cost, Resource, Site, cell_constant, classifier_cost, edge_cost, sites, stem_cost
+from nas_core.granularity.gates import Slot, Table, family, name_of, slot_of
+from nas_core.granularity.layout import base_widths
+from nas_core.granularity.masked import Subnet
+from nas_core.granularity.widths import even, widths
+from nas_core.ops import FAMILIES
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Of a convolution: how many filters its masks leave, and how many there are."""
+
+    middle: int
+    middle_all: int
+    output: int
+
+
+class Measure(Protocol):
+    """``op`` of each op, ``cell`` of each cell and ``around`` of what stands around them add up to a network's."""
+
+    def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float: ...
+    def cell(self, site: Site, cell: CellType) -> float: ...
+    def around(self, skeleton: Skeleton, last: Site) -> float: ...
+
+
+@dataclass(frozen=True)
+class Published:
+    """The paper's own (its code calls it FLOPs): weights of separable and dilated convolutions by the filters that
+    their masks leave. Not counted: norms, stem, preprocessing, classifier, weight masks, and (here) strided skips.
+    """
+
+    def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
+        kind, kernel = FAMILIES[edge.op]
+        width, area = site.channels, kernel**2
+        if kind == "sep":
+            return float(width * (area + filters.middle) + area * filters.middle + filters.middle_all * filters.output)
+        return float(width * (area + filters.output)) if kind == "dil" else 0.0
+
+    def cell(self, site: Site, cell: CellType) -> float:
+        return 0.0
+
+    def around(self, skeleton: Skeleton, last: Site) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Exactly what the exported network has, in one resource."""
+
+    resource: Resource
+
+    def _of(self, cost: Cost) -> float:
+        return float(getattr(cost, self.resource))
+
+    def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
+        return self._of(edge_cost(site, cell, edge))
+
+    def cell(self, site: Site, cell: CellType) -> float:
+        return self._of(cell_constant(site, cell))
+
+    def around(self, skeleton: Skeleton, last: Site) -> float:
+        return self._of(stem_cost(skeleton) + classifier_cost(skeleton, last))
+
+
+@dataclass(frozen=True)
+class Tabled:
+    """An additive table of full widths. An op of fewer filters has its entry's share: that of its multiply-adds, or of
+    its channels where it has none.
+    """
+
+    table: AdditiveTable
+    tables: Mapping[str, Table]
+    columns: Mapping[str, Sequence[str]]
+    """Ops of the table's columns by cell type."""
+    base: Mapping[str, int]
+    """Full widths by cell type."""
+
+    def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
+        row = self.tables[site.type].edges.index((edge.target, edge.source))
+        entry = float(self.table.entries[site.type][row, self.columns[site.type].index(edge.op)])
+        full = self.base[site.type]
+        if site.channels == full and edge.width in (None, full):
+            return entry
+        before = edge_cost(replace(site, channels=full), replace(cell, width=full), replace(edge, width=None)).macs
+        now = edge_cost(site, cell, edge).macs
+        return entry * (now / before if before else site.channels / full)
+
+    def cell(self, site: Site, cell: CellType) -> float:
+        return 0.0
+
+    def around(self, skeleton: Skeleton, last: Site) -> float:
+        return self.table.constant
+
+
+Kept = Mapping[tuple[str, Slot], Filters]
+"""By cell type and op; what is not there has all the filters of its width."""
+
+
+def total(
+    measure: Measure, types: Mapping[str, CellType], skeleton: Skeleton, whole: bool, kept: Kept | None = None
+) -> float:
+    """Of the cells of ``types`` on ``skeleton``; ``whole``: with what stands around them."""
+    where = sites(types, skeleton)
+    cost = measure.around(skeleton, where[-1]) if whole else 0.0
+    for site in where:
+        cell = types[site.type]
+        cost += measure.cell(site, cell)
+        for edge in cell.edges:
+            filters = (kept or {}).get((site.type, slot_of(edge)))
+            cost += measure.op(site, cell, edge, filters or _all(site, edge))
+    return cost
+
+
+def _all(site: Site, edge: Edge) -> Filters:
+    middle = edge.width or site.channels
+    return Filters(middle, middle, site.channels)
+
+
+def cost_of(measure: Measure, net: Subnet, skeleton: Skeleton, whole: bool, fixed: Sequence[int]) -> float:
+    """Of a sub-net by its committed masks: as it is when filters are physically removed, but for the paper's own
+    measure of a part of the network (not ``whole``), which counts what masks leave.
+
+    ``skeleton``: the stack of the net's cells with the channels, images and classes to count for; ``fixed``: positions
+    of cells that keep their width.
+    """
+    base = base_widths(net.types, net.skeleton)
+    if whole or not isinstance(measure, Published):
+        return total(measure, _derived(widths(net, base, fixed)), skeleton, whole)
+    now = {net.skeleton.cells[position]: net.alive_edges(position) for position in range(len(net.sites))}
+    return total(measure, now, skeleton, whole, filters_left(net))
+
+
+def _derived(types: Mapping[str, CellType]) -> dict[str, CellType]:
+    return {name: replace(cell, pool_norm=True) for name, cell in types.items()}
+
+
+def filters_left(net: Subnet) -> dict[tuple[str, Slot], Filters]:
+    """What the committed masks leave of convolutions that are alive."""
+    found = {}
+    for position, gates in enumerate(net.gates) if net.levels.filters else ():
+        for edge in net.alive_edges(position).edges:
+            slot, now = slot_of(edge), net.sites[position].channels
+            name, middle = name_of(slot), edge.width or now
+            if family(edge.op) in ("sep", "dil"):
+                between = int(gates.filters[f"{name}.middle"].sum()) if family(edge.op) == "sep" else middle
+                left = int(gates.filters[f"{name}.output"].sum())
+                found[net.skeleton.cells[position], slot] = Filters(between, middle, left)
+    return found
+
+
+def smallest(measure: Measure, full: Mapping[str, CellType], skeleton: Skeleton, filters: bool) -> dict[str, CellType]:
+    """The cells of least cost that pruning can come to: one op a node, and where filters go half of the width in all
+    cells but the last.
+    """
+    halved = {
+        name: replace(
+            cell, width=least_width(cell.width or 0) if filters and name != skeleton.cells[-1] else cell.width
+        )
+        for name, cell in full.items()
+    }
+    found = {}
+    for site in sites(halved, skeleton):
+        cell = halved[site.type]
+        costs = {edge: measure.op(site, cell, edge, _all(site, edge)) for edge in cell.edges}
+        cheapest = [
+            min(cell.into(node), key=costs.__getitem__) for node in range(cell.inputs, cell.inputs + cell.nodes)
+        ]
+        found[site.type] = replace(cell, edges=tuple(cheapest))
+    return found
+
+
+def least_width(base: int) -> int:
+    """Channels below which the width rule never takes a cell of so many."""
+    return min(base, max(2, even(base / 2)))

@@ -1,0 +1,507 @@
+"""The order of a search by MGAS (arXiv 2310.15074, by its code): stages of ever more cells, then the whole network down
+to its targets, the largest first, in one descending run.
+
+A phase begins with thresholds at 0, lets the weights alone learn, then everything, with a commit every few epochs,
+until its budget is met. At its end filters are physically removed; in the last one, after every commit, each of which
+is a candidate. Cells behind a stage's last are not built before their stage begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas_core.architecture import Architecture, CellType, Edge, Genotype, genotype_from_json, genotype_to_json
+from nas_core.costs import sites
+from nas_core.errors import InvalidSettingsError
+from nas_core.events import Checkpoint, Event, Progress, Propose
+from nas_core.granularity.control import LambdaControl
+from nas_core.granularity.gates import Levels, is_convolution, reset_thresholds, slot_of
+from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
+from nas_core.granularity.learner import Learner, Rates, misclassified
+from nas_core.granularity.masked import Placed, Subnet
+from nas_core.granularity.measure import Filters, Measure, cost_of, smallest, total
+from nas_core.granularity.narrowing import inherited, rebuilt
+from nas_core.granularity.regrowth import Survivors, regrown
+from nas_core.granularity.retention import retention
+from nas_core.granularity.widths import channels, widths
+from nas_core.masks import Masks, masked
+from nas_core.network import Network
+from nas_core.recipe import ShortTraining
+from nas_core.scoring import data_values
+from nas_core.search import Problem, Search
+from nas_core.training import seed_of
+
+
+class Ratios(Protocol):
+    """Shares that each commit of the foil keeps of what is alive."""
+
+    @property
+    def ops(self) -> float: ...
+    @property
+    def filters(self) -> float: ...
+    @property
+    def weights(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trajectory goes by."""
+
+    targets: tuple[float, ...]
+    """Costs below which a network is wanted, descending."""
+    shares: tuple[float, ...]
+    """Of a stage's cost at its start, below which it ends."""
+    initial: int
+    """Epochs of a phase in which weights alone learn."""
+    every: int
+    """Epochs between commits."""
+    control: tuple[float, float, int]
+    """First step, factor and few ops of LambdaControl."""
+    by_cost: float
+    regrow: float
+    reprune: bool
+    levels: Levels
+    rates: Rates
+    batch: int
+    cutout: int
+    ratios: Ratios | None
+    exact: bool
+    """Whether commits of the final phase take no more ops than their target asks for."""
+    finish: bool
+    """Whether ops go by their scores where epochs end above a target."""
+    seed_training: ShortTraining
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that stands for the present state."""
+
+    genotype: Genotype
+    """It names its masks."""
+    masks: Masks | None
+    """Weight masks; None where no weight is masked."""
+
+
+class Trajectory:
+    """The sub-net of the present phase, its learner, and where in the phase it is."""
+
+    def __init__(self, plan: Plan, problem: Problem[Granular], measure: Measure) -> None:
+        """Raises InvalidSettingsError for targets that no network meets, or that every one does."""
+        self.plan, self.problem, self.measure = plan, problem, measure
+        self.skeleton, self.target = problem.skeleton, problem.targets[0]
+        self.tables = tables_of(problem.space)
+        self.full = full_types(problem.space, self.skeleton)
+        self.base = base_widths(self.full, self.skeleton)
+        self.ends = ends(len(self.skeleton.cells), len(plan.shares))
+        self.limit = max(1, problem.budget.evaluations - len(problem.seeds))
+        """Most networks that are proposed."""
+        self._check(plan.targets)
+        if self.target.channels != self.skeleton.channels:
+            problem.warn(
+                f"mgas finds the widths of cells itself, for {self.skeleton.channels} channels; at a target of "
+                f"{self.target.channels} the stem alone is another"
+            )
+        self.augmentation = replace(problem.splits.augmentation, cutout=plan.cutout)
+        self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
+        self.done = 0
+        """Epochs of all phases."""
+        self.served = 0
+        """Targets that are met, or given up."""
+        self.derived: dict[str, Genotype] = {}
+        self.finished = False
+        end = self.ends[0]
+        self.learner = Learner(
+            Subnet(
+                self.full,
+                first_cells(self.skeleton, end),
+                self.tables,
+                plan.levels,
+                seed_of(problem.seed, "supernet"),
+                problem.device,
+                self._stage(0),
+            ),
+            plan.rates,
+            problem.pieces,
+        )
+        self._enter(0)
+
+    def _check(self, targets: tuple[float, ...]) -> None:
+        derived = as_derived(self.full, self.skeleton)
+        least = smallest(self.measure, derived, self.target, self.plan.levels.filters)
+        floor = total(self.measure, least, self.target, whole=True)
+        ceiling = total(self.measure, derived, self.target, whole=True)
+        for target in targets:
+            if not floor < target <= ceiling:
+                raise InvalidSettingsError(
+                    f"targets: {target:.12g} cannot be reached by pruning: the smallest network costs {floor:.12g}, "
+                    f"the full one {ceiling:.12g}"
+                )
+        if len(targets) > self.limit:
+            raise InvalidSettingsError(
+                f"targets: {len(targets)} networks are wanted, but budget.evaluations leaves {self.limit}"
+            )
+        ops = [(site, edge) for site in sites(derived, self.target) for edge in derived[site.type].edges]
+        every = [self.measure.op(site, derived[site.type], edge, _all(site.channels)) for site, edge in ops]
+        self.mean_cost = float(np.mean(every)) or 1.0
+        """Of an op of the full network."""
+
+    # --- where it is --------------------------------------------------------------------------------------------
+
+    @property
+    def net(self) -> Subnet:
+        return self.learner.net
+
+    @property
+    def final(self) -> bool:
+        """Whether this is the phase of the whole network down to its targets."""
+        return self.phase == len(self.ends)
+
+    @property
+    def name(self) -> str:
+        return "final" if self.final else f"stage {self.phase + 1}"
+
+    def _stage(self, phase: int) -> int | None:
+        """Which head a phase has: the network's own from the last stage on."""
+        return phase if phase < len(self.ends) - 1 else None
+
+    @property
+    def end(self) -> int:
+        """The last position of the present cells."""
+        return len(self.net.sites) - 1
+
+    @property
+    def newest(self) -> int:
+        """The first position that this phase added; in the final phase 0: all cells count."""
+        return 0 if self.final or self.phase == 0 else self.ends[self.phase - 1] + 1
+
+    @property
+    def settles(self) -> bool:
+        """Whether the phase ends with an epoch without commit and then regrowth."""
+        return not self.final and self.phase > 0 and self.plan.regrow > 0
+
+    def cost(self) -> float:
+        """Of the present cells by their committed masks, in the measure's unit."""
+        return cost_of(self.measure, self.net, first_cells(self.target, self.end), self.final, (self.end,))
+
+    def _enter(self, phase: int) -> None:
+        self.phase, self.epochs, self.pruned, self.settling = phase, 0, 0, False
+        reset_thresholds(self.net.gates)
+        start, factor, few = self.plan.control
+        self.control = LambdaControl(start, factor, few)
+        left = self.problem.budget.epochs - self.done
+        parts = len(self.plan.targets) if self.final else len(self.ends) + 1 - phase
+        self.cap = _share(left, parts) if self.final else left // parts
+        """Epochs of the phase, in the final one until the present target is given up."""
+        self.initial = min(self.plan.initial, self.cap // 3)
+        self.budget = self.plan.targets[0] if self.final else self.plan.shares[phase] * self.cost()
+        self._price()
+
+    def _price(self) -> None:
+        """Costs of ops for the regulariser: by mean cost of an op of the full network."""
+        self.costs: list[Tensor] = []
+        if not self.plan.by_cost:
+            return
+        for site, gates in zip(sites(self.net.types, first_cells(self.target, self.end)), self.net.gates, strict=True):
+            table = np.zeros(gates.table.shape, dtype=np.float32)
+            cell = self.net.types[site.type]
+            for edge in cell.edges:
+                cost = self.measure.op(site, replace(cell, pool_norm=True), edge, _all(site.channels, edge.width))
+                table[gates.table.place(slot_of(edge))] = cost / self.mean_cost
+            self.costs.append(torch.from_numpy(table).to(gates.alpha.device))
+
+    # --- the search ---------------------------------------------------------------------------------------------
+
+    def search(self, resume: Mapping[str, Any] | None = None) -> Search:
+        if resume:
+            self.resume(resume)
+        while not self.cap and not self.finished:
+            self._leave()
+        while not self.finished:
+            if self.done and self.problem.time_is_up():
+                break
+            metrics = self._epoch()
+            phase = self.name
+            yield from self._after(metrics)
+            yield Progress(phase, self.done, self.problem.budget.epochs, metrics)
+            yield Checkpoint(self.state())
+        if not self.derived:
+            self._hurry()
+            yield from self._propose()
+        seeds = tuple(seed for seed in self.problem.seeds if seed.key() not in self.derived)
+        if seeds:
+            yield Propose(seeds, train=self.plan.seed_training)
+
+    def _epoch(self) -> dict[str, float]:
+        plan, problem, learner = self.plan, self.problem, self.learner
+        learner.start(self.epochs >= self.initial, plan.ratios is None)
+        train, device = problem.splits.train, problem.device
+        per_epoch = max(1, train.size // plan.batch)
+        batches = train.batches(plan.batch, self.chance, self.augmentation, device)
+        for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
+            learner.step(images, labels, self.control.value, self.newest, self.costs, plan.by_cost)
+            problem.between_steps()
+            problem.glance(index, problem.budget.epochs * per_epoch, learner.loss_so_far)
+        self.done, self.epochs = self.done + 1, self.epochs + 1
+        return {"loss": learner.mean_loss(), "lambda": self.control.value}
+
+    def _after(self, metrics: dict[str, float]) -> Iterator[Event]:
+        """What an epoch leads to: a commit, a candidate, the next phase."""
+        metrics |= self._left()
+        loops = self.epochs - self.initial - 1
+        due = loops >= self.plan.every and loops % self.plan.every == 0
+        last = self.epochs >= self.cap - (1 if self.settles else 0)
+        if self.settling:
+            self._regrow_and_leave()
+        elif loops >= 0 and (due or last):
+            metrics["removed"] = float(self._commit(metrics["loss"], last))
+            metrics |= self._left()
+            cost = metrics["cost"] = self.cost()
+            metrics["budget"] = self.budget
+            if self.final:
+                yield from self._propose(cost < self.budget)
+                self._descend(cost, last)
+            elif cost < self.budget or last:
+                self._end(cost)
+        elif self.final and self.epochs == max(1, self.initial) and self.cost() < self.budget:
+            yield from self._propose()
+            self._descend(self.cost(), last)
+        while not self.finished and not self.settling and self.epochs >= self.cap:
+            self._pass()
+
+    def _left(self) -> dict[str, float]:
+        return {"ops": float(self.net.ops), **retention(self.net, self.base)}
+
+    def _commit(self, loss: float, last: bool = False) -> int:
+        """Makes masks final; how many ops went. ``last``: there are no more epochs for this budget."""
+        plan, first = self.plan, 0 if self.plan.reprune else self.newest
+        if plan.ratios is not None:
+            removed = self.net.commit_shares(plan.ratios.ops, plan.ratios.filters, plan.ratios.weights, first)
+        else:
+            below = self.net.below(first)
+            self.net.commit_fine(first)
+            if self.final and plan.exact:
+                below = self._enough(below)
+            self.net.remove(below)
+            removed = len(below)
+            share = 0.5 if self.final else 1.0
+            self.control.removed(removed, loss, share * self.learner.mean_term())
+        if self.final and last and plan.finish and self.cost() >= self.budget:
+            removed += self._finish()
+        self.pruned += removed
+        self.learner.rest_gone()
+        if self.final:
+            self._narrow(self.phase, self.end, f"commit {self.done}", carry=True)
+        self._price()
+        return removed
+
+    def _enough(self, ops: list[Placed]) -> list[Placed]:
+        """As many of these, in their order, as bring the network below its budget; all where that is too few."""
+        alive = [gates.alive for gates in self.net.gates]
+
+        def cost(count: int) -> float:
+            self.net.remove(ops[:count])
+            found = self.cost()
+            self.net.restore(alive)
+            return found
+
+        if cost(len(ops)) >= self.budget:
+            return ops
+        too_few, enough = -1, len(ops)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if cost(middle) < self.budget else (middle, enough)
+        return ops[:enough]
+
+    def _finish(self) -> int:
+        """Removes the weakest ops until the budget is met; how many."""
+        ops = self._enough(self.net.weakest())
+        self.net.remove(ops)
+        self.problem.warn(
+            f"mgas: epochs ran out before the network was below {self.budget:.6g}; its {len(ops)} weakest ops went at "
+            "once. With more epochs (budget.epochs) it would have been trained down to there"
+        )
+        return len(ops)
+
+    def _end(self, cost: float) -> None:
+        """Of a stage, after the commit that met its budget or was its last."""
+        if cost >= self.budget:
+            self._give_up(f"its cells cost {cost:.6g}, not below {self.budget:.6g}")
+        if self.settles and self.epochs < self.cap:
+            self.settling = True
+        else:
+            self._regrow_and_leave()
+
+    def _regrow_and_leave(self) -> None:
+        self._leave(regrow=self.settles)
+
+    def _descend(self, cost: float, last: bool) -> None:
+        """To the next target, where this one is met or given up."""
+        targets = self.plan.targets
+        before = self.served
+        while self.served < len(targets) and cost < targets[self.served]:
+            self.served += 1
+        if self.served == before and last:
+            self._give_up(f"the network costs {cost:.6g}, not below {self.budget:.6g}")
+            self.served += 1
+        if self.served == len(targets):
+            self.finished = True
+        elif self.served > before:
+            left = self.problem.budget.epochs - self.done
+            self.cap = self.epochs + _share(left, len(targets) - self.served)
+            self.budget = targets[self.served]
+
+    def _pass(self) -> None:
+        """On to the next phase or target when there are no epochs left for this one."""
+        if not self.final:
+            self._leave()
+        elif self.served + 1 < len(self.plan.targets) and self.done < self.problem.budget.epochs:
+            self._descend(float("inf"), last=True)
+        else:
+            self.finished = True
+
+    def _give_up(self, why: str) -> None:
+        self.problem.warn(
+            f"mgas: {self.name} ends after {self.epochs} epochs without meeting its budget: {why}; what it has is "
+            "kept. More epochs (budget.epochs), a larger lambda_start or a smaller few_ops prune more"
+        )
+
+    def _leave(self, regrow: bool = False) -> None:
+        """Regrows, physically removes filters, and builds what the next phase adds."""
+        if self.final:
+            self.finished = True
+            return
+        back = self._regrown() if regrow else {}
+        phase = self.phase + 1
+        end = self.ends[min(phase, len(self.ends) - 1)]
+        self._narrow(phase, end, f"phase {phase}", carry=False, back=back)
+        self._enter(phase)
+
+    def _regrown(self) -> dict[str, list[tuple[int, int]]]:
+        """Slots that come back, by cell type."""
+        survivors = [
+            Survivors(
+                gates.alive,
+                self.learner.momentum(gates.alpha).cpu().numpy().astype(np.float64),
+                gates.alpha.detach().sigmoid().cpu().numpy().astype(np.float64),
+            )
+            for gates in self.net.gates
+        ]
+        rng = np.random.default_rng(seed_of(self.problem.seed, "regrowth", self.phase))
+        found: dict[str, list[tuple[int, int]]] = {}
+        for cell, row, column in regrown(survivors, int(self.plan.regrow * self.pruned), rng):
+            found.setdefault(self.net.skeleton.cells[cell], []).append((row, column))
+        return found
+
+    def _narrow(
+        self, phase: int, end: int, seed: str, carry: bool, back: Mapping[str, list[tuple[int, int]]] | None = None
+    ) -> None:
+        """Physically, to the cells up to ``end``; the last cell there is keeps its width."""
+        old = self.net
+        types: dict[str, CellType] = {**self.full, **widths(old, self.base, (self.end,))}
+        for name, slots in (back or {}).items():
+            table = self.tables[name]
+            edges = [Edge(*table.slot(row, column)) for row, column in slots]
+            types[name] = replace(types[name], edges=(*types[name].edges, *edges))
+        new = rebuilt(
+            old,
+            types,
+            first_cells(self.skeleton, end),
+            channels(old, types),
+            seed_of(self.problem.seed, "supernet", seed),
+            self._stage(phase),
+        )
+        rates, pieces = self.plan.rates, self.problem.pieces
+        self.learner = self.learner.over(new) if carry else Learner(new.net, rates, pieces)
+
+    def _hurry(self) -> None:
+        """To the whole network without another epoch."""
+        if not self.final:
+            self.problem.warn(f"mgas: the search ends in {self.name}; cells behind it have not learnt anything")
+        while not self.final:
+            self._leave()
+
+    # --- candidates ---------------------------------------------------------------------------------------------
+
+    def candidate(self) -> Candidate:
+        """What the present state would be as a network. Of the whole network, after filters were removed."""
+        types = as_derived(widths(self.net, self.base, (self.end,)), self.skeleton)
+        genotype = Genotype("darts", types)
+        masks = {}
+        for position in range(len(self.net.sites)):
+            before = {slot_of(edge): place for place, edge in enumerate(self.net.cell(position).edges)}
+            for place, edge in enumerate(types[self.skeleton.cells[position]].edges):
+                if is_convolution(edge.op) and self.plan.levels.weights:
+                    for name in self.net.kernels(position, before[slot_of(edge)]):
+                        inside = name.split(".", 4)[4]
+                        masks[f"cells.{position}.ops.{place}.{inside}"] = self.net.kept[name]
+        return Candidate(*masked(genotype, masks))
+
+    def inherited(self, genotype: Genotype) -> dict[str, Tensor]:
+        """Weights for ``Network(architecture)`` of the candidate, to go on from."""
+        return inherited(self.net, Network(Architecture(genotype, self.skeleton)))
+
+    def _propose(self, needed: bool = True) -> Iterator[Event]:
+        """The present network, if it is new. One that meets a target always has room, others what these leave."""
+        candidate = self.candidate()
+        genotype = candidate.genotype
+        waiting = 0 if needed else len(self.plan.targets) - self.served
+        if genotype.key() in self.derived or len(self.derived) + waiting >= self.limit:
+            return
+        problem = self.problem
+        validation = problem.splits.validation
+        error = misclassified(self.net, validation, problem.device, problem.pieces)
+        problem.between_steps()
+        detail = {"epochs": self.done, "split": "validation", "n": validation.size}
+        values = data_values(problem, error, detail, self.plan.batch)
+        yield Propose((genotype,), (values,), masks=(candidate.masks,), weights=(self.inherited(genotype),))
+        self.derived[genotype.key()] = genotype
+
+    # --- safe points --------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state(),
+            "types": genotype_to_json(Genotype("darts", self.net.types)),
+            "control": asdict(self.control),
+            "chance": self.chance.get_state(),
+            "derived": [genotype_to_json(genotype) for genotype in self.derived.values()],
+            **{name: getattr(self, name) for name in self._PLAIN},
+        }
+
+    _PLAIN = ("phase", "epochs", "done", "cap", "initial", "budget", "pruned", "settling", "served", "finished")
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        for name in self._PLAIN:
+            setattr(self, name, state[name])
+        types = genotype_from_json(state["types"]).types
+        end = self.ends[min(self.phase, len(self.ends) - 1)]
+        net = Subnet(
+            types,
+            first_cells(self.skeleton, end),
+            self.tables,
+            self.plan.levels,
+            0,
+            self.problem.device,
+            self._stage(self.phase),
+        )
+        self.learner = Learner(net, self.plan.rates, self.problem.pieces)
+        self.learner.resume(state["learner"])
+        self.control = LambdaControl(**state["control"])
+        self.chance.set_state(state["chance"])
+        self.derived = {genotype.key(): genotype for genotype in map(genotype_from_json, state["derived"])}
+        self._price()
+
+
+def _share(left: int, parts: int) -> int:
+    """Epochs of the next of several parts: one at least where any are left."""
+    return min(left, max(1, left // parts))
+
+
+def _all(width: int, middle: int | None = None) -> Filters:
+    return Filters(middle or width, middle or width, width)

@@ -1,0 +1,69 @@
+"""A job of mgas, from its post to networks of their own widths, counted again from their ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.embedded import Embedded
+from nas_core.architecture import Architecture
+from skyline import Client
+from tests import onnx_reader
+from tests.worker.test_bounds import takes_all_inputs
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+OPS = ["skip_connect", "sep_conv_3x3", "max_pool_3x3"]
+JOB: dict[str, Any] = {
+    "space": {
+        "name": "darts",
+        "cells": 3,
+        "nodes": 2,
+        "channels": 4,
+        "fan_in": "free",
+        "levels": "cell",
+        "filters": True,
+        "normal_ops": OPS,
+        "reduce_ops": OPS,
+    },
+    "dataset": {"name": "digits", "fraction": 0.3},
+    "objectives": ["error", "params"],
+    "algorithm": {
+        "name": "mgas",
+        "targets": [4000, 2500],
+        "batch": 64,
+        "initial_epochs": 1,
+        "commit_every": 1,
+        "lambda_start": 0.05,
+        "alpha_lr": 5.0,
+        "few_ops": 2,
+        "rho": [0.8, 0.8, 0.8],
+    },
+    "budget": {"evaluations": 10, "epochs": 16},
+    "verify": {"top": 3, "epochs": 1, "batch": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def client(short_folder: Path) -> Iterator[Client]:
+    with Embedded(short_folder / "granular", port=0, workers=1, threads=1) as running, Client(running.url) as made:
+        yield made
+
+
+def test_a_job_meets_its_targets_and_its_files_have_the_widths(client: Client, tmp_path: Path) -> None:
+    job = client.wait(client.submit(JOB).id, timeout=300.0)
+    assert job.status == "succeeded", job.reason
+    sizes = [candidate.search_values["params"].value for candidate in client.candidates(job.id)]
+    assert min(sizes) < 2500 and any(2500 <= size < 4000 for size in sizes)
+    members = client.front(job.id, kind="final").members
+    assert members
+    for member in members:
+        file = client.pull(member.id, "json", tmp_path / f"{member.id}.json")
+        cells = Architecture.from_json(file.read_text()).genotype.types.values()
+        assert all(cell.width is not None and cell.pool_norm for cell in cells)
+        found = onnx_reader.read(client.pull(member.id, "onnx", tmp_path / f"{member.id}.onnx"))
+        params = member.values["params"].value
+        assert found.params == params if takes_all_inputs(file) else found.params < params
