@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from nas_core.additive import additive_table
 from nas_core.algorithms import algorithms
-from nas_core.architecture import Architecture
+from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import RESOURCES
 from nas_core.errors import InvalidSettingsError
 from nas_core.granularity.gates import Levels
@@ -164,7 +164,10 @@ class Mgas:
         table = additive_table(space, skeleton, self.measure, objective, value, chance)
         full = as_derived(full_types(space, problem.skeleton), problem.skeleton)
         columns = {name: space.ops(name) for name in space.types}
-        return Tabled(table, tables, columns, base_widths(full, problem.skeleton))
+        measure = Tabled(table, tables, columns, base_widths(full, problem.skeleton))
+        least = smallest(measure, full, skeleton, self.filters)
+        value(Architecture(Genotype("darts", least), skeleton))  # told now, not after the search
+        return measure
 
     def _default(self, problem: Problem[Granular], measure: Measure) -> tuple[float, ...]:
         full = as_derived(full_types(problem.space, problem.skeleton), problem.skeleton)

@@ -230,9 +230,8 @@ class Trajectory:
             yield from self._after(metrics)
             yield Progress(phase, self.done, self.problem.budget.epochs, metrics)
             yield Checkpoint(self.state())
-        if not self.derived:
-            self._hurry()
-            yield from self._propose()
+        if not self.finished or not self.derived:
+            yield from self._close()
         seeds = tuple(seed for seed in self.problem.seeds if seed.key() not in self.derived)
         if seeds:
             yield Propose(seeds, train=self.plan.seed_training)
@@ -418,6 +417,18 @@ class Trajectory:
         )
         rates, pieces = self.plan.rates, self.problem.pieces
         self.learner = self.learner.over(new) if carry else Learner(new.net, rates, pieces)
+
+    def _close(self) -> Iterator[Event]:
+        """Without another epoch: the network as it is, and what ``finish`` makes of it for targets to come."""
+        self._hurry()
+        yield from self._propose(not self.derived)
+        for target in self.plan.targets[self.served :] if self.plan.finish else ():
+            self.budget = target
+            if self.cost() >= target:
+                self._finish()
+                self._narrow(self.phase, self.end, f"target {target}", carry=True)
+            yield from self._propose()
+            self.served += 1
 
     def _hurry(self) -> None:
         """To the whole network without another epoch."""

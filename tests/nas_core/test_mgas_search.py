@@ -20,7 +20,13 @@ from nas_core import checkpoint
 from nas_core.algorithms.mgas import FixedRatios, Mgas
 from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import count
-from nas_core.errors import DivergedError, IncompatibleSpaceError, InvalidGenotypeError, InvalidSettingsError
+from nas_core.errors import (
+    DivergedError,
+    IncompatibleSpaceError,
+    InvalidGenotypeError,
+    InvalidSettingsError,
+    MissingPartError,
+)
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
 from nas_core.granularity.gates import slot_of
@@ -28,11 +34,14 @@ from nas_core.granularity.measure import Published, cost_of, total
 from nas_core.granularity.trajectory import Trajectory
 from nas_core.memory import LiveTensors
 from nas_core.network import Network
+from nas_core.objectives._predicted import ByOperations, FromProfile
 from nas_core.recipe import ShortTraining
-from nas_core.search import Bound, Problem, drive
+from nas_core.search import Axes, Bound, Problem, drive
+from nas_core.settings import form
 from nas_core.spaces.darts import DartsCells
 from tests.contracts.problems import problem
 from tests.nas_core.mgas_problems import images, subnet
+from tests.nas_core.test_rc_darts import profile_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,8 +135,6 @@ def test_4_retention_is_no_input_and_differs_by_level(whole: Whole) -> None:
 
 
 def test_4_no_setting_names_a_share_that_is_kept() -> None:
-    from nas_core.settings import form
-
     names = set(form(Mgas)["properties"])
     assert not {name for name in names if "ratio" in name or "keep" in name} - {"fixed_ratios"}
     assert Mgas().fixed_ratios is None
@@ -358,11 +365,35 @@ def test_levels_measures_and_stages_by_setting(changed: dict[str, Any]) -> None:
         assert trajectory.served == 1
 
 
-def test_costs_of_a_profile_are_taken_by_its_table() -> None:
-    """An additive objective; a network of all ops costs what it says, and narrower ones less."""
-    from nas_core.objectives._predicted import ByOperations
-    from nas_core.search import Axes
+def timed(**changed: Any) -> Problem[Any]:
+    """With a latency that a made-up profile of full widths predicts."""
+    made = on(TINY, **changed)
+    latency = FromProfile(profile_of(TINY, made.skeleton), "ms")
+    object.__setattr__(made, "axes", Axes({**made.axes.objectives, "latency_ms": latency}, {}))
+    return made
 
+
+@pytest.mark.slow
+def test_a_predicted_latency_can_be_the_target() -> None:
+    made = timed(epochs=12)
+    latency = made.axes.objectives["latency_ms"]
+    trajectory = Mgas(**QUICK, measure="latency_ms", filters=False).trajectory(made)
+    full = Architecture(Genotype("darts", derived(trajectory)), trajectory.target)
+    assert total(trajectory.measure, full.genotype.types, trajectory.target, True) == pytest.approx(
+        latency.value(full).value  # type: ignore[attr-defined]
+    )
+    found = proposals(run(trajectory))[-1]
+    value = latency.value(Architecture(found, trajectory.target)).value  # type: ignore[attr-defined]
+    assert trajectory.cost() == pytest.approx(value)
+    assert value < trajectory.plan.targets[0] < latency.value(full).value  # type: ignore[attr-defined]
+
+
+def test_a_profile_without_narrow_parts_is_told_before_the_search() -> None:
+    with pytest.raises(MissingPartError, match="measure these sizes as well"):
+        Mgas(measure="latency_ms").trajectory(timed())
+
+
+def test_narrower_ops_cost_their_share_of_a_table() -> None:
     made = on()
     energy = ByOperations(batch=1, pj_per_mac=1.0, pj_per_byte=0.0, source_of="a test")
     object.__setattr__(made, "axes", Axes({**made.axes.objectives, "energy_mj": energy}, {}))
@@ -370,7 +401,11 @@ def test_costs_of_a_profile_are_taken_by_its_table() -> None:
     whole_cost = total(trajectory.measure, derived(trajectory), trajectory.target, whole=True)
     architecture = Architecture(Genotype("darts", derived(trajectory)), trajectory.target)
     assert whole_cost == pytest.approx(energy.value(architecture).value, rel=1e-6)
-    assert 0 < trajectory.plan.targets[0] < whole_cost
+    types = derived(trajectory)
+    narrow = {**types, "normal1": replace(types["normal1"], width=2)}
+    ops = sum(edge.op.startswith("sep") for edge in types["normal1"].edges)
+    less = ops * 2 * (9 * 4 + 4 * 4 - 9 * 2 - 2 * 2) * 36 * 1e-9  # of the ops alone, on maps of 6 x 6
+    assert whole_cost - total(trajectory.measure, narrow, trajectory.target, True) == pytest.approx(less)
 
 
 def derived(trajectory: Trajectory) -> dict[str, Any]:
@@ -415,13 +450,25 @@ def test_a_search_that_diverges_says_so() -> None:
         run(trajectory)
 
 
-def test_time_that_is_up_ends_it_in_good_order() -> None:
+@pytest.mark.parametrize("finish", [True, False])
+def test_time_that_is_up_ends_it_in_good_order(finish: bool) -> None:
     warnings: list[str] = []
-    made = on(warnings=warnings)
+    made = on(TINY, warnings)
     object.__setattr__(made, "time_is_up", lambda: True)
-    trajectory = Mgas(**QUICK).trajectory(made)
-    assert len(proposals(run(trajectory))) == 1 and trajectory.done == 1
-    assert "cells behind it have not learnt" in warnings[-1]
+    trajectory = Mgas(**{**QUICK, "finish": finish}, targets=(3500.0, 2000.0)).trajectory(made)
+    sizes = [size(genotype, made) for genotype in proposals(run(trajectory))]
+    assert trajectory.done == 1 and "cells behind it have not learnt" in warnings[0]
+    assert [sum(low <= each < high for each in sizes) for low, high in ((2000, 3500), (0, 2000))] == [finish] * 2
+
+
+def test_steps_in_pieces_learn_from_the_whole_batch() -> None:
+    made = on(TINY, epochs=2)
+    object.__setattr__(made, "pieces", 2)
+    trajectory = Mgas(**QUICK, targets=(3500.0,)).trajectory(made)
+    events = run(trajectory)
+    detail = next(event.known[0]["error"].detail for event in events if isinstance(event, Propose))
+    assert detail["micro_batch"] == 30
+    assert all(np.isfinite(event.metrics["loss"]) for event in events if isinstance(event, Progress))
 
 
 def test_the_space_knows_widths() -> None:
