@@ -582,8 +582,10 @@ def test_10_without_bounds_it_is_darts(order: Any) -> None:
 
 @pytest.mark.slow
 def test_12_from_images_to_a_front_of_retrained_networks(tmp_path: Path) -> None:
-    """C = 4, L = 5, 16 x 16 pixels, levels and connections: search, projection, export, retraining; four bounds."""
-    space = DartsCells(cells=5, channels=4, levels=3, connection=True)
+    """C = 4, L = 5, two nodes, 16 x 16 pixels, levels and connections: search, projection, export, retraining; four
+    bounds.
+    """
+    space = DartsCells(cells=5, channels=4, nodes=2, levels=3, connection=True)
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     pixels = (rng.integers(0, 60, (60, 16, 16, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
