@@ -132,6 +132,7 @@ def test_table_count_and_built_network_are_equal(levels: Any, connection: bool, 
             assert table.of(space.selection(architecture.genotype)) == getattr(cost, resource)
 
 
+@pytest.mark.slow
 def test_a_networks_tables_are_exact() -> None:
     """Property 1 on a network as large as those that are wanted."""
     space = space_of(3, True, cells=20, channels=36)
