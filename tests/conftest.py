@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -24,6 +25,9 @@ from store import session as store_session
 from store.errors import SchemaMismatchError
 from store.models import Base
 from tests import s3
+
+if TYPE_CHECKING:
+    from api.embedded import Embedded
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -147,6 +151,22 @@ def broker_url(broker_server: str) -> str:
     with Redis(unix_socket_path=broker_server.removeprefix("redis+socket://")) as client:
         client.flushall()
     return broker_server
+
+
+@pytest.fixture(scope="session")
+def shared_service(short_folder: Path) -> Iterator[Embedded]:
+    """A whole service with two workers, for tests of jobs that want nothing special of it; others' jobs, tables and
+    data sets stay on it.
+    """
+    from api.embedded import Embedded
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKYLINE_HEARTBEAT_SECONDS", "0.5")
+        patch.setenv("SKYLINE_RELAY_SECONDS", "0.5")
+        running = Embedded(short_folder / "shared", port=0, workers=2, threads=1)
+        running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

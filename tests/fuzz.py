@@ -6,7 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("SKYLINE_FUZZ_EXAMPLES", "25"))
+THOROUGH = "SKYLINE_FUZZ_EXAMPLES" in os.environ
+EXAMPLES = int(os.environ.get("SKYLINE_FUZZ_EXAMPLES", "8"))
 """For each operation and property."""
 
 

@@ -110,6 +110,7 @@ class Mgas:
     seed_training: ShortTraining = ShortTraining()
     """How the error of the job's seeds is learnt, for which no part of the network stands: a short training each."""
     needs: ClassVar[type] = Granular
+    brings_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if len(self.rho) < self.stages:

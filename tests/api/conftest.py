@@ -71,6 +71,11 @@ def shared(server: str, sqlite_template: Path, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A populated service that asks for keys, on each database in turn; the broker lives. For a whole module."""
+    yield from populated_on(request, tmp_path_factory)
+
+
+def populated_on(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """As ``service``, on the database that a fixture's parameter names."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKYLINE_DATA_DIR", str(tmp_path_factory.mktemp("service")))
         patch.setenv("SKYLINE_DATABASE_URL", request.getfixturevalue(f"{request.param}_for_a_module"))

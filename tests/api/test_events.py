@@ -131,7 +131,7 @@ def test_a_stream_ends_with_the_deletion_of_its_job(shared: httpx.Client) -> Non
 def test_many_streams_leave_room_for_others(shared: httpx.Client) -> None:
     """More streams than there are threads; none waits in one."""
     job_id = results.job()
-    opened = [stream(shared, job_id) for _ in range(60)]
+    opened = [stream(shared, job_id) for _ in range(45)]
     for one in opened:
         next(one)
     asked = time.monotonic()

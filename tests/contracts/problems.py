@@ -50,8 +50,9 @@ def problem(
     widths: int = 1,
     seeds: int = 0,
     space: Any = SPACE,
+    images: int = 128,
 ) -> Problem[Any]:
-    parts = splits()
+    parts = splits(images=images)
     return Problem(
         space=space,
         axes=Axes({"error": Error(), "params": Params()}, bounds or {}),

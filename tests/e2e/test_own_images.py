@@ -23,9 +23,8 @@ CLASSES = ("acer", "red oak")
 
 
 @pytest.fixture(scope="module")
-def service(short_folder: Path) -> Iterator[Embedded]:
-    with Embedded(short_folder / "own", port=0, workers=1, threads=1) as running:
-        yield running
+def service(shared_service: Embedded) -> Embedded:
+    return shared_service
 
 
 @pytest.fixture

@@ -28,9 +28,8 @@ SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
-def service(short_folder: Path) -> Iterator[Embedded]:
-    with Embedded(short_folder / "tables", port=0, workers=1, threads=1) as running:
-        yield running
+def service(shared_service: Embedded) -> Embedded:
+    return shared_service
 
 
 @pytest.fixture(scope="module")

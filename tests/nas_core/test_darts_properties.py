@@ -189,6 +189,7 @@ def test_property_06_derivation_takes_two_inputs_never_none_and_ignores_a_consta
     assert SPACE.derive(again) == derived
 
 
+@pytest.mark.slow
 def test_property_07_the_training_half_does_not_reach_alpha_in_first_order() -> None:
     moved: dict[str, list[Tensor]] = {"first": [], "second": []}
     for order, found in moved.items():
@@ -271,15 +272,18 @@ def small_search(ops: tuple[str, ...], seed: int, epochs: int) -> tuple[float, n
 
 @pytest.mark.slow
 def test_property_11_the_only_useful_op_wins() -> None:
-    """Dots that are farther apart than all other ops can see: by the mean softmax of both edges, on three seeds."""
+    """Dots that are farther apart than all other ops can see: by the mean softmax of both edges, on two seeds of
+    three.
+    """
     blind = ("skip_connect", "conv_1x1")
     loss, _ = small_search(blind, 0, 6)
     assert loss > 0.5  # 0.69 is chance
-    wins = 0
-    for seed in range(3):
+    wins = seed = 0
+    while wins < 2 and seed < 3:
         loss, strengths = small_search((*blind, "sep_conv_5x5"), seed, 6)
         wins += loss < 0.4 and int(strengths.mean(axis=0).argmax()) == 2
-    assert wins >= 2
+        seed += 1
+    assert wins >= 2, "of three"
 
 
 @pytest.mark.slow

@@ -238,6 +238,7 @@ def test_a_gap_between_validation_and_training_ends_it_too() -> None:
     assert run.collapsed == 1
 
 
+@pytest.mark.slow
 def test_while_weights_warm_up_alpha_stays() -> None:
     run = Darts(batch=16, alpha_lr=0.3, warmup_epochs=1).engine(problem())
     before = run.relaxation.alpha["normal"].detach().clone()

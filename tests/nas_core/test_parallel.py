@@ -31,11 +31,20 @@ import torch.distributed as dist
 from nas_core.parallel import Processes
 from tests.nas_core.test_parallel import searched
 torch.set_num_threads(1)
-rank, folder, name, given, shared = int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-searched(name, json.loads(given), folder / f"{rank}.pt", Processes(shared == "shared"))
+for number, (name, given, shared) in enumerate(json.loads(sys.argv[3])):
+    searched(name, given, folder / f"{number}-{rank}.pt", Processes(shared))
 dist.destroy_process_group()
 """
+DARTS: dict[str, Any] = {"batch": 16, "alpha_lr": 0.01}
+SEARCHES: list[tuple[str, dict[str, Any], bool]] = [
+    ("darts", DARTS, True),
+    ("darts", {**DARTS, "order": "second", "resource_weights": [0.5]}, True),
+    ("entrannas", DARTS, True),
+    ("darts", DARTS, False),
+]
+"""Algorithm, its settings, whether norms take their statistics of both processes' images."""
 NORMS = """
 import sys
 from pathlib import Path
@@ -99,20 +108,26 @@ def farthest(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All searches, one after the other in the same two processes; files NUMBER-RANK.pt."""
+    folder = tmp_path_factory.mktemp("two")
+    both(SEARCH, folder, json.dumps(SEARCHES))
+    return folder
+
+
+def records(number: int, by_two: Path, folder: Path) -> list[dict[str, Any]]:
+    """Of one process alone, of the first and of the second of two."""
+    name, given, _ = SEARCHES[number]
+    searched(name, given, folder / "alone.pt")
+    return [checkpoint.load(path) for path in (folder / "alone.pt", *(by_two / f"{number}-{rank}.pt" for rank in "01"))]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(
-    ("name", "given"),
-    [
-        ("darts", '{"batch": 16, "alpha_lr": 0.01}'),
-        ("darts", '{"batch": 16, "alpha_lr": 0.01, "order": "second", "resource_weights": [0.5]}'),
-        ("entrannas", '{"batch": 16, "alpha_lr": 0.01}'),
-    ],
-)
-def test_two_processes_find_the_alpha_of_one(name: str, given: str, tmp_path: Path) -> None:
-    searched(name, json.loads(given), tmp_path / "alone.pt")
-    both(SEARCH, tmp_path, name, given, "shared")
-    alone, first, second = (checkpoint.load(tmp_path / f"{who}.pt") for who in ("alone", "0", "1"))
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_two_processes_find_the_alpha_of_one(number: int, by_two: Path, tmp_path: Path) -> None:
+    alone, first, second = records(number, by_two, tmp_path)
     assert first["events"] == second["events"]
     mine, theirs, others = (found["state"]["relaxation"]["alpha"] for found in (alone, first, second))
     assert farthest(theirs, others) == 0
@@ -123,11 +138,8 @@ def test_two_processes_find_the_alpha_of_one(name: str, given: str, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
-def test_with_statistics_of_their_own_they_find_another(tmp_path: Path) -> None:
-    given = '{"batch": 16, "alpha_lr": 0.01}'
-    searched("darts", json.loads(given), tmp_path / "alone.pt")
-    both(SEARCH, tmp_path, "darts", given, "own")
-    alone, first, second = (checkpoint.load(tmp_path / f"{who}.pt") for who in ("alone", "0", "1"))
+def test_with_statistics_of_their_own_they_find_another(by_two: Path, tmp_path: Path) -> None:
+    alone, first, second = records(3, by_two, tmp_path)
     mine, theirs, others = (found["state"]["relaxation"]["alpha"] for found in (alone, first, second))
     assert farthest(theirs, others) == 0 and first["events"] == second["events"]
     assert farthest(mine, theirs) > 1e-4

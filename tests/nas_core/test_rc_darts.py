@@ -46,10 +46,14 @@ from nas_core.spaces.nasbench201 import NasBench201
 from nas_core.training import Training
 from nas_core.values import Value
 from tests.contracts.problems import problem
+from tests.contracts.test_algorithms import same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEYS = [("params",), ("macs",), ("params", "macs")]
+BOTH = KEYS[-1]
+SEEDS = 8
+"""Of random logits; each scale of them twice."""
 FORMS: tuple[Form, ...] = ("full", "gated", "straight_through")
 SPACES: Mapping[str, Any] = {
     "darts": DartsCells(),
@@ -59,6 +63,9 @@ SPACES: Mapping[str, Any] = {
 }
 EVERY = [name if name == "nasbench201" else pytest.param(name, marks=pytest.mark.slow) for name in SPACES]
 """Those that take their time are left out of the fast tests."""
+HELD = [("darts", keys) for keys in KEYS] + [(space, BOTH) for space in SPACES if space != "darts"]
+HELD = [pytest.param(*each, marks=[] if each[0] == "nasbench201" else pytest.mark.slow) for each in HELD]
+"""Every space, and every set of costs on one of them."""
 COUNTED: Mapping[str, Any] = {"params": Params(), "macs": Macs(), "flops": Flops()}
 
 
@@ -223,11 +230,10 @@ def test_2_raising_none_cannot_cheat_the_gated_forms() -> None:
 # --- 3, 4: bounds are held --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keys", KEYS)
-@pytest.mark.parametrize("space", EVERY)
+@pytest.mark.parametrize(("space", "keys"), HELD)
 def test_3_upper_bounds_are_met_by_what_is_derived(space: str, keys: tuple[str, ...]) -> None:
     on, met, used = constraints(space, keys), 0, []
-    for seed in range(20):
+    for seed in range(SEEDS):
         logits = logits_of(on, seed, (1e-3, 0.3, 1.0, 3.0)[seed % 4])
         bounds = half(on, logits)
         _, genotype = on.finish(logits, bounds, np.random.default_rng(seed))
@@ -235,27 +241,25 @@ def test_3_upper_bounds_are_met_by_what_is_derived(space: str, keys: tuple[str, 
         SPACES[space].check(genotype)
         met += on.holds(genotype, bounds)
         used.append(max(on.cost(key, genotype) / (bounds[key].max or 1) for key in keys))
-    assert met == 20
+    assert met == SEEDS
     assert np.median(used) > (0.5 if space == "nasbench201" else 0.9), "and what is allowed is used"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["full", "gated"])
-@pytest.mark.parametrize("keys", KEYS)
-def test_3_the_other_forms_meet_them_as_well(keys: tuple[str, ...], form: Form) -> None:
-    on = constraints("darts", keys, form)
-    for seed in range(20):
+def test_3_the_other_forms_meet_them_as_well(form: Form) -> None:
+    on = constraints("darts", BOTH, form)
+    for seed in range(SEEDS):
         logits = logits_of(on, seed, (1e-3, 0.3, 1.0, 3.0)[seed % 4])
         bounds = half(on, logits)
         _, genotype = on.finish(logits, bounds, np.random.default_rng(seed))
         assert genotype is not None and on.holds(genotype, bounds)
 
 
-@pytest.mark.parametrize("keys", KEYS)
-@pytest.mark.parametrize("space", EVERY[:3])
+@pytest.mark.parametrize(("space", "keys"), HELD[:-1])
 def test_4_lower_bounds_are_met_too(space: str, keys: tuple[str, ...]) -> None:
     on, no_dearer = constraints(space, keys), 0
-    for seed in range(20):
+    for seed in range(SEEDS):
         logits = logits_of(on, seed)
         bounds = half(on, logits, band=0.15)
         _, genotype = on.finish(logits, bounds, np.random.default_rng(seed))
@@ -263,7 +267,7 @@ def test_4_lower_bounds_are_met_too(space: str, keys: tuple[str, ...]) -> None:
         _, free = on.finish(logits, half(on, logits), np.random.default_rng(seed))
         assert free is not None
         no_dearer += all(on.cost(key, free) <= on.cost(key, genotype) for key in keys)
-    assert no_dearer > 10
+    assert no_dearer > SEEDS / 2
 
 
 def test_4_what_is_too_cheap_becomes_dearer() -> None:
@@ -343,13 +347,12 @@ def test_5_a_constant_on_all_ops_of_an_edge_changes_nothing() -> None:
 # --- 7: monotone in the bound -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["params", "macs"])
-@pytest.mark.parametrize("space", EVERY)
+@pytest.mark.parametrize(("space", "key"), [("darts", "macs"), *((space, "params") for space in SPACES)])
 def test_7_a_tighter_bound_gives_no_dearer_network(space: str, key: str) -> None:
     """Within one step of the lattice of costs: the dearest op instead of the cheapest on one edge."""
     on = constraints(space, (key,))
     step = max(float(np.ptp(entries, axis=1).max()) for entries in on.tables[key].entries.values())
-    for seed in range(3):
+    for seed in range(2):
         logits, costs = logits_of(on, seed), []
         low, high = on.ranges[key][0], on.cost(key, on.rule.genotype(logits))
         for share in (1.0, 0.8, 0.6, 0.4):
@@ -479,7 +482,7 @@ def test_9_a_bound_on_parameters_moves_the_last_level_most() -> None:
         on = bounded(space, skeleton, (key,))
         assert len([name for name in on.tables[key].entries if not name.endswith(PRE)]) == 5
         counted = 0
-        for seed in range(20):
+        for seed in range(SEEDS):
             logits = logits_of(on, seed)
             found = on.project(logits, half(on, logits))
             moved = [
@@ -487,7 +490,7 @@ def test_9_a_bound_on_parameters_moves_the_last_level_most() -> None:
             ]
             counted += moved[1] > moved[0]
         more[key] = counted
-    assert more["params"] > 10 and more["macs"] <= 10
+    assert more["params"] > SEEDS / 2 >= more["macs"]
 
 
 # --- 11: connections --------------------------------------------------------------------------------------------------
@@ -569,7 +572,7 @@ def test_6_projection_touches_alpha_alone() -> None:
 def test_10_without_bounds_it_is_darts(order: Any) -> None:
     runs = []
     for algorithm in (Darts(batch=16, order=order), RcDarts(batch=16, order=order)):
-        events = driven(algorithm, on_images(TINY, epochs=3))
+        events = driven(algorithm, on_images(TINY, epochs=2))
         state = [event.state for event in events if isinstance(event, Checkpoint)][-1]
         runs.append((state["relaxation"]["alpha"], [genotype.key() for genotype in proposed(events)]))
     (one, networks), (other, same) = runs
@@ -579,14 +582,16 @@ def test_10_without_bounds_it_is_darts(order: Any) -> None:
 
 @pytest.mark.slow
 def test_12_from_images_to_a_front_of_retrained_networks(tmp_path: Path) -> None:
-    """C = 4, L = 5, 16 x 16 pixels, levels and connections: search, projection, export, retraining; four bounds."""
-    space = DartsCells(cells=5, channels=4, levels=3, connection=True)
+    """C = 4, L = 5, two nodes, 16 x 16 pixels, levels and connections: search, projection, export, retraining; four
+    bounds.
+    """
+    space = DartsCells(cells=5, channels=4, nodes=2, levels=3, connection=True)
     rng = np.random.default_rng(0)
-    labels = np.arange(96) % 3
-    pixels = (rng.integers(0, 60, (96, 16, 16, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
+    labels = np.arange(60) % 3
+    pixels = (rng.integers(0, 60, (60, 16, 16, 3)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     parts = tensor_splits(
-        (pixels[24:], labels[24:]),
-        (pixels[:24], labels[:24]),
+        (pixels[12:], labels[12:]),
+        (pixels[:12], labels[:12]),
         classes=3,
         seed=0,
         fraction=1.0,
@@ -697,15 +702,17 @@ def test_a_search_that_was_killed_goes_on_as_if_it_was_not(tmp_path: Path) -> No
         whole.append(event)
     places = [place for place, event in enumerate(whole) if isinstance(event, Checkpoint)]
     assert len(places) == 5
-    for place in places:
-        rest = driven(algorithm, fresh(), checkpoint.load(tmp_path / f"{place}.pt"))
+    for place, until in pairwise([*places, len(whole)]):  # each time as far as the next one, which is equal
+        on = fresh()
+        rest = []
+        for event in drive(start(algorithm, on, checkpoint.load(tmp_path / f"{place}.pt")), Evaluator(on)):
+            rest.append(event)
+            if isinstance(event, Checkpoint):
+                assert same(checkpoint.copied(event.state), checkpoint.load(tmp_path / f"{until}.pt"))
+                break
         assert [genotype.key() for genotype in proposed(rest)] == [
-            genotype.key() for genotype in proposed(whole[place + 1 :])
+            genotype.key() for genotype in proposed(whole[place + 1 : until + 1])
         ]
-        last = [event.state for event in rest if isinstance(event, Checkpoint)]
-        if last:
-            assert str(last[-1]["relaxation"]) == str(whole[places[-1]].state["relaxation"])
-            assert str(last[-1]["learner"]) == str(whole[places[-1]].state["learner"])
 
 
 def test_bounds_close_in() -> None:

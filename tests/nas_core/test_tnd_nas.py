@@ -8,6 +8,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ from nas_core.spaces.nasbench201 import NasBench201, ops_of
 from nas_core.stages import Stages
 from nas_core.values import Value
 from tests.contracts.problems import problem
-from tests.contracts.test_algorithms import shown
+from tests.contracts.test_algorithms import same, shown
 from tests.nas_core.published import TND_NAS, TND_NAS_CIFAR100
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,14 +88,20 @@ def test_1_a_black_box_suffices() -> None:
     assert before > 6.0 and after < 0.35 * before, (before, after)
 
 
+def saturating(size: float) -> float:
+    """Accuracy of a network of so many millions of params."""
+    return 80.0 * (1.0 - float(np.exp(-(size - SIZES.constant / 1e6 + 0.5) / 4.0)))
+
+
+@cache
+def traded(exponent: float) -> float:
+    """The size that a policy comes to."""
+    return learn(policy(lr=2e-2), saturating, exponent, 300)
+
+
 @pytest.mark.slow
 def test_2_the_exponent_controls_the_trade_off() -> None:
-    smallest = SIZES.constant / 1e6
-
-    def saturating(size: float) -> float:
-        return 80.0 * (1.0 - float(np.exp(-(size - smallest + 0.5) / 4.0)))
-
-    sizes = [learn(policy(lr=2e-2), saturating, exponent, 500) for exponent in (0.0, -0.2, -0.45, -1.0)]
+    sizes = [traded(exponent) for exponent in (0.0, -0.2, -0.45, -1.0)]
     assert all(a > 1.15 * b for a, b in itertools.pairwise(sizes)), sizes
 
 
@@ -387,12 +394,7 @@ def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, lis
 
 @pytest.mark.slow
 def test_12_several_settings_give_several_points() -> None:
-    smallest = SIZES.constant / 1e6
-
-    def saturating(size: float) -> float:
-        return 80.0 * (1.0 - float(np.exp(-(size - smallest + 0.5) / 4.0)))
-
-    sizes = [learn(policy(lr=2e-2), saturating, exponent, 300) for exponent in (-0.2, -0.45, -1.0)]
+    sizes = [traded(exponent) for exponent in (-0.2, -0.45, -1.0)]
     points = np.array([[100.0 - saturating(size), size] for size in sizes])
     assert non_dominated(points).all() and (np.diff(np.sort(points[:, 1])) > 0.2).all()
 
@@ -459,19 +461,25 @@ def test_priced_genotypes_are_no_candidates() -> None:
 def test_killed_in_any_stage_it_ends_as_the_unbroken_run_does() -> None:
     settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, depths=(3, 4, 5), ranked_by=PLAIN)
 
-    def ends(resume: Mapping[str, Any] | None) -> tuple[list[Any], list[Mapping[str, Any]]]:
-        on = problem(epochs=6, evaluations=6)
+    def goes_on(resume: Mapping[str, Any] | None, least: int = 99) -> tuple[list[Any], list[Mapping[str, Any]]]:
+        """As far as the middle of a stage."""
+        on = problem(epochs=6, evaluations=6, images=96)
         proposed, states = [], []
-        for event in drive(start(settings, on, resume), Evaluator(on)):
+        for event in drive(start(settings, on, checkpoint.copied(resume)), Evaluator(on)):
             if isinstance(event, Propose):
                 proposed.append(([g.key() for g in event.genotypes], [v["error"].value for v in event.known]))
             elif isinstance(event, Checkpoint):
-                states.append(copy.deepcopy(event.state))
+                states.append(checkpoint.copied(event.state))
+                if event.state.get("epochs_done") == 1 and event.state["stage"] >= least:
+                    break
         return proposed, states
 
-    whole, states = ends(None)
+    whole, states = goes_on(None)
     inside = {state["stage"]: state for state in states if state.get("epochs_done") == 1}
-    assert sorted(inside) == [0, 1, 2] and all(ends(state)[0] == whole for state in inside.values())
+    assert sorted(inside) == [0, 1, 2]
+    for stage in (0, 1):
+        assert same(goes_on(inside[stage], stage + 1)[1][-1], inside[stage + 1])
+    assert goes_on(inside[2])[0] == whole
 
 
 @pytest.mark.slow

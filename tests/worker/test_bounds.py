@@ -22,14 +22,14 @@ JOB: dict[str, Any] = {
     "dataset": {"name": "digits", "fraction": 0.5},
     "objectives": ["error", "params", "macs"],
     "budget": {"evaluations": 16, "epochs": 3},
-    "verify": {"top": 4, "epochs": 1, "batch": 32},
+    "verify": {"top": 2, "epochs": 1, "batch": 32},
 }
 SHORT = {"evaluate": {"epochs": 1, "batch": 32, "subset": 64}}
 
 
 @pytest.fixture(scope="module")
-def client(short_folder: Path) -> Iterator[Client]:
-    with Embedded(short_folder / "bounds", port=0, workers=2, threads=1) as running, Client(running.url) as made:
+def client(shared_service: Embedded) -> Iterator[Client]:
+    with Client(shared_service.url) as made:
         yield made
 
 
@@ -37,14 +37,11 @@ FREE = {"name": "entrannas", "batch": 32, "dst": True, "alpha_lr": 0.3, "thresho
 """Nodes take any number of ops, several of one node with coefficients."""
 
 
-@pytest.mark.parametrize(
-    "algorithm",
-    [{"name": "random", **SHORT}, {"name": "nsga2", "population": 4, **SHORT}, {"name": "darts", "batch": 32}, FREE],
-    ids=["random", "nsga2", "darts", "entrannas-dst"],
-)
+@pytest.mark.parametrize("algorithm", [{"name": "random", **SHORT}, FREE], ids=["random", "entrannas-dst"])
 def test_every_network_of_a_bounded_front_holds_its_bounds_by_its_file(
     client: Client, algorithm: dict[str, Any], tmp_path: Path
 ) -> None:
+    """That no algorithm brings others to a front is in tests/contracts."""
     fan_in = "free" if algorithm is FREE else "two"
     wanted = {**JOB, "algorithm": algorithm, "space": {**JOB["space"], "fan_in": fan_in}}
     job = client.wait(client.submit({**wanted, "verify": {"top": 1, "epochs": 1}}).id, timeout=SECONDS)

@@ -22,8 +22,8 @@ DEAD = "|none~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_3x3~2|"
 
 
 @pytest.fixture(scope="module")
-def client(short_folder: Path) -> Iterator[Client]:
-    with Embedded(short_folder / "nasbench201", port=0, workers=1, threads=1) as running, Client(running.url) as made:
+def client(shared_service: Embedded) -> Iterator[Client]:
+    with Client(shared_service.url) as made:
         yield made
 
 

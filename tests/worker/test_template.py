@@ -83,16 +83,15 @@ def test_it_makes_one_attempt_after_another_and_their_output_goes_to_the_logs_of
         assert 0 < ended.cpu_seconds < 60 and ended.peak_memory_mb > 50
         pids.add(child.making.pid)
     assert len(pids) == 2 and process.pid not in pids and None not in pids
+    if FORKS:  # it has computed nothing that a fork would break
+        assert process.num_threads() <= (os.cpu_count() or 1), "OpenBLAS starts its own at import; PyTorch's come later"
+        libraries = {Path(part.path).name for part in process.memory_maps()}
+        assert any("torch_cpu" in name for name in libraries) and not any("libcuda.so" in name for name in libraries)
+    made = template(reserve)
+    made._line.end.close()
+    until(lambda: made.poll() is not None, "its end")
+    assert made.ended is not None and made.ended.code == 0, "without an order it ends well"
     assert (folder / "logs" / "w.spare.log").read_text() == ""
-
-
-@pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
-def test_it_has_computed_nothing_that_a_fork_would_break(reserve: Reserve) -> None:
-    process = psutil.Process(template(reserve).process.pid)
-    end_of(Child(uuid4(), 1, reserve))
-    assert process.num_threads() <= (os.cpu_count() or 1), "OpenBLAS starts its own at import; PyTorch's come later"
-    libraries = {Path(part.path).name for part in process.memory_maps()}
-    assert any("torch_cpu" in name for name in libraries) and not any("libcuda.so" in name for name in libraries)
 
 
 def test_all_processes_of_a_worker_have_one_environment(reserve: Reserve) -> None:
@@ -206,16 +205,18 @@ def test_what_an_attempt_leaves_behind_ends_with_it(
 
 
 @pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
-@pytest.mark.parametrize("code", [0, 70, 75, 76])
 def test_an_exit_that_the_attempt_did_not_tell_is_a_death(
-    reserve: Reserve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+    reserve: Reserve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Whatever a plug-in makes of its process."""
-    at_fork(tmp_path, f"os._exit({code})", monkeypatch)
-    child = Child(uuid4(), 1, reserve)
-    ended = child.wait(SECONDS)
-    child.close()
-    assert ended is not None and ended.code == 1
+    told = tmp_path / "code"
+    at_fork(tmp_path, f"os._exit(int(open({str(told)!r}).read()))", monkeypatch)
+    for code in (0, 70, 75, 76):
+        told.write_text(str(code))
+        child = Child(uuid4(), 1, reserve)
+        ended = child.wait(SECONDS)
+        child.close()
+        assert ended is not None and ended.code == 1, code
 
 
 def test_other_settings_or_old_age_discard_it(reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,13 +239,6 @@ def test_a_worker_can_be_told_to_keep_none(folder: Path, monkeypatch: pytest.Mon
     assert not waited
     none.fill()
     assert none._template is None and made.process.returncode == -signal.SIGKILL
-
-
-def test_without_an_order_it_ends_well(reserve: Reserve) -> None:
-    made = template(reserve)
-    made._line.end.close()
-    until(lambda: made.poll() is not None, "its end")
-    assert made.ended is not None and made.ended.code == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a parent-death signal")

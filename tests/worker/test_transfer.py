@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from api.embedded import Embedded
 from nas_core.architecture import Architecture, genotype_to_json
-from skyline import Client
+from skyline import ApiError, Client
 from skyline.schemas import Candidate, Job
 from tests.contracts.problems import genotypes
 
@@ -39,15 +40,14 @@ def birds(path: Path) -> None:
     labels = np.arange(300) % 3
     images = rng.integers(0, 120, (300, 12, 12, 3), dtype=np.uint8)
     images[np.arange(300), :, :, labels] += 100
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, x_train=images, y_train=labels)
 
 
 @pytest.fixture(scope="module")
-def client(short_folder: Path) -> Iterator[Client]:
-    folder = short_folder / "transfer"
-    birds(folder / "datasets" / "mine" / "birds.npz")
-    with Embedded(folder, port=0, workers=1, threads=1) as running, Client(running.url) as made:
+def client(shared_service: Embedded) -> Iterator[Client]:
+    birds(shared_service.data_dir / "datasets" / "mine" / "birds.npz")
+    with Client(shared_service.url) as made:
         yield made
 
 
@@ -95,7 +95,16 @@ def test_a_network_is_verified_wider_deeper_and_longer(client: Client, job: Job,
 
 
 def test_a_network_is_verified_on_other_images(client: Client, found: Candidate) -> None:
-    made = client.verify(found.id, dataset={"name": "npz", "path": "mine/birds.npz"}, name="birds")
+    images = {"name": "npz", "path": "mine/birds.npz"}
+    deadline = time.monotonic() + SECONDS
+    while True:  # a running worker sees new files within some seconds
+        try:
+            made = client.verify(found.id, dataset=images, name="birds")
+            break
+        except ApiError as error:
+            if "is seen within some seconds" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
     ended = client.wait(made.id, timeout=SECONDS)
     assert (ended.status, ended.reason, ended.name) == ("succeeded", None, "birds")
     (network,) = client.candidates(ended.id)
