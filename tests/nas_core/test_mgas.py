@@ -126,6 +126,7 @@ def test_2_filters_and_weights_below_their_threshold_learn_too() -> None:
     assert (by_kernel[below] != 0).any()
 
 
+@pytest.mark.slow
 def test_3_penalty_alone_raises_thresholds_by_its_closed_form() -> None:
     net = subnet(space_of(("skip_connect",)), end=0, levels=Levels(filters=False, weights=False))
     rate, strength, momentum = 0.1, 1e-3, 0.9
