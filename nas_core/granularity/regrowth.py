@@ -23,6 +23,12 @@ class Survivors:
     """Of alpha, as its optimiser has it."""
     scores: Array
     """Sigmoid of alpha."""
+    there: NDArray[np.bool_] | None = None
+    """Slots that the cell has; None: all."""
+
+    @property
+    def slots(self) -> NDArray[np.bool_]:
+        return np.ones_like(self.alive) if self.there is None else self.there
 
 
 def importances(cells: Sequence[Survivors]) -> Array:
@@ -30,7 +36,10 @@ def importances(cells: Sequence[Survivors]) -> Array:
 
     Half of it is momentum and half is score, of kinds within their cell times of cells among all.
     """
-    kinds = [[_by_kind(cell.alive, of) for of in (np.abs(cell.momentum), cell.scores)] for cell in cells]
+    kinds = [
+        [_by_kind(cell.alive, of) * cell.slots.any(axis=0) for of in (np.abs(cell.momentum), cell.scores)]
+        for cell in cells
+    ]
     within = np.array([[_shares(means) for means in both] for both in kinds]).mean(axis=1)
     counts = np.array([max(1, cell.alive.sum()) for cell in cells])
     among = np.array([[means.sum() for means in both] for both in kinds]) / counts[:, None]
@@ -56,7 +65,7 @@ def regrown(cells: Sequence[Survivors], draws: int, rng: np.random.Generator) ->
         return []
     shape = (len(cells), cells[0].alive.shape[1])
     chance = np.cumsum(importances(cells).ravel())
-    taken = [cell.alive.copy() for cell in cells]
+    taken = [cell.alive | ~cell.slots for cell in cells]
     found = []
     for place in np.searchsorted(chance, rng.random(draws) * chance[-1], side="right"):
         cell, kind = (int(index) for index in np.unravel_index(min(int(place), chance.size - 1), shape))

@@ -21,7 +21,7 @@ from nas_core.costs import sites
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Event, Progress, Propose
 from nas_core.granularity.control import LambdaControl
-from nas_core.granularity.gates import Levels, is_convolution, reset_thresholds, slot_of
+from nas_core.granularity.gates import CellGates, Levels, Slot, is_convolution, reset_thresholds, slot_of
 from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
 from nas_core.granularity.learner import Learner, Rates, misclassified
 from nas_core.granularity.masked import Placed, Subnet
@@ -381,32 +381,40 @@ class Trajectory:
         self._narrow(phase, end, f"phase {phase}", carry=False, back=back)
         self._enter(phase)
 
-    def _regrown(self) -> dict[str, list[tuple[int, int]]]:
+    def _regrown(self) -> dict[str, list[Slot]]:
         """Slots that come back, by cell type."""
+        ops = list(dict.fromkeys(op for gates in self.net.gates for op in gates.table.ops))
+
+        def spread(gates: CellGates, values: Any) -> Any:
+            """(edges, ops of a cell) to columns that are the same for all cells."""
+            wide = np.zeros((len(gates.table.edges), len(ops)), dtype=np.asarray(values).dtype)
+            wide[:, [ops.index(op) for op in gates.table.ops]] = values
+            return wide
+
         survivors = [
             Survivors(
-                gates.alive,
-                self.learner.momentum(gates.alpha).cpu().numpy().astype(np.float64),
-                gates.alpha.detach().sigmoid().cpu().numpy().astype(np.float64),
+                spread(gates, gates.alive),
+                spread(gates, self.learner.momentum(gates.alpha).cpu().numpy().astype(np.float64)),
+                spread(gates, gates.alpha.detach().sigmoid().cpu().numpy().astype(np.float64)),
+                spread(gates, np.ones(gates.table.shape, dtype=bool)),
             )
             for gates in self.net.gates
         ]
         rng = np.random.default_rng(seed_of(self.problem.seed, "regrowth", self.phase))
-        found: dict[str, list[tuple[int, int]]] = {}
+        found: dict[str, list[Slot]] = {}
         for cell, row, column in regrown(survivors, int(self.plan.regrow * self.pruned), rng):
-            found.setdefault(self.net.skeleton.cells[cell], []).append((row, column))
+            target, source = self.net.gates[cell].table.edges[row]
+            found.setdefault(self.net.skeleton.cells[cell], []).append((target, source, ops[column]))
         return found
 
     def _narrow(
-        self, phase: int, end: int, seed: str, carry: bool, back: Mapping[str, list[tuple[int, int]]] | None = None
+        self, phase: int, end: int, seed: str, carry: bool, back: Mapping[str, list[Slot]] | None = None
     ) -> None:
-        """Physically, to the cells up to ``end``; the last cell there is keeps its width."""
+        """Physically, to the cells up to ``end``, with ops that come ``back``; the last cell keeps its width."""
         old = self.net
         types: dict[str, CellType] = {**self.full, **widths(old, self.base, (self.end,))}
         for name, slots in (back or {}).items():
-            table = self.tables[name]
-            edges = [Edge(*table.slot(row, column)) for row, column in slots]
-            types[name] = replace(types[name], edges=(*types[name].edges, *edges))
+            types[name] = replace(types[name], edges=(*types[name].edges, *(Edge(*slot) for slot in slots)))
         new = rebuilt(
             old,
             types,

@@ -126,6 +126,7 @@ def test_2_filters_and_weights_below_their_threshold_learn_too() -> None:
     assert (by_kernel[below] != 0).any()
 
 
+@pytest.mark.slow
 def test_3_penalty_alone_raises_thresholds_by_its_closed_form() -> None:
     net = subnet(space_of(("skip_connect",)), end=0, levels=Levels(filters=False, weights=False))
     rate, strength, momentum = 0.1, 1e-3, 0.9
@@ -245,6 +246,9 @@ def test_8_a_kind_without_survivors_can_come_back_and_a_full_one_is_lost() -> No
     assert all(len(set(slots)) == len(slots) <= 2 and all(slot[2] == 1 for slot in slots) for slots in found)
     assert {len(slots) for slots in found} == {0, 1, 2}
     assert regrown([cell], 0, np.random.default_rng(0)) == []
+    lacking = Survivors(alive, np.ones((2, 2)), np.ones((2, 2)), np.array([[True, False]] * 2))
+    assert importances([lacking])[0].tolist() == [1, 0], "a kind that the cell does not have"
+    assert regrown([lacking], 9, np.random.default_rng(0)) == []
     still = Survivors(alive, np.zeros((2, 2)), np.ones((2, 2)))
     assert importances([still]).sum() == pytest.approx(1), "before anything has moved"
 

@@ -342,17 +342,19 @@ def test_few_epochs_still_give_a_network(epochs: int) -> None:
         {"weights": False, "measure": "macs", "targets": (30_000.0,)},
         {"filters": False, "measure": "published", "cost_weight": 0.5},
         {"fixed_ratios": FixedRatios(ops=0.5)},
+        {"fixed_ratios": FixedRatios(ops=0.5), "regrow": 1.0, "space": ("skip_connect", "dil_conv_5x5")},
     ],
-    ids=["one stage", "ops alone", "macs", "published", "foil"],
+    ids=["one stage", "ops alone", "macs", "published", "foil", "other ops in reductions"],
 )
 def test_levels_measures_and_stages_by_setting(changed: dict[str, Any]) -> None:
-    trajectory = Mgas(**{**QUICK, **changed}).trajectory(on(TINY, epochs=12))
+    space = replace(TINY, reduce_ops=changed.pop("space", OPS))
+    trajectory = Mgas(**{**QUICK, **changed}).trajectory(on(space, epochs=12))
     stops = Stops(trajectory)
     events = run(trajectory)
     found = proposals(events)
     assert found
     for genotype in found:
-        TINY.check(genotype)
+        space.check(genotype)
     if not trajectory.plan.levels.filters:
         assert [cell.width for cell in found[-1].types.values()] == [4, 8, 16]
     if not trajectory.plan.levels.weights:
