@@ -59,6 +59,18 @@ def until(what: str, condition: Callable[[], T | None]) -> T:
         time.sleep(0.05)
 
 
+def can_write(database: Path) -> bool:
+    """Whether nobody holds the lock of an SQLite file for long."""
+    with contextlib.closing(sqlite3.connect(database, timeout=3)) as connection:
+        connection.isolation_level = None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        connection.execute("ROLLBACK")
+        return True
+
+
 class World:
     """``with World(folder, "postgresql") as world``: everything runs, and the settings of this process name it."""
 
@@ -281,14 +293,7 @@ class World:
     def _can_write(self) -> bool:
         if self.database != "sqlite":
             return True  # a server ends the transaction of a client that says nothing
-        with contextlib.closing(sqlite3.connect(self.folder / "skyline.db", timeout=3)) as connection:
-            connection.isolation_level = None
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError:
-                return False
-            connection.execute("ROLLBACK")
-            return True
+        return can_write(self.folder / "skyline.db")
 
     @contextmanager
     def _broker_stopped(self) -> Iterator[None]:

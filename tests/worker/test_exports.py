@@ -20,6 +20,7 @@ from api.embedded import Embedded
 from nas_core.exports import Model
 from skyline import Client
 from skyline.errors import ApiError
+from tests.chaos.world import can_write
 from tests.runtimes import alone, install
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +53,9 @@ STEMS = ("cifar", "imagenet")
 
 @pytest.fixture(scope="module")
 def front(client: Client, service: Embedded) -> dict[str, UUID]:
-    """A verified candidate of each stem, of jobs that have ended; the workers are at other jobs that will not end."""
+    """A verified candidate of each stem, of jobs that have ended; the workers are at other jobs that will not end, and
+    sleep over them.
+    """
     ids = {stem: client.submit({**JOB, "target": {"stem": stem}}).id for stem in STEMS}
     found = {}
     for stem, job_id in ids.items():
@@ -61,10 +64,21 @@ def front(client: Client, service: Embedded) -> dict[str, UUID]:
         found[stem] = client.front(job_id, kind="final").members[0].id
     for _ in range(service.workers):
         client.submit(LONG)
-    until("searches", lambda: len(attempts(service, short=False)) == service.workers)
-    for process in attempts(service, short=False):
-        process.nice(19)  # it may take its time
+    until("searches", lambda: len(list(client.jobs(status="searching"))) == service.workers)
+    until("sleep without a lock", lambda: asleep(service))
     return found
+
+
+def asleep(service: Embedded) -> bool:
+    """Sends the searches to sleep, unless one is in the midst of writing."""
+    found = attempts(service, short=False)
+    for process in found:
+        process.suspend()
+    if len(found) == service.workers and can_write(service.data_dir / "skyline.db"):
+        return True
+    for process in found:
+        process.resume()
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +106,11 @@ def attempts(service: Embedded, short: bool) -> list[psutil.Process]:
 
 def exporters(service: Embedded) -> list[psutil.Process]:
     return attempts(service, short=True)
+
+
+def at_work(service: Embedded) -> list[psutil.Process]:
+    """Whoever is idle makes an export."""
+    return attempts(service, short=True) + attempts(service, short=False)
 
 
 NEEDS = {"onnx": ("onnxruntime", "numpy"), "pt2": ("torch",), "python": ("torch",)}
@@ -193,16 +212,18 @@ def test_kill_nine_makes_it_again_and_the_third_time_tells_why(
 
 def test_a_job_can_be_deleted_while_it_is_exported(service: Embedded, client: Client) -> None:
     blocked = [job for status in ("searching", "queued") for job in client.jobs(status=status)]
+    for process in attempts(service, short=False):
+        process.resume()
     for job in blocked:
         client.cancel(job.id)
         client.wait(job.id, timeout=SECONDS)
     job = client.wait(client.submit({**JOB, "seed": 1}).id, timeout=SECONDS)
     candidate = client.front(job.id, kind="final").members[0].id
     httpx.get(f"{service.url}/v1/candidates/{candidate}/model", params={"format": "pt2"})
-    until("process", lambda: exporters(service))
+    until("process", lambda: at_work(service))
     client.delete(job.id)
     with pytest.raises(ApiError, match="404"):
         client.model(candidate, "pt2")
-    until("its end", lambda: not exporters(service))
+    until("its end", lambda: not at_work(service))
     left = list((service.data_dir / "artefacts" / str(job.id)).glob("*"))
     assert not left, f"files of a deleted job: {left}"
