@@ -65,7 +65,7 @@ QUICK: dict[str, Any] = {
 
 
 def on(space: DartsCells = SPACE, warnings: list[str] | None = None, **changed: Any) -> Problem[Any]:
-    made = problem(space=space, **{"epochs": 60, "evaluations": 30, **changed})
+    made = problem(space=space, **{"epochs": 120, "evaluations": 30, **changed})
     object.__setattr__(made, "targets", (made.skeleton,))
     object.__setattr__(made, "warn", (warnings if warnings is not None else []).append)
     return made
