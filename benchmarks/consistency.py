@@ -26,26 +26,25 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.own_scores import run
 from benchmarks.quality.images import cifar10
 from benchmarks.quality.statistics import estimate
-from benchmarks.rows import Row, RowFile
+from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.algorithms.darts import Darts
 from nas_core.algorithms.entrannas import EnTranNas
 from nas_core.architecture import Architecture, Genotype
 from nas_core.data import Splits
-from nas_core.events import Evaluation, Price, Progress, Propose
 from nas_core.objectives.error import Error
 from nas_core.profiling import kendall_tau
 from nas_core.recipe import Recipe
-from nas_core.search import Axes, Budget, Problem, drive
+from nas_core.search import Axes, Budget, Problem
 from nas_core.spaces.darts import DartsCells
 from nas_core.training import seed_of
 from nas_core.training.networks import Training, misclassified
@@ -100,13 +99,8 @@ def searched(images: Callable[[int], Splits], variant: str, seed: int, epochs: i
     kind, changed = VARIANTS[variant]
     algorithm = settings.parse(kind, {**STEPS, **changed}, variant)
     engine = algorithm.engine(problem(images(seed), variant, seed, epochs))
-
-    def answer(asked: Propose | Price) -> list[Evaluation]:
-        assert isinstance(asked, Propose)
-        return [Evaluation(genotype, (known,)) for genotype, known in zip(asked.genotypes, asked.known, strict=True)]
-
     began = time.process_time()
-    shown = [dict(event.metrics) for event in drive(engine.search(), answer) if isinstance(event, Progress)]
+    shown = run(engine)
     seconds = time.process_time() - began
     with torch.no_grad():
         mixture = engine.error_of(engine.relaxation.choice())
@@ -174,14 +168,10 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser = seeded(__doc__)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--epochs", type=int, default=12, help="of each search")
     parser.add_argument("--cells", type=int, default=20, help="random cells, trained from scratch once")
-    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
 
 

@@ -28,16 +28,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.own_scores import run
 from benchmarks.quality.images import cifar10
 from benchmarks.quality.statistics import estimate, paired, spearman
-from benchmarks.rows import Row, RowFile
+from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import Table, load_table
 from benchmarks.tnd_darts import small
 from nas_core import settings
@@ -48,10 +48,9 @@ from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.constraints import Constraints
 from nas_core.data import Splits
 from nas_core.differentiable import Engine
-from nas_core.events import Evaluation, Price, Propose
 from nas_core.objectives.error import Error
 from nas_core.objectives.macs import Macs
-from nas_core.search import Axes, Bound, Budget, Problem, Relaxable, drive
+from nas_core.search import Axes, Bound, Budget, Problem, Relaxable
 from nas_core.spaces.nasbench201 import NasBench201, from_arch, to_arch
 from nas_core.training import seed_of
 from nas_core.values import Value
@@ -155,15 +154,9 @@ def costs_of(table: Table, latency: Predicted) -> dict[str, Floats]:
     }
 
 
-def run(engine: Engine) -> list[Genotype]:
+def derived(engine: Engine) -> list[Genotype]:
     """Everything that a search has derived."""
-
-    def answer(asked: Propose | Price) -> list[Evaluation]:
-        assert isinstance(asked, Propose)
-        return [Evaluation(genotype, (known,)) for genotype, known in zip(asked.genotypes, asked.known, strict=True)]
-
-    for _ in drive(engine.search(), answer):
-        pass
+    run(engine)
     return list(engine.derived.values())
 
 
@@ -176,7 +169,7 @@ def searched(world: World, seed: int) -> Row:
     total = world.warm + world.epochs * len(bounds)
     algorithm = settings.parse(RcDarts, {**STEPS, "bounds": sets, "warmup": world.warm / total}, "rc-darts")
     engine = algorithm.engine(world.problem(seed, total))
-    mine = [places[to_arch(genotype)] for genotype in run(engine)]
+    mine = [places[to_arch(genotype)] for genotype in derived(engine)]
     errors: dict[int, float] = {}
 
     def error(row: int) -> float:
@@ -195,7 +188,7 @@ def searched(world: World, seed: int) -> Row:
     for key in world.costs:
         length = world.warm + world.epochs * len(WEIGHTS)
         given = {**STEPS, "resource": key, "resource_weights": list(WEIGHTS), "warmup_epochs": world.epochs // 2}
-        found = run(settings.parse(Darts, given, "darts").engine(world.problem(seed, length)))
+        found = derived(settings.parse(Darts, given, "darts").engine(world.problem(seed, length)))
         penalised[key] = [places[to_arch(genotype)] for genotype in found]
     tables, rng = Tables(plain.problem), np.random.default_rng(seed_of(seed, "rivals"))
     lines = []
@@ -273,13 +266,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser = seeded(__doc__)
     parser.add_argument("--warm", type=int, default=10, help="epochs before any bound")
     parser.add_argument("--epochs", type=int, default=4, help="for each bound, and for each weight of a penalty")
-    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
 
 

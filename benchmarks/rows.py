@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -48,3 +49,13 @@ class RowFile:
 
 def _name(key: Row) -> str:
     return json.dumps(key, sort_keys=True)
+
+
+def seeded(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of a benchmark that takes one seed after another and keeps its rows: data, first, seeds, cache."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
+    return parser

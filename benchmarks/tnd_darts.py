@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ import torch
 from benchmarks.quality.images import cifar10
 from benchmarks.quality.oracle import OutOfBudgetError
 from benchmarks.quality.statistics import estimate, paired
-from benchmarks.rows import Row, RowFile
+from benchmarks.rows import Row, RowFile, seeded
 from nas_core import settings
 from nas_core.algorithms.nsga2 import Nsga2
 from nas_core.algorithms.tnd_nas import TndNas
@@ -199,14 +198,10 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser = seeded(__doc__)
     parser.add_argument("--epochs", type=int, default=18, help="of the supernet, all stages together")
     parser.add_argument("--top", type=int, default=6, help="networks trained of each search")
     parser.add_argument("--trained", type=int, default=8, help="epochs of each")
-    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
 
 

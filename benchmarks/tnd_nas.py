@@ -46,7 +46,7 @@ from benchmarks.quality.methods import SEARCHES, Column
 from benchmarks.quality.oracle import TRAINING, Answer, Oracle, OutOfBudgetError, Spent
 from benchmarks.quality.runs import Bench
 from benchmarks.quality.statistics import estimate, paired
-from benchmarks.rows import Row, RowFile
+from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import load_table
 from nas_core import checkpoint, settings
 from nas_core.algorithms.tnd_nas import Run, TndNas
@@ -317,14 +317,10 @@ def _summary(rows: Mapping[tuple[str, str], list[Row]]) -> list[dict[str, Any]]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser = seeded(__doc__)
     parser.add_argument("--variants", nargs="+", default=["full"], choices=[*VARIANTS, *BASELINES, *TRAINED])
     parser.add_argument("--costs", nargs="+", default=["raspi4", "gold6226"], choices=list(COSTS))
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--epochs", type=int, default=36, help="of the supernet, all stages together")
-    parser.add_argument("--cache", type=Path, default=Path("build/search-quality"))
     return parser.parse_args()
 
 

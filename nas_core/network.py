@@ -71,6 +71,26 @@ class Cell(nn.Module):
         return states[-1] if self.concat is None else torch.cat([states[node] for node in self.concat], dim=1)
 
 
+def head(
+    pool: nn.Module, channels: int, features: int, window: tuple[int, int], classes: int, normed: bool = True
+) -> list[nn.Module]:
+    """Layers of a classifier on maps in the middle of a stack: ReLU, the pooling, which leaves maps of ``window``, a
+    convolution 1x1 to 128, one over the whole map to ``features`` (with a batch norm where ``normed``), linear.
+    """
+    return [
+        nn.ReLU(),
+        pool,
+        nn.Conv2d(channels, 128, 1, bias=False),
+        nn.BatchNorm2d(128),
+        nn.ReLU(),
+        nn.Conv2d(128, features, window, bias=False),
+        *([nn.BatchNorm2d(features)] if normed else []),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(features, classes),
+    ]
+
+
 class AuxiliaryHead(nn.Sequential):
     """DARTS' auxiliary classifier on the maps after the cell at floor(2L/3); the ImageNet one has one norm less."""
 
@@ -81,19 +101,7 @@ class AuxiliaryHead(nn.Sequential):
             if size == published
             else nn.AdaptiveAvgPool2d(2)
         )
-        norm: list[nn.Module] = [] if imagenet else [nn.BatchNorm2d(768)]
-        super().__init__(
-            nn.ReLU(),
-            pool,
-            nn.Conv2d(channels, 128, 1, bias=False),
-            nn.BatchNorm2d(128),
-            nn.ReLU(),
-            nn.Conv2d(128, 768, 2, bias=False),
-            *norm,
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(768, classes),
-        )
+        super().__init__(*head(pool, channels, 768, (2, 2), classes, normed=not imagenet))
 
 
 SMALLEST_AUXILIARY_MAP = 4

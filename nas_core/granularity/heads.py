@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from nas_core.network import head
+
 PUBLISHED = {32: (11, 8), 16: (7, 4)}
 """By the side of the map: the window of the pooling (stride 3), and the side that it leaves."""
 SIDES = (8, 4)
@@ -24,18 +26,7 @@ class StageHead(nn.Sequential):
         pool: nn.Module = nn.AdaptiveAvgPool2d(map_size)
         if size[0] == size[1] and left == side:
             pool = nn.AvgPool2d(window, 3, padding=0, count_include_pad=False)
-        super().__init__(
-            nn.ReLU(),
-            pool,
-            nn.Conv2d(channels, 128, 1, bias=False),
-            nn.BatchNorm2d(128),
-            nn.ReLU(),
-            nn.Conv2d(128, 256, map_size, bias=False),
-            nn.BatchNorm2d(256),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(256, classes),
-        )
+        super().__init__(*head(pool, channels, 256, map_size, classes))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, classes)
         out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]

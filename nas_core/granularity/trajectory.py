@@ -320,6 +320,8 @@ class Trajectory:
     def _finish(self) -> int:
         """Removes the weakest ops until the budget is met; how many."""
         ops = self._enough(self.net.weakest())
+        if not ops:  # every node is down to its last
+            return 0
         self.net.remove(ops)
         self.problem.warn(
             f"mgas: epochs ran out before the network was below {self.budget:.6g}; its {len(ops)} weakest ops went at "
@@ -365,9 +367,15 @@ class Trajectory:
             self.finished = True
 
     def _give_up(self, why: str) -> None:
+        more = "More epochs (budget.epochs), a larger lambda_start or a smaller few_ops prune more"
+        if not self.net.weakest():
+            more = (
+                "Every node is down to its last op, and not to the cheapest: ops went too fast for that. A smaller "
+                "lambda_start, a larger few_ops or more epochs (budget.epochs) let them compete for longer"
+            )
         self.problem.warn(
             f"mgas: {self.name} ends after {self.epochs} epochs without meeting its budget: {why}; what it has is "
-            "kept. More epochs (budget.epochs), a larger lambda_start or a smaller few_ops prune more"
+            f"kept. {more}"
         )
 
     def _leave(self, regrow: bool = False) -> None:

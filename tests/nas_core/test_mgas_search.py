@@ -30,7 +30,7 @@ from nas_core.errors import (
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
 from nas_core.granularity.gates import slot_of
-from nas_core.granularity.measure import Published, cost_of, total
+from nas_core.granularity.measure import Published, cost_of, smallest, total
 from nas_core.granularity.trajectory import Trajectory
 from nas_core.memory import LiveTensors
 from nas_core.network import Network
@@ -324,6 +324,22 @@ def test_epochs_that_do_not_suffice_end_it_with_a_reason_and_the_best_so_far(fin
     else:
         assert len(set(sizes)) == 1 and len(final) == 2, "commits differ in single weights alone"
         assert all("without meeting its budget" in text for text in final)
+
+
+@pytest.mark.slow
+def test_ops_that_went_too_fast_are_told_as_the_reason() -> None:
+    """All but one of each node, and not the cheapest: no more epochs would bring that below the target."""
+    warnings: list[str] = []
+    made = on(TINY, warnings, epochs=12)
+    hasty = {**QUICK, "lambda_start": 20.0, "stages": 1, "filters": False, "weights": False}
+    free = Mgas(**hasty).trajectory(made)
+    least = smallest(free.measure, derived(free), made.targets[0], False)
+    floor = total(free.measure, least, made.targets[0], whole=True)
+    trajectory = Mgas(**hasty, targets=(floor + 1.0,)).trajectory(made)
+    events = run(trajectory)
+    assert size(proposals(events)[-1], made) > floor + 1.0
+    assert any("Every node is down to its last op" in text and "smaller lambda_start" in text for text in warnings)
+    assert not any("its 0 weakest ops" in text for text in warnings)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 4])

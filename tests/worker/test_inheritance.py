@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,33 +13,21 @@ from sqlalchemy import delete, select, update
 
 from nas_core import checkpoint
 from nas_core.algorithms import algorithms
-from nas_core.plugins import REGISTRIES
 from skyline.schemas import JobSpec
 from store import artefacts, jobs, loose, origins, tasks
 from store.models import Artefact, Job, LooseFile, Task
 from store.session import reading, unit_of_work
 from tests.worker import ladder
+from tests.worker.here import attempts_here
 from tests.worker.ladder import SPEC
-from worker import files, inheritance, plugins, run
+from worker import files, inheritance, run
 from worker.catalog import publication
 from worker.control import DONE, GAVE_UP
-from worker.quiet import Room
 
 
 @pytest.fixture
 def folder(environment: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Attempts run in this process, with the plug-in, and hand back the signal."""
-    monkeypatch.setattr(run, "Room", partial(Room, environment / "quiet"))
-    monkeypatch.setenv("SKYLINE_WORKER_NAME", "w")
-    monkeypatch.setenv("SKYLINE_WORKER_THREADS", "1")
-    monkeypatch.setenv("SKYLINE_OUTAGE_SECONDS", "0")
-    monkeypatch.setenv(plugins.VARIABLE, str(ladder.write(environment)))
-    before = {registry.what: dict(registry) for registry in REGISTRIES}
-    handler = signal.getsignal(signal.SIGTERM)
-    yield environment
-    signal.signal(signal.SIGTERM, handler)
-    for registry in REGISTRIES:
-        registry.restore(before[registry.what])
+    yield from attempts_here(environment, monkeypatch, ladder.write(environment))
 
 
 def posted(**changes: Any) -> UUID:

@@ -5,9 +5,7 @@ them.
 from __future__ import annotations
 
 import hashlib
-import signal
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,7 +22,6 @@ from nas_core.exports import Model
 from nas_core.exports.safetensors_file import Safetensors
 from nas_core.masks import Masks
 from nas_core.network import Network
-from nas_core.plugins import REGISTRIES
 from skyline.schemas import JobSpec
 from store import artefacts, candidates, events, exports, jobs, loose, tasks
 from store.errors import BroughtGoneError, JobInUseError
@@ -32,38 +29,23 @@ from store.models import Artefact, Candidate, LooseFile, Task
 from store.session import reading, unit_of_work
 from store.settings import settings
 from tests.worker import sieve
+from tests.worker.here import attempts_here
 from tests.worker.sieve import SPEC
-from worker import files, plugins, run
+from worker import files, run
 from worker.catalog import publication
 from worker.control import DONE, GAVE_UP
-from worker.quiet import Room
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def folder(environment: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from attempts_here(environment, monkeypatch)
+    yield from attempts_here(environment, monkeypatch, sieve.write(environment))
 
 
 @pytest.fixture
 def folder_on_each(environment_on_each: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from attempts_here(environment_on_each, monkeypatch)
-
-
-def attempts_here(environment: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Attempts run in this process, with the plug-in, and hand back the signal."""
-    monkeypatch.setattr(run, "Room", partial(Room, environment / "quiet"))
-    monkeypatch.setenv("SKYLINE_WORKER_NAME", "w")
-    monkeypatch.setenv("SKYLINE_WORKER_THREADS", "1")
-    monkeypatch.setenv("SKYLINE_OUTAGE_SECONDS", "0")
-    monkeypatch.setenv(plugins.VARIABLE, str(sieve.write(environment)))
-    before = {registry.what: dict(registry) for registry in REGISTRIES}
-    handler = signal.getsignal(signal.SIGTERM)
-    yield environment
-    signal.signal(signal.SIGTERM, handler)
-    for registry in REGISTRIES:
-        registry.restore(before[registry.what])
+    yield from attempts_here(environment_on_each, monkeypatch, sieve.write(environment_on_each))
 
 
 def posted(**changes: Any) -> UUID:
