@@ -36,6 +36,32 @@ DARTS_V2 = {
 }
 """3,349,342 params and 528,359,040 macs on CIFAR-10; 4,718,752 and 529,911,552 on ImageNet, 544.59 M by counter B."""
 
+ISTA_IMAGENET = {
+    "normal": [
+        ["sep_conv_3x3", 1],
+        ["sep_conv_3x3", 0],
+        ["sep_conv_3x3", 1],
+        ["skip_connect", 2],
+        ["sep_conv_3x3", 1],
+        ["sep_conv_3x3", 0],
+        ["sep_conv_3x3", 1],
+        ["dil_conv_5x5", 4],
+    ],
+    "normal_concat": [2, 3, 4, 5],
+    "reduce": [
+        ["skip_connect", 0],
+        ["sep_conv_3x3", 1],
+        ["dil_conv_5x5", 2],
+        ["sep_conv_3x3", 0],
+        ["sep_conv_3x3", 0],
+        ["skip_connect", 2],
+        ["sep_conv_3x3", 2],
+        ["skip_connect", 3],
+    ],
+    "reduce_concat": [2, 3, 4, 5],
+}
+"""Of ISTA-NAS (iboing/ISTA-NAS, tools/genotypes.py), searched on ImageNet: published with 638 M by counter B."""
+
 PUBLISHED: Mapping[str, Any] = json.loads(Path(__file__).with_name("published_genotypes.json").read_text())["genotypes"]
 """By name: ``genotype`` in the form of DARTS, and ``counts`` on CIFAR-10, ImageNet and the search network."""
 

@@ -26,7 +26,7 @@ from nas_core.network import Cell, Network, drop_path
 from nas_core.spaces.darts import TYPES, DartsCells, from_darts
 from nas_core.supernet.network import SupernetCell
 from tests.contracts.problems import problem
-from tests.nas_core.published import DARTS_V2, PUBLISHED
+from tests.nas_core.published import DARTS_V2, ISTA_IMAGENET, PUBLISHED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,11 +44,17 @@ def test_property_01_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("DARTS_V2", 545), ("PDARTS", 557), ("PC_DARTS_cifar", 586), ("PC_DARTS_image", 597)]
+    ("genotype", "millions"),
+    [
+        pytest.param(PUBLISHED["DARTS_V2"]["genotype"], 545, id="DARTS_V2"),
+        pytest.param(PUBLISHED["PDARTS"]["genotype"], 557, id="PDARTS"),
+        pytest.param(PUBLISHED["PC_DARTS_cifar"]["genotype"], 586, id="PC_DARTS_cifar"),
+        pytest.param(PUBLISHED["PC_DARTS_image"]["genotype"], 597, id="PC_DARTS_image"),
+        pytest.param(ISTA_IMAGENET, 638, id="ISTA_ImageNet"),
+    ],
 )
-def test_property_02_counter_b(name: str, millions: int) -> None:
-    """The genotype of ISTA-NAS (638) was not to be had."""
-    cost = count(Architecture(from_darts(PUBLISHED[name]["genotype"]), IMAGENET))
+def test_property_02_counter_b(genotype: dict[str, Any], millions: int) -> None:
+    cost = count(Architecture(from_darts(genotype), IMAGENET))
     assert round(cost.macs_counter_b / 1e6) == millions
 
 
