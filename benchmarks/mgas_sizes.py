@@ -72,10 +72,11 @@ MGAS: Mapping[str, Any] = {
     "lr": 0.05,
     "initial_epochs": 1,
     "commit_every": 1,
-    "lambda_start": 0.001,
+    "lambda_start": 0.002,
+    "lambda_factor": 1.3,
     "few_ops": 2,
     "alpha_lr": 5.0,
-    "rho": (0.5, 0.5, 0.5),
+    "rho": (0.85, 0.85, 0.85),
 }
 RATIOS: Mapping[str, Mapping[str, float]] = {
     "ratios-even": {"ops": 0.9, "filters": 0.95, "weights": 0.95},

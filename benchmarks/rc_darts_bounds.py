@@ -6,7 +6,8 @@
 FOLDER holds ``nasbench201.csv.gz`` and ``cifar10_full_jpeg.npz``. Bounds are upper ones at 20, 40, 60 and 80 % of the
 range of the space: on multiply-adds, and on the latency on raspi4 as a device's profile predicts it (a sum over ops,
 fitted to 500 cells of the table, as a profile is). A seed is one supernet (five cells, eight channels, images of 8 x 8)
-that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. Rivals, which choose
+that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. ``filled`` is the same
+with a lower bound of 0.8 of each upper one. Rivals, which choose
 among cells that hold the bound by the same supernet's validation error:
 
     penalty        darts with an expected cost in its loss, five weights of each cost, as many epochs for each weight:
@@ -62,6 +63,8 @@ WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Of the penalty, nats per cost of the even mixture."""
 LATENCY = "hw_raspi4_lat_ms"
 TRUTH = "c10_test_acc"
+FILLED = 0.8
+"""Of an upper bound, the lower one of ``filled``."""
 PROFILED = 500
 """Cells that the prediction of latency is fitted to."""
 STEPS = {"batch": 128, "lr": 0.05, "alpha_lr": 0.01, "train_share": 0.16, "validation_share": 0.16}
@@ -160,16 +163,37 @@ def derived(engine: Engine) -> list[Genotype]:
     return list(engine.derived.values())
 
 
+def bounded(world: World, seed: int, least: float = 0.0) -> tuple[Engine, list[int]]:
+    """rc-darts' search for all bounds, and what it derived as rows of the table; ``least``: lower bounds, as shares."""
+    places = {arch: row for row, arch in enumerate(world.table.archs)}
+    bounds = world.bounds()
+    sets = [{key: {"max": most} | ({"min": least * most} if least else {})} for key, most in bounds]
+    total = world.warm + world.epochs * len(bounds)
+    algorithm = settings.parse(RcDarts, {**STEPS, "bounds": sets, "warmup": world.warm / total}, "rc-darts")
+    engine = algorithm.engine(world.problem(seed, total))
+    return engine, [places[to_arch(genotype)] for genotype in derived(engine)]
+
+
+def filled(world: World, seed: int) -> Row:
+    """What it comes to with lower bounds as well, at every upper one."""
+    began = time.process_time()
+    engine, mine = bounded(world, seed, FILLED)
+
+    def best(key: str, most: float) -> int | None:
+        within = [row for row in mine if FILLED * most <= world.costs[key][row] <= most]
+        return min(within, key=lambda row: engine.error(from_arch(world.table.archs[row])), default=None)
+
+    lines = [{"key": key, "max": most, "filled": best(key, most)} for key, most in world.bounds()]
+    return {"lines": lines, "seconds": time.process_time() - began}
+
+
 def searched(world: World, seed: int) -> Row:
     """One supernet: what rc-darts and its rivals come to at every bound, as rows of the table; None: nothing."""
     began = time.process_time()
     places = {arch: row for row, arch in enumerate(world.table.archs)}
     bounds = world.bounds()
-    sets = [{key: {"max": most}} for key, most in bounds]
     total = world.warm + world.epochs * len(bounds)
-    algorithm = settings.parse(RcDarts, {**STEPS, "bounds": sets, "warmup": world.warm / total}, "rc-darts")
-    engine = algorithm.engine(world.problem(seed, total))
-    mine = [places[to_arch(genotype)] for genotype in derived(engine)]
+    engine, mine = bounded(world, seed)
     errors: dict[int, float] = {}
 
     def error(row: int) -> float:
@@ -213,7 +237,7 @@ def searched(world: World, seed: int) -> Row:
     return {"lines": lines, "spearman": rank, "seconds": time.process_time() - began}
 
 
-METHODS = ("rc-darts", "penalty", "repair", "random")
+METHODS = ("rc-darts", "filled", "penalty", "repair", "random")
 
 
 def regrets(world: World, row: Row) -> dict[str, list[float]]:
@@ -241,10 +265,12 @@ def main() -> int:
     for seed in range(given.first, given.first + given.seeds):
         key = {"seed": seed, "warm": given.warm, "epochs": given.epochs, "steps": STEPS, "weights": list(WEIGHTS)}
         row = file.row(key, partial(searched, world, seed))
+        full = file.row({**key, "filled": FILLED}, partial(filled, world, seed))
+        row = {**row, "lines": [{**a, **b} for a, b in zip(row["lines"], full["lines"], strict=True)]}
         rows.append(row)
         medians = {name: round(float(np.median(each)), 2) for name, each in regrets(world, row).items()}
         print(f"seed {seed}: median regret {medians}, {row['seconds']:.0f} s", flush=True)
-    held = [line["rc-darts"] is not None for row in rows for line in row["lines"]]
+    held = {name: [line[name] is not None for row in rows for line in row["lines"]] for name in METHODS[:2]}
     each = {name: np.array([regrets(world, row)[name] for row in rows]) for name in METHODS}
     by_bound = [
         {"key": key, "max": most, **{name: float(np.median(each[name][:, place])) for name in METHODS}}
@@ -253,7 +279,7 @@ def main() -> int:
     mean = {name: values.mean(axis=1) for name, values in each.items()}
     result = {
         "benchmark": "rc_darts_bounds",
-        "held": f"{sum(held)} of {len(held)}",
+        "held": {name: f"{sum(each)} of {len(each)}" for name, each in held.items()},
         "latency_wrong_by": float(wrong.mean()),
         "spearman": estimate([row["spearman"] for row in rows]).to_json(),
         "regret": {name: estimate(values).to_json() for name, values in mean.items()},
