@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from api.embedded import Embedded
 from nas_core.architecture import Architecture
+from nas_core.masks import Masks
 from skyline import Client
+from skyline.schemas import Candidate, Job
 from tests import onnx_reader
 from tests.worker.test_bounds import takes_all_inputs
 
@@ -41,9 +44,10 @@ JOB: dict[str, Any] = {
         "alpha_lr": 5.0,
         "few_ops": 2,
         "rho": [0.8, 0.8, 0.8],
+        "weight_threshold_lr": 0.02,
     },
     "budget": {"evaluations": 10, "epochs": 16},
-    "verify": {"top": 3, "epochs": 1, "batch": 32},
+    "verify": {"top": 3, "epochs": 1, "batch": 32, "start": "inherited"},
 }
 
 
@@ -53,13 +57,25 @@ def client(short_folder: Path) -> Iterator[Client]:
         yield made
 
 
-def test_a_job_meets_its_targets_and_its_files_have_the_widths(client: Client, tmp_path: Path) -> None:
-    job = client.wait(client.submit(JOB).id, timeout=300.0)
-    assert job.status == "succeeded", job.reason
+@pytest.fixture(scope="module")
+def job(client: Client) -> Job:
+    found = client.wait(client.submit(JOB).id, timeout=300.0)
+    assert found.status == "succeeded", found.reason
+    return found
+
+
+@pytest.fixture(scope="module")
+def members(client: Client, job: Job) -> list[Candidate]:
+    found = client.front(job.id, kind="final").members
+    assert found
+    return found
+
+
+def test_a_job_meets_its_targets_and_its_files_have_the_widths(
+    client: Client, job: Job, members: list[Candidate], tmp_path: Path
+) -> None:
     sizes = [candidate.search_values["params"].value for candidate in client.candidates(job.id)]
     assert min(sizes) < 2500 and any(2500 <= size < 4000 for size in sizes)
-    members = client.front(job.id, kind="final").members
-    assert members
     for member in members:
         file = client.pull(member.id, "json", tmp_path / f"{member.id}.json")
         cells = Architecture.from_json(file.read_text()).genotype.types.values()
@@ -67,3 +83,21 @@ def test_a_job_meets_its_targets_and_its_files_have_the_widths(client: Client, t
         found = onnx_reader.read(client.pull(member.id, "onnx", tmp_path / f"{member.id}.onnx"))
         params = member.values["params"].value
         assert found.params == params if takes_all_inputs(file) else found.params < params
+
+
+def test_its_networks_begin_with_the_weights_of_the_search_and_keep_their_masks(
+    client: Client, members: list[Candidate]
+) -> None:
+    masked = 0
+    for member in members:
+        assert member.values["error"].model_dump()["start"] == "inherited"
+        architecture = Architecture.from_json(member.architecture)
+        params, removed = member.values["params"].model_dump(), 0
+        if architecture.genotype.masks is not None:
+            masks = Masks.from_bytes(client.model(member.id, "masks"))
+            masks.check(architecture)
+            removed, masked = masks.removed, masked + 1
+            weights = safetensors.torch.load(client.model(member.id, "safetensors"))
+            assert all((weights[name][~kept] == 0).all() for name, kept in masks.kept.items())
+        assert params.get("nonzero", params["value"]) == params["value"] - removed
+    assert masked, "no network lost single weights"
