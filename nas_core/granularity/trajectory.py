@@ -8,6 +8,7 @@ is a candidate. Cells behind a stage's last are not built before their stage beg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -36,6 +37,9 @@ from nas_core.recipe import ShortTraining
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Search
 from nas_core.training import seed_of
+
+SILENT = 0.005
+"""Nats below those of a guess, within which a network says nothing."""
 
 
 class Ratios(Protocol):
@@ -191,6 +195,7 @@ class Trajectory:
 
     def _enter(self, phase: int) -> None:
         self.phase, self.epochs, self.pruned, self.settling = phase, 0, 0, False
+        self.silent = False
         reset_thresholds(self.net.gates)
         start, factor, few = self.plan.control
         self.control = LambdaControl(start, factor, few)
@@ -259,6 +264,7 @@ class Trajectory:
             self._regrow_and_leave()
         elif loops >= 0 and (due or last):
             metrics["removed"] = float(self._commit(metrics["loss"], last))
+            self._listen(metrics["loss"], metrics["lambda"])
             metrics |= self._left()
             cost = metrics["cost"] = self.cost()
             metrics["budget"] = self.budget
@@ -298,6 +304,17 @@ class Trajectory:
             self._narrow(self.phase, self.end, f"commit {self.done}", carry=True)
         self._price()
         return removed
+
+    def _listen(self, loss: float, strength: float) -> None:
+        """Tells, once a phase, that the network has fallen silent: where every gate is closed nothing learns."""
+        if self.silent or not strength or loss < math.log(self.skeleton.classes) - SILENT:
+            return
+        self.silent = True
+        self.problem.warn(
+            f"mgas: in epoch {self.done} ({self.name}) the network says the same of all images (loss {loss:.3f} nats): "
+            "thresholds rose above all scores. Which ops go from here on is chance. Thresholds rise with the sum of "
+            f"lambda (now {strength:.3g}) over the steps of a phase: take a smaller lambda_start or lambda_factor"
+        )
 
     def _enough(self, ops: list[Placed]) -> list[Placed]:
         """As many of these, in their order, as bring the network below its budget; all where that is too few."""
@@ -501,7 +518,19 @@ class Trajectory:
             **{name: getattr(self, name) for name in self._PLAIN},
         }
 
-    _PLAIN = ("phase", "epochs", "done", "cap", "initial", "budget", "pruned", "settling", "served", "finished")
+    _PLAIN = (
+        "phase",
+        "epochs",
+        "done",
+        "cap",
+        "initial",
+        "budget",
+        "pruned",
+        "settling",
+        "silent",
+        "served",
+        "finished",
+    )
 
     def resume(self, state: Mapping[str, Any]) -> None:
         for name in self._PLAIN:

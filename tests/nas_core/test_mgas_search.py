@@ -342,6 +342,18 @@ def test_ops_that_went_too_fast_are_told_as_the_reason() -> None:
     assert not any("its 0 weakest ops" in text for text in warnings)
 
 
+@pytest.mark.slow
+def test_thresholds_that_rise_above_all_scores_are_told() -> None:
+    """Once a phase, and not where the network still learns."""
+    warnings: list[str] = []
+    hasty = {**QUICK, "lambda_start": 2.0, "few_ops": 1000, "stages": 1, "initial_epochs": 0}
+    trajectory = Mgas(**hasty, targets=(1200.0,)).trajectory(on(TINY, warnings, epochs=12))
+    lines = [event.metrics for event in run(trajectory) if isinstance(event, Progress)]
+    silent = [text for text in warnings if "says the same of all images" in text]
+    assert 1 <= len(silent) <= 2 and "lambda_start" in silent[0]
+    assert max(line["loss"] for line in lines if "loss" in line) > np.log(trajectory.skeleton.classes) - 0.005
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 4])
 def test_few_epochs_still_give_a_network(epochs: int) -> None:
     trajectory = Mgas(**QUICK).trajectory(on(TINY, epochs=epochs))
