@@ -218,8 +218,8 @@ def bounded(world: World, seed: int) -> tuple[Networks, Row]:
     skeleton = world.problem(TWO, seed).skeleton
     dearest = with_channels(TWO.extreme(skeleton, "params", True), TWO, skeleton)
     target = next(each.architecture.skeleton for each in dearest if each.params > SIZES[0])
-    least = count(Architecture(TWO.extreme(target, "params", False), target)).params / 1e6
-    sets = [{"params": {"max": max(size / 1e6, least)}} for size in SIZES]
+    least = count(Architecture(TWO.extreme(target, "params", False), target)).params
+    sets = [{"params": {"max": max(size, least)}} for size in SIZES]
     problem = world.problem(TWO, seed, target)
     engine = settings.parse(RcDarts, {**TWO_INPUTS, "bounds": sets}, "rc-darts").engine(problem)
     run(engine)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nas_core.data import Split
 from nas_core.errors import DivergedError
+from nas_core.granularity.gates import reset_thresholds
 from nas_core.granularity.masked import Subnet
 from nas_core.granularity.narrowing import Rebuilt
 from nas_core.granularity.penalty import ops_term, thresholds_term
@@ -123,6 +124,14 @@ class Learner:
         """What the optimiser remembers of a tensor; zeros where it never moved it."""
         buffer = self.optimizer.state[tensor].get("momentum_buffer") if tensor in self.optimizer.state else None
         return torch.zeros_like(tensor) if buffer is None else buffer
+
+    @torch.no_grad()
+    def thresholds_anew(self) -> None:
+        """At 0, without anything that the optimiser remembers of them, as at the start of every phase."""
+        reset_thresholds(self.net.gates)
+        for gates in self.net.gates:
+            for tensor in (*gates.coarse().values(), gates.weight):
+                self.momentum(tensor).zero_()
 
     @torch.no_grad()
     def rest_gone(self) -> None:

@@ -3,7 +3,8 @@ to its targets, the largest first, in one descending run.
 
 A phase begins with thresholds at 0, lets the weights alone learn, then everything, with a commit every few epochs,
 until its budget is met. At its end filters are physically removed; in the last one, after every commit, each of which
-is a candidate. Cells behind a stage's last are not built before their stage begins.
+is a candidate. Each further target begins as a phase does (ours: lambda and thresholds that went on growing from target
+to target closed every gate). Cells behind a stage's last are not built before their stage begins.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from nas_core.costs import sites
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Event, Progress, Propose
 from nas_core.granularity.control import LambdaControl
-from nas_core.granularity.gates import CellGates, Levels, Slot, is_convolution, reset_thresholds, slot_of
+from nas_core.granularity.gates import CellGates, Levels, Slot, is_convolution, slot_of
 from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
 from nas_core.granularity.learner import Learner, Rates, misclassified
 from nas_core.granularity.masked import Placed, Subnet
@@ -194,17 +195,20 @@ class Trajectory:
         return cost_of(self.measure, self.net, first_cells(self.target, self.end), self.final, (self.end,))
 
     def _enter(self, phase: int) -> None:
-        self.phase, self.epochs, self.pruned, self.settling = phase, 0, 0, False
-        self.silent = False
-        reset_thresholds(self.net.gates)
+        self.phase, self.pruned, self.settling = phase, 0, False
+        left = self.problem.budget.epochs - self.done
+        if self.final:
+            self._begin(self.plan.targets[0], _share(left, len(self.plan.targets)))
+        else:
+            self._begin(self.plan.shares[phase] * self.cost(), left // (len(self.ends) + 1 - phase))
+
+    def _begin(self, budget: float, cap: int) -> None:
+        """With a new budget, to be met in ``cap`` epochs: thresholds and lambda start anew, the weights alone first."""
+        self.budget, self.cap, self.epochs, self.silent = budget, cap, 0, False
+        self.initial = min(self.plan.initial, cap // 3)
         start, factor, few = self.plan.control
         self.control = LambdaControl(start, factor, few)
-        left = self.problem.budget.epochs - self.done
-        parts = len(self.plan.targets) if self.final else len(self.ends) + 1 - phase
-        self.cap = _share(left, parts) if self.final else left // parts
-        """Epochs of the phase, in the final one until the present target is given up."""
-        self.initial = min(self.plan.initial, self.cap // 3)
-        self.budget = self.plan.targets[0] if self.final else self.plan.shares[phase] * self.cost()
+        self.learner.thresholds_anew()
         self._price()
 
     def _price(self) -> None:
@@ -371,8 +375,7 @@ class Trajectory:
             self.finished = True
         elif self.served > before:
             left = self.problem.budget.epochs - self.done
-            self.cap = self.epochs + _share(left, len(targets) - self.served)
-            self.budget = targets[self.served]
+            self._begin(targets[self.served], _share(left, len(targets) - self.served))
 
     def _pass(self) -> None:
         """On to the next phase or target when there are no epochs left for this one."""
