@@ -1,6 +1,6 @@
 """MGAS at four sizes beside its foils: test error against parameters, on CIFAR-10's images.
 
-    python -m benchmarks.mgas_sizes --data FOLDER [--methods mgas ops ...] [--first 0] [--seeds 3] [--epochs 30]
+    python -m benchmarks.mgas_sizes --data FOLDER [--methods mgas ops ...] [--first 0] [--seeds 3] [--epochs 36]
         [--trained 6] [--cache build/search-quality]
 
 FOLDER holds ``cifar10_full_jpeg.npz``. Images are made half as large (16 x 16); networks have three cells of two nodes
@@ -347,7 +347,7 @@ def _arguments() -> argparse.Namespace:
     parser = seeded(__doc__)
     parser.set_defaults(seeds=3)
     parser.add_argument("--methods", nargs="+", default=list(METHODS[:8]), choices=METHODS)
-    parser.add_argument("--epochs", type=int, default=30, help="of each search")
+    parser.add_argument("--epochs", type=int, default=36, help="of each search")
     parser.add_argument("--trained", type=int, default=6, help="epochs of each network")
     return parser.parse_args()
 
