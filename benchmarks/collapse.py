@@ -17,18 +17,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import halved, small
 from benchmarks.quality.statistics import estimate
 from benchmarks.rc_darts_bounds import SPACE, STEPS, TRUTH
 from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import Table, load_table
-from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.algorithms.darts import Darts
 from nas_core.data import Splits
@@ -85,11 +84,11 @@ def ended(lines: list[Row], limit: float) -> tuple[int, float]:
 def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
-    table, images = load_table(given.data), lru_cache(1)(partial(cifar10, given.data))
+    table, images = load_table(given.data), halved(given.data)
     file, rows = RowFile(given.cache / "collapse.jsonl"), []
     for seed in range(given.first, given.first + given.seeds):
         key = {"seed": seed, "epochs": given.epochs, "settings": STEPS}
-        compute = partial(searched, table, lambda seed: small(small(images(seed))), seed, given.epochs)
+        compute = partial(searched, table, lambda seed: small(images(seed)), seed, given.epochs)
         rows.append(file.row(key, compute))
         lines = rows[-1]["epochs_seen"]
         trace = ", ".join(

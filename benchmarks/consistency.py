@@ -25,17 +25,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.own_scores import run
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import halved
 from benchmarks.quality.statistics import estimate
 from benchmarks.rows import Row, RowFile, seeded
-from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.algorithms.darts import Darts
 from nas_core.algorithms.entrannas import EnTranNas
@@ -132,12 +131,7 @@ def trained(of_seed: Callable[[int], Splits], place: int, count: int) -> Row:
 def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
-    file, images = RowFile(given.cache / "consistency.jsonl"), lru_cache(1)(partial(cifar10, given.data))
-
-    @lru_cache(1)
-    def splits(seed: int) -> Splits:
-        return small(images(seed))
-
+    file, images = RowFile(given.cache / "consistency.jsonl"), halved(given.data)
     rows: dict[str, list[Row]] = {name: [] for name in given.variants}
     for seed in range(given.first, given.first + given.seeds):
         for variant in given.variants:
@@ -148,7 +142,7 @@ def main() -> int:
                 "cells": given.cells,
                 "settings": {**STEPS, **VARIANTS[variant][1]},
             }
-            row = file.row(key, partial(searched, splits, variant, seed, given.epochs, given.cells))
+            row = file.row(key, partial(searched, images, variant, seed, given.epochs, given.cells))
             rows[variant].append(row)
             print(
                 f"seed {seed} {variant:18s} searched {row['searched']:.1f}, derived {row['derived']:.1f}, "
@@ -158,7 +152,7 @@ def main() -> int:
     recipe = {"epochs": RECIPE.epochs, "batch": RECIPE.batch, "lr": RECIPE.lr, "images": RETRAINED}
     truth = []
     for place in range(given.cells):
-        row = file.row({"cell": place, "of": given.cells, **recipe}, partial(trained, splits, place, given.cells))
+        row = file.row({"cell": place, "of": given.cells, **recipe}, partial(trained, images, place, given.cells))
         truth.append(row["accuracy"])
     results = {}
     for variant, some in rows.items():

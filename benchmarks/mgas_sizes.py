@@ -30,17 +30,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.own_scores import run
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import halved
 from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import Row, RowFile, seeded
-from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.algorithms.entrannas import EnTranNas
 from nas_core.algorithms.mgas import Mgas
@@ -50,6 +49,7 @@ from nas_core.costs import count
 from nas_core.data import Splits, first_drawn
 from nas_core.evaluation import Evaluator
 from nas_core.events import Progress, Propose
+from nas_core.granularity.layout import base_widths
 from nas_core.granularity.widths import even
 from nas_core.masks import Masks
 from nas_core.objectives.error import Error
@@ -93,7 +93,8 @@ GRANULAR: Mapping[str, Mapping[str, Any]] = {
     "mgas-no-weights": {"weights": False},
 }
 TWO_INPUTS: Mapping[str, Any] = {"batch": 96, "lr": 0.05, "alpha_lr": 0.01, "fused": True}
-METHODS = (*list(GRANULAR)[:5], "width", "entrannas", "rc-darts", *list(GRANULAR)[5:])
+METHODS = ("mgas", "ops", *RATIOS, "width", "entrannas", "rc-darts")
+ABLATIONS = ("mgas-no-regrow", "mgas-no-reprune", "mgas-one-stage", "mgas-no-weights")
 RECIPE: Mapping[str, Any] = {"batch": 96, "lr": 0.1}
 CPU = torch.device("cpu")
 
@@ -177,17 +178,13 @@ def granular(world: World, name: str, seed: int) -> tuple[Networks, Row]:
 def narrowed(world: World, seed: int, largest: Genotype) -> tuple[Networks, Row]:
     """One network, every cell narrower by the same factor."""
     skeleton = world.problem(FREE, seed).skeleton
-    full = {name: cell.width for name, cell in largest.types.items()}
-    usual = {
-        name: skeleton.channels * 2 ** sum(c.startswith("reduce") for c in skeleton.cells[: place + 1])
-        for place, name in enumerate(skeleton.cells)
-    }
+    usual = base_widths(largest.types, skeleton)
 
     def at(scale: float) -> Found:
         types = {
             name: replace(
                 cell,
-                width=max(2, even(scale * (full[name] or usual[name]))),
+                width=max(2, even(scale * (cell.width or usual[name]))),
                 edges=tuple(replace(edge, width=None) for edge in cell.edges),
             )
             for name, cell in largest.types.items()
@@ -197,10 +194,10 @@ def narrowed(world: World, seed: int, largest: Genotype) -> tuple[Networks, Row]
     return by_size([at(scale) for scale in np.linspace(1.0, 0.2, 81)]), {}
 
 
-def with_channels(genotype: Genotype, space: DartsCells, like: Skeleton) -> list[Found]:
+def with_channels(genotype: Genotype, like: Skeleton) -> list[Found]:
     """A network with all the channels that could fit, from few to many."""
     return [
-        Found(Architecture(genotype, space.skeleton(like.input, like.classes, channels=channels)))
+        Found(Architecture(genotype, TWO.skeleton(like.input, like.classes, channels=channels)))
         for channels in range(2, 65, 2)
     ]
 
@@ -210,13 +207,13 @@ def entrannas(world: World, seed: int) -> tuple[Networks, Row]:
     engine = settings.parse(EnTranNas, dict(TWO_INPUTS), "entrannas").engine(problem)
     run(engine)
     (derived,) = engine.relaxation.derive()
-    return by_size(with_channels(derived, TWO, problem.skeleton)), {}
+    return by_size(with_channels(derived, problem.skeleton)), {}
 
 
 def bounded(world: World, seed: int) -> tuple[Networks, Row]:
     """rc-darts."""
     skeleton = world.problem(TWO, seed).skeleton
-    dearest = with_channels(TWO.extreme(skeleton, "params", True), TWO, skeleton)
+    dearest = with_channels(TWO.extreme(skeleton, "params", True), skeleton)
     target = next(each.architecture.skeleton for each in dearest if each.params > SIZES[0])
     least = count(Architecture(TWO.extreme(target, "params", False), target)).params
     sets = [{"params": {"max": max(size, least)}} for size in SIZES]
@@ -282,13 +279,8 @@ def searched(world: World, method: str, seed: int, largest: Callable[[], Genotyp
 def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
-    file, images = RowFile(given.cache / "mgas_sizes.jsonl"), lru_cache(1)(partial(cifar10, given.data))
-
-    @lru_cache(1)
-    def splits(seed: int) -> Splits:
-        return small(images(seed))
-
-    world = World(splits, given.epochs, given.trained)
+    file, images = RowFile(given.cache / "mgas_sizes.jsonl"), halved(given.data)
+    world = World(images, given.epochs, given.trained)
     rows: dict[str, list[Row]] = {name: [] for name in given.methods}
 
     def row(method: str, seed: int) -> Row:
@@ -346,7 +338,7 @@ def _summary(rows: Mapping[str, list[Row]]) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = seeded(__doc__)
     parser.set_defaults(seeds=3)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS[:8]), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *ABLATIONS])
     parser.add_argument("--epochs", type=int, default=36, help="of each search")
     parser.add_argument("--trained", type=int, default=6, help="epochs of each network")
     return parser.parse_args()

@@ -25,10 +25,9 @@ import numpy as np
 import torch
 
 from benchmarks import mgas_sizes
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import cifar10, small
 from benchmarks.quality.statistics import estimate
 from benchmarks.rows import Row, RowFile, seeded
-from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.algorithms.mgas import Mgas
 from nas_core.architecture import Architecture, Genotype

@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -36,11 +36,10 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.own_scores import run
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import halved, small
 from benchmarks.quality.statistics import estimate, paired, spearman
 from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import Table, load_table
-from benchmarks.tnd_darts import small
 from nas_core import settings
 from nas_core.additive import AdditiveTable
 from nas_core.algorithms.darts import Darts
@@ -258,8 +257,8 @@ def main() -> int:
     torch.set_num_threads(1)
     table = load_table(given.data)
     latency = fitted(table)
-    costs, images = costs_of(table, latency), lru_cache(1)(partial(cifar10, given.data))
-    world = World(table, latency, lambda seed: small(small(images(seed))), costs, given.warm, given.epochs)
+    costs, images = costs_of(table, latency), halved(given.data)
+    world = World(table, latency, lambda seed: small(images(seed)), costs, given.warm, given.epochs)
     wrong = np.abs(costs["ms"] / table.columns[LATENCY] - 1.0)[table.connected]
     file, rows = RowFile(given.cache / "rc_darts_bounds.jsonl"), []
     for seed in range(given.first, given.first + given.seeds):

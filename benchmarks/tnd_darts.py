@@ -18,14 +18,12 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.quality.images import cifar10
+from benchmarks.quality.images import halved
 from benchmarks.quality.oracle import OutOfBudgetError
 from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import Row, RowFile, seeded
@@ -34,7 +32,7 @@ from nas_core.algorithms.nsga2 import Nsga2
 from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.architecture import Architecture, Genotype, genotype_to_json
 from nas_core.costs import count
-from nas_core.data import Splits, shrunk
+from nas_core.data import Splits
 from nas_core.evaluation import Evaluator
 from nas_core.events import Evaluation, Price, Propose
 from nas_core.objectives.error import Error
@@ -47,7 +45,6 @@ from nas_core.training import seed_of
 from nas_core.training.networks import Training, misclassified
 
 SPACE = DartsCells(cells=5, channels=8, fan_in="any")
-SHRINK = 2
 TND: Mapping[str, Any] = {
     "weights": "paths",
     "draws": 4,
@@ -69,15 +66,6 @@ RECIPE: Mapping[str, Any] = {"batch": 128, "lr": 0.05}
 WORST_ERROR = 0.75
 """Of the reference point, whose parameters are those of the dearest network of the space."""
 CPU = torch.device("cpu")
-
-
-def small(splits: Splits) -> Splits:
-    """The same images at half the size."""
-    names = ("train", "validation", "select", "test", "train_and_validation")
-    smaller: dict[str, Any] = {name: shrunk(getattr(splits, name), SHRINK) for name in names}
-    channels, height, width = splits.input
-    input = (channels, height // SHRINK, width // SHRINK)
-    return replace(splits, **smaller, input=input, augmentation=splits.augmentation.shrunk(SHRINK))
 
 
 def problem(splits: Splits, seed: int, evaluations: int, epochs: int) -> Problem[DartsCells]:
@@ -165,23 +153,19 @@ def worth(row: Row) -> dict[str, float]:
 def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
-    file, images = RowFile(given.cache / "tnd_darts.jsonl"), lru_cache(1)(partial(cifar10, given.data))
+    file, images = RowFile(given.cache / "tnd_darts.jsonl"), halved(given.data)
     results: dict[str, list[dict[str, float]]] = {"tnd-nas": [], "nsga2": []}
     tnd = settings.parse(TndNas, dict(TND), "tnd-nas")
     for seed in range(given.first, given.first + given.seeds):
         shared = {"seed": seed, "epochs": given.epochs, "top": given.top, "trained": given.trained}
 
-        @lru_cache(1)
-        def splits(seed: int = seed) -> Splits:
-            return small(images(seed))
-
         def by_tnd(seed: int = seed) -> Row:
-            return run(problem(splits(), seed, 200, given.epochs), tnd, np.inf, given.top, given.trained)
+            return run(problem(images(seed), seed, 200, given.epochs), tnd, np.inf, given.top, given.trained)
 
         mine = file.row({**shared, "method": "tnd-nas", "settings": TND}, by_tnd)
 
         def by_nsga2(seed: int = seed, seconds: float = mine["seconds"]) -> Row:
-            return run(problem(splits(), seed, 100_000, given.epochs), NSGA2, seconds, given.top, given.trained)
+            return run(problem(images(seed), seed, 100_000, given.epochs), NSGA2, seconds, given.top, given.trained)
 
         theirs = file.row({**shared, "method": "nsga2", "settings": settings.dump(NSGA2)}, by_nsga2)
         for name, row in (("tnd-nas", mine), ("nsga2", theirs)):

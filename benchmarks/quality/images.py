@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas_core.data import Augmentation, Splits, tensor_splits
+from nas_core.data import Augmentation, Splits, shrunk, tensor_splits
 
 FILE = "cifar10_full_jpeg.npz"
 CLASSES = 10
+SHRINK = 2
+"""Of ``small`` images."""
 
 
 def cifar10(folder: Path, seed: int) -> Splits:
@@ -29,6 +34,20 @@ def cifar10(folder: Path, seed: int) -> Splits:
     with np.load(path) as arrays:
         training, test = ((_decoded(arrays, part), arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
         return tensor_splits(training, test, CLASSES, seed, 1.0, Augmentation(padding=4, flip=True))
+
+
+def halved(folder: Path) -> Callable[[int], Splits]:
+    """By seed, the same at half the size, 16 x 16 pixels; the last seed's are kept."""
+    return lru_cache(1)(lambda seed: small(cifar10(folder, seed)))
+
+
+def small(splits: Splits) -> Splits:
+    """The same images at half the size."""
+    names = ("train", "validation", "select", "test", "train_and_validation")
+    smaller: dict[str, Any] = {name: shrunk(getattr(splits, name), SHRINK) for name in names}
+    channels, height, width = splits.input
+    input = (channels, height // SHRINK, width // SHRINK)
+    return replace(splits, **smaller, input=input, augmentation=splits.augmentation.shrunk(SHRINK))
 
 
 def _decoded(arrays: Any, part: str) -> NDArray[np.uint8]:  # -> (N, 32, 32, 3)

@@ -204,7 +204,9 @@ class Trajectory:
 
     def _begin(self, budget: float, cap: int) -> None:
         """With a new budget, to be met in ``cap`` epochs: thresholds and lambda start anew, the weights alone first."""
-        self.budget, self.cap, self.epochs, self.silent = budget, cap, 0, False
+        self.budget, self.cap, self.silent = budget, cap, False
+        self.epochs = 0
+        """Since this budget was set."""
         self.initial = min(self.plan.initial, cap // 3)
         start, factor, few = self.plan.control
         self.control = LambdaControl(start, factor, few)
