@@ -28,9 +28,9 @@ def _rows(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N * H * W, C)
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def _by_op(x: Tensor, ops: int) -> Tensor:  # (N, ops * C, H, W) -> (N * H * W, ops, C)
+def _by_op(x: Tensor, ops: int) -> Tensor:  # (N, ops * C, H, W) -> (ops, N * H * W, C)
     rows = _rows(x)
-    return rows.view(len(rows), ops, -1)
+    return rows.view(len(rows), ops, -1).transpose(0, 1)
 
 
 def _maps(rows: Tensor, like: Tensor) -> Tensor:  # (N * H * W, C), (N, *, H, W) -> (N, C, H, W)
@@ -97,6 +97,20 @@ class Halves(torch.autograd.Function):
 
 def _side_by_side(weights: Sequence[Tensor]) -> Tensor:  # (C, 1, k, k) by op -> (ops * C, 1, k, k)
     return weights[0] if len(weights) == 1 else torch.cat(list(weights))
+
+
+def _stacked(some: Sequence[Tensor]) -> Tensor:
+    """As ``torch.stack``, which copies even a single one."""
+    return some[0][None] if len(some) == 1 else torch.stack(list(some))
+
+
+def _pointwise(rows: Tensor, weights: Tensor, like: Tensor) -> Tensor:  # (ops, N * H * W, C), (ops, C, C) -> like
+    """A matrix product for each op, side by side."""
+    if len(rows) == 1:
+        return _maps(torch.bmm(rows, weights)[0], like)
+    found = torch.empty_like(like)
+    torch.bmm(rows, weights, out=_by_op(found, len(rows)))
+    return found
 
 
 def _depthwise(x: Tensor, weight: Tensor, step: Step) -> Tensor:
@@ -176,9 +190,7 @@ class Chains(torch.autograd.Function):
         ctx: Any, x: Tensor, steps: tuple[Step, ...], eps: float, windows: bool, *weights: Tensor
     ) -> tuple[Tensor, ...]:  # (N, ops * C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
         depths = [_side_by_side(weights[2 * index :: 2 * len(steps)]) for index in range(len(steps))]
-        points = [
-            [weight.flatten(1) for weight in weights[2 * index + 1 :: 2 * len(steps)]] for index in range(len(steps))
-        ]
+        points = [_stacked(weights[2 * index + 1 :: 2 * len(steps)]).flatten(2) for index in range(len(steps))]
         kept = [x]
         for index, step in enumerate(steps):
             if index:
@@ -187,14 +199,11 @@ class Chains(torch.autograd.Function):
                 x = z
             between = dense(_depthwise(x, depths[index], step))
             kept.append(between)
-            rows, by_op = _by_op(between, len(points[index])), points[index]
+            rows, mixes = _by_op(between, len(points[index])), points[index].transpose(1, 2)
             if index == len(steps) - 1:
-                outputs = tuple(_maps(rows[:, op] @ point.t(), between) for op, point in enumerate(by_op))
+                outputs = tuple(_maps(some, between) for some in torch.bmm(rows, mixes).unbind())
             else:
-                wide = rows.new_empty((len(rows), len(by_op), len(by_op[0])))
-                for op, point in enumerate(by_op):
-                    torch.mm(rows[:, op], point.t(), out=wide[:, op])
-                x = _maps(wide.flatten(1), between)
+                x = _pointwise(rows, mixes, between)
         ctx.save_for_backward(*weights, *kept)
         ctx.steps, ctx.eps, ctx.windows, ctx.count = steps, eps, windows, len(weights)
         return outputs
@@ -205,18 +214,15 @@ class Chains(torch.autograd.Function):
         steps, weights, kept = ctx.steps, ctx.saved_tensors[: ctx.count], list(ctx.saved_tensors[ctx.count :])
         learn = any(ctx.needs_input_grad[4:])
         found: list[Tensor | None] = [None] * ctx.count
-        rows = [_rows(g) for g in gradients]  # (N * H' * W', C') by op
+        rows = _stacked([_rows(g) for g in gradients])  # (ops, N * H' * W', C')
         ops = len(rows)
         g = gradients[0]
         for index in reversed(range(len(steps))):
             between, step = kept.pop(), steps[index]
-            those, wide = _by_op(between, ops), torch.empty_like(between)
-            into = _by_op(wide, ops)
-            for op, some in enumerate(rows):
-                place = 2 * (op * len(steps) + index) + 1
-                torch.mm(some, weights[place].flatten(1), out=into[:, op])
-                if learn:
-                    found[place] = (some.t() @ those[:, op]).view_as(weights[place])
+            places = slice(2 * index + 1, None, 2 * len(steps))
+            wide = _pointwise(rows, _stacked(weights[places]).flatten(2), between)
+            if learn:
+                found[places] = torch.bmm(rows.transpose(1, 2), _by_op(between, ops))[..., None, None].unbind()
             x, depth = kept[-1], _side_by_side(weights[2 * index :: 2 * len(steps)])
             if learn:
                 found[2 * index :: 2 * len(steps)] = _weight_gradient(
@@ -231,7 +237,7 @@ class Chains(torch.autograd.Function):
                 g = aten.threshold_backward.grad_input(g, z, 0, grad_input=g)
                 norm = None, None, None, mean, inverse, True, ctx.eps, [True, False, False]
                 g = aten.native_batch_norm_backward(g, y, *norm)[0]
-                rows = list(_by_op(g, ops).unbind(1))
+                rows = _by_op(g, ops)
         return g, None, None, None, *found
 
 
