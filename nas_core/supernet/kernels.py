@@ -131,40 +131,22 @@ def _convolved(
     )[:2]
 
 
-class _Windows:
-    """A map, moved sideways as windows on it ask for; each move is made once."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-        self.moved: dict[int, Tensor] = {0: x}
-
-    def __getitem__(self, columns: int) -> Tensor:
-        if columns not in self.moved:
-            width = self.x.shape[3]
-            by = min(abs(columns), width)  # farther there is nothing but zeros
-            out, kept = torch.empty_like(self.x), slice(by, width) if columns < 0 else slice(0, width - by)
-            out[..., kept] = self.x[..., : width - by] if columns < 0 else self.x[..., by:]
-            out[..., slice(0, by) if columns < 0 else slice(width - by, width)] = 0.0
-            self.moved[columns] = out
-        return self.moved[columns]
-
-
-def _weight_gradient(g: Tensor, x: _Windows, weight: Tensor, step: Step, windows: bool) -> Tensor:
+def _weight_gradient(g: Tensor, x: Tensor, weight: Tensor, step: Step, windows: bool) -> Tensor:
     """Of a depthwise convolution, (C, 1, k, k). oneDNN has a fast gradient for three columns, not for more."""
     size, half = weight.shape[-1], weight.shape[-1] // 2
     if not windows or half < 2 or step.dilation > 1:
-        whole: Tensor = _backward(g, x.x, weight, step, (False, True))[1]
+        whole: Tensor = _backward(g, x, weight, step, (False, True))[1]
         return whole
-    if step.stride == 1 and x.x.shape[2] < size:  # nor for maps that are lower than the kernel
-        below = 0, 0, 0, size - x.x.shape[2]
-        g, x = dense(F.pad(g, below)), _Windows(F.pad(x.x, below))
-    found = torch.empty_like(weight)
-    for centre in (0, *range(2, half + 1), *range(-half, -1)):
+    if step.stride == 1 and x.shape[2] < size:  # nor for maps that are lower than the kernel
+        below = 0, 0, 0, size - x.shape[2]
+        g, x = dense(F.pad(g, below)), F.pad(x, below)
+    found = []
+    for centre in (*range(-half, -1), 0, *range(2, half + 1)):
         reach = 0 if centre else 1  # three columns in the middle, one at a time beside them
-        columns = slice(half + centre - reach, half + centre + reach + 1)
-        padding = step.padding, reach
-        found[..., columns] = _convolved(g, x[centre], weight[..., columns], step, padding, (False, True))[1]
-    return found
+        moved = F.pad(x, (-centre, centre)) if abs(centre) < x.shape[3] else torch.zeros_like(x)
+        columns = weight[..., half + centre - reach : half + centre + reach + 1]
+        found.append(_convolved(g, moved if centre else x, columns, step, (step.padding, reach), (False, True))[1])
+    return torch.cat(found, dim=3)
 
 
 class Repeat(torch.autograd.Function):
@@ -225,9 +207,7 @@ class Chains(torch.autograd.Function):
                 found[places] = torch.bmm(rows.transpose(1, 2), _by_op(between, ops))[..., None, None].unbind()
             x, depth = kept[-1], _side_by_side(weights[2 * index :: 2 * len(steps)])
             if learn:
-                found[2 * index :: 2 * len(steps)] = _weight_gradient(
-                    wide, _Windows(x), depth, step, ctx.windows
-                ).chunk(ops)
+                found[2 * index :: 2 * len(steps)] = _weight_gradient(wide, x, depth, step, ctx.windows).chunk(ops)
             if not index and not ctx.needs_input_grad[0]:
                 return None, None, None, None, *found
             g = _backward(wide, x, depth, step, (True, False))[0]
@@ -299,15 +279,15 @@ class Sum(torch.autograd.Function):
         scales = [inverse for _, inverse in statistics]
         if weights is not None:
             scales = [scale * weight for scale, weight in zip(scales, weights, strict=True)]
-        total = torch.empty_like(maps[0])
-        shift = sum(
-            (-mean * scale for (mean, _), scale in zip(statistics, scales, strict=True)), start=total.new_zeros(1)
-        )
-        total.copy_(shift[:, None, None])
-        for x in others:
-            total.add_(x)
-        for x, scale in zip(normed, scales, strict=True):
+        if normed:
+            shift = -sum(mean * scale for (mean, _), scale in zip(statistics, scales, strict=True))
+            total = dense(torch.addcmul(shift[:, None, None], normed[0], scales[0][:, None, None]))
+        else:
+            total = others[0] + others[1]
+        for x, scale in zip(normed[1:], scales[1:], strict=True):
             total.addcmul_(x, scale[:, None, None])
+        for x in others if normed else others[2:]:
+            total.add_(x)
         flat = [value for pair in statistics for value in pair]
         ctx.save_for_backward(weights, *flat, *normed)
         ctx.epsilons, ctx.others = epsilons, len(others)
