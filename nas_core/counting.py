@@ -1,7 +1,7 @@
 """Counting a network from a file: which network is meant, what it costs and why, and a second count of the built one.
 
-``python -m nas_core count`` is the command (``nas_core/__main__.py``). Everything but ``built_cost`` works without
-torch.
+``python -m nas_core count`` is the command (``nas_core/__main__.py``). Everything but ``built_cost`` and
+``module_cost`` works without torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_core.architecture import Architecture, Genotype, Skeleton, skeleton_to_json, stem_for
 from nas_core.costs import Cost, parts
@@ -19,6 +19,9 @@ from nas_core.seeds import read_genotype
 from nas_core.settings import parse
 from nas_core.spaces import spaces
 from nas_core.spaces.darts import levels_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 INPUT = (3, 32, 32)
 CLASSES = 10
@@ -132,17 +135,25 @@ def _shown(cost: Cost) -> dict[str, int]:
 
 
 def built_cost(architecture: Architecture) -> tuple[int, int]:
-    """Params and MACs of the real network: its tensors, and what its convolutions and linear layers do to one image.
+    """Params and MACs of the real network. It is built on the meta device, so it takes neither memory nor time.
+    Imports torch.
+    """
+    import torch
 
-    The network is built on the meta device, so it takes neither memory nor time. Imports torch.
+    from nas_core.network import Network
+
+    with torch.device("meta"):
+        return module_cost(Network(architecture), architecture.skeleton.input)
+
+
+def module_cost(network: nn.Module, input: tuple[int, int, int]) -> tuple[int, int]:
+    """Params and MACs of any network: its tensors, and what its convolutions and linear layers do to one image of
+    (C, H, W), on the device that it is on. Imports torch.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from nas_core.network import Network
-
-    with torch.device("meta"), torch.no_grad():
-        network = Network(architecture).eval()
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, *architecture.skeleton.input))
-    return sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2
+    parameters = list(network.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.eval()(torch.empty(1, *input, device=parameters[0].device))
+    return sum(parameter.numel() for parameter in parameters), counter.get_total_flops() // 2

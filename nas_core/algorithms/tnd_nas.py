@@ -100,6 +100,9 @@ class TndNas:
     the policy, which costs a fraction of it."""
     draws: Annotated[int, Ge(1), Le(100)] = 1
     """Networks drawn for a weight step on paths, of which the one with the most multiply-adds is trained."""
+    path_explore: Annotated[float, Ge(0), Le(1)] = 0.0
+    """As ``explore``, of the networks that weight steps on paths draw: 1 trains all that is left alike, whatever the
+    policy thinks of it, so that the supernet goes on to rank what the policy has turned from."""
     carry: bool = False
     """Whether weights go on into the next stage, of the same depth; published: each starts anew."""
     average: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -361,7 +364,7 @@ class Run:
             active: Selection = preference.left
             self.learner.step(images, labels, (gates, active))
         else:
-            drawn = [self._draw(preference) for _ in range(self.settings.draws)]
+            drawn = [self._draw(preference, self.settings.path_explore) for _ in range(self.settings.draws)]
             active = max((self.problem.space.selection(sample.genotype) for sample in drawn), key=self.macs.of)
             self.learner.step(images, labels, (None, active))
         self.spent += TRAINING_PASSES * len(labels) * self.macs.of(active)
@@ -371,8 +374,8 @@ class Run:
 
     # --- alpha ------------------------------------------------------------------------------------------------
 
-    def _draw(self, preference: Preference) -> Sample:
-        return draw(self.problem.space, preference.policy, self.rng, self.settings.explore)
+    def _draw(self, preference: Preference, explore: float) -> Sample:
+        return draw(self.problem.space, preference.policy, self.rng, explore)
 
     def policy_step(self, images: Tensor, labels: Tensor, told: Told) -> Asking:
         """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay. What they
@@ -382,7 +385,7 @@ class Run:
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
         self.turns += 1
-        samples = [self._draw(preference) for _ in range(self.settings.samples)]
+        samples = [self._draw(preference, self.settings.explore) for _ in range(self.settings.samples)]
         yield from self.prices.ask(sample.genotype for sample in samples)
         seen = [
             (self.merit.deserved(genotype, self.accuracy(genotype, images, labels)), self.prices.of(genotype.key()))

@@ -280,7 +280,8 @@ class Sum(torch.autograd.Function):
         if weights is not None:
             scales = [scale * weight for scale, weight in zip(scales, weights, strict=True)]
         if normed:
-            shift = -sum(mean * scale for (mean, _), scale in zip(statistics, scales, strict=True))
+            means = [mean * scale for (mean, _), scale in zip(statistics, scales, strict=True)]
+            shift = -sum(means[1:], start=means[0])
             total = dense(torch.addcmul(shift[:, None, None], normed[0], scales[0][:, None, None]))
         else:
             total = others[0] + others[1]

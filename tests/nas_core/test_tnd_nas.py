@@ -207,6 +207,25 @@ def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("explore", [0.0, 1.0])
+def test_paths_may_be_drawn_from_all_that_is_left(explore: float) -> None:
+    """A policy that is sure of one op trains it alone, or all ops alike."""
+    run = Run(TndNas(preferences=1, batch=16, weights="paths", path_explore=explore), problem())
+    for alpha in run.preferences[0].policy.alpha.values():
+        with torch.no_grad():
+            alpha[:, 4] += 50.0  # sep_conv_3x3
+    run.learner.start(0)
+    before, batch = copy.deepcopy(run.supernet.state_dict()), next(steps_of(run))
+    for _ in range(4):
+        run.weight_step(*batch)
+    changed = {name for name, tensor in run.supernet.state_dict().items() if not torch.equal(before[name], tensor)}
+    columns = {name.split("edge")[1].split(".")[0].split("_")[1] for name in changed if "edge" in name}
+    assert columns == {"4"} if explore == 0 else len(columns) > 1
+    sure = [run._draw(run.preferences[0], 0.0).genotype.key() for _ in range(5)]
+    assert len(set(sure)) == 1, "samples of the policy are still its own"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [False, True])
 def test_preferences_learn_from_the_samples_of_others(shared: bool) -> None:
     on = problem()
