@@ -23,6 +23,40 @@ SPEC: dict[str, Any] = {
     "budget": {"evaluations": 16},
     "verify": {"top": 4, "epochs": 8, "batch": 16, "lr": 0.1},
 }
+GRANULAR: dict[str, Any] = {"fan_in": "free", "levels": "cell", "filters": True}
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "nsga2": {},
+    "darts": {"algorithm": {"name": "darts", "batch": 16}},
+    "entrannas": {"algorithm": {"name": "entrannas", "batch": 16, "alpha_lr": 0.3}},
+    "entrannas-dst": {
+        "algorithm": {"name": "entrannas", "batch": 16, "alpha_lr": 0.3, "dst": True},
+        "space": {**SPEC["space"], "fan_in": "free"},
+    },
+    "rc-darts": {
+        "algorithm": {
+            "name": "rc-darts",
+            "batch": 16,
+            "alpha_lr": 0.3,
+            "bounds": [{"params": {"max": 1900.0}}, {"params": {"max": 1700.0}}],
+        }
+    },
+    "tnd-nas": {"algorithm": {"name": "tnd-nas", "batch": 16, "preferences": 3, "samples": 3, "rescored": 4}},
+    "mgas": {
+        "algorithm": {
+            "name": "mgas",
+            "batch": 32,
+            "alpha_lr": 3.0,
+            "lambda_start": 0.1,
+            "few_ops": 2,
+            "commit_every": 1,
+            "targets": [1900.0, 1700.0],
+            "seed_training": {"epochs": 1, "batch": 32},
+        },
+        "space": {**SPEC["space"], **GRANULAR},
+    },
+}
+"""What a job of each algorithm has instead of SPEC's; all search for EPOCHS."""
+EPOCHS = 12
 SPARE: dict[str, Any] = {
     **SPEC,
     "algorithm": {"name": "random", "batch": 2, "evaluate": {"epochs": 1, "batch": 32, "subset": 96}},
@@ -78,14 +112,17 @@ def check_record(job: Job) -> None:
 class Campaign:
     """Jobs under fire in one world; a seed's unbroken run is made once."""
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, algorithm: str = "nsga2") -> None:
         self.world, self.rng = world, random.Random(seed)
+        self.spec = {**SPEC, **ALGORITHMS[algorithm]}
+        if algorithm != "nsga2":
+            self.spec["budget"] = {"evaluations": 16, "epochs": EPOCHS}
         self._unbroken: dict[int, Result] = {}
         self._spare: Result | None = None
 
     def unbroken(self, client: Client, seed: int) -> Result:
         if seed not in self._unbroken:
-            job = client.wait(client.submit({**SPEC, "seed": seed}).id, timeout=300)
+            job = client.wait(client.submit({**self.spec, "seed": seed}).id, timeout=300)
             assert job.status == "succeeded", job.reason
             self._unbroken[seed] = outcome(client, self._closed(client, job.id))
         return self._unbroken[seed]
@@ -94,7 +131,7 @@ class Campaign:
         """One job with these faults by phase, in order, as many as fit into it; raises where they changed anything."""
         with Client(self.world.url) as client:
             expected = self.unbroken(client, seed)
-            job_id = client.submit({**SPEC, "seed": seed}).id
+            job_id = client.submit({**self.spec, "seed": seed}).id
         blows, more = [], []
         for phase in PHASES:
             for fault in faults.get(phase, []):
