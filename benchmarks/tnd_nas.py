@@ -14,6 +14,8 @@ whose true errors are looked up afterwards. Variants:
     no-warm-up   alpha learns from the first epoch
     one, four    preferences: 1, 4 (full: 8)
     alone        no preference learns from the samples of another
+    policy-paths             weights learn on the paths that the policy draws, not on all alike
+    few-draws    untrained scores of the candidates are those that the search chose them by
     supernet     candidates are ranked by the supernet alone
     relaxed      weight steps on the softmax mixture of all ops (published) instead of drawn paths
     random, nsga2            on the supernet that ``full`` has trained, as many cells scored by the same ranking
@@ -30,6 +32,7 @@ import argparse
 import json
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,6 +78,7 @@ BASE: Mapping[str, Any] = {
     "carry": True,
     "weights": "paths",
     "draws": 8,
+    "path_explore": 1.0,
     "batch": 128,
     "lr": 0.05,
     "average": 0.998,
@@ -88,6 +92,7 @@ BASE: Mapping[str, Any] = {
     "alpha_lr": 0.1,
     "skip_dropout": [],
     "rescored": 200,
+    "final_draws": 10,
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
@@ -97,6 +102,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "one": {"preferences": 1},
     "four": {"preferences": 4},
     "alone": {"share_samples": False},
+    "policy-paths": {"path_explore": 0.0},
+    "few-draws": {"final_draws": 0},
     "supernet": {"ranked_by": {"supernet": 1.0}},
     "relaxed": {"weights": "relaxed"},
 }
@@ -134,8 +141,9 @@ class World:
     def algorithm(self, variant: str) -> TndNas:
         return settings.parse(TndNas, dict(BASE) | dict(VARIANTS[variant]), "tnd-nas")
 
-    def state_file(self, cost: str, seed: int) -> Path:
-        return self.cache / f"tnd-{cost}-{seed}-{self.epochs}.pt"
+    def state_file(self, cost: str, seed: int, variant: str = "full") -> Path:
+        settings_of = zlib.crc32(json.dumps(dict(BASE) | dict(VARIANTS[variant]), sort_keys=True).encode())
+        return self.cache / f"tnd-{variant}-{cost}-{seed}-{self.epochs}-{settings_of:08x}.pt"
 
 
 def candidates(
@@ -172,8 +180,7 @@ def searched(world: World, variant: str, cost: str, seed: int) -> Row:
     began = time.process_time()
     found, state, shown = candidates(world, algorithm, problem, cost)
     seconds = time.process_time() - began
-    if variant == "full":
-        checkpoint.save(state, world.state_file(cost, seed))
+    checkpoint.save(state, world.state_file(cost, seed, variant))
     rows, scores = np.array(list(found)), np.array(list(found.values()))
     chosen = rows[hand_over(scores, column[rows])]
     everything = bench.measure(COSTS[cost], rows.tolist(), len(rows), Spent())["hypervolume"]

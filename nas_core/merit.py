@@ -33,7 +33,7 @@ class Merit:
 
         Raises InvalidSettingsError for images that cannot be shrunk so far.
         """
-        self.device = problem.device
+        self.device, self.seed = problem.device, problem.seed
         self.seeds = [seed_of(problem.seed, "untrained", *([draw] if draw else [])) for draw in range(draws)]
         self.others: list[Signal] = [name for name in ranked_by if name != "supernet"]
         self.weights = np.array([ranked_by["supernet"], *(ranked_by[name] for name in self.others)])
@@ -61,6 +61,15 @@ class Merit:
             architecture = Architecture(genotype, self.skeleton)
             self._others[key] = np.mean([self._taken(architecture, seed) for seed in self.seeds], axis=0).tolist()
         return self._others[key]
+
+    def take_anew(self, genotype: Genotype, draws: int) -> None:
+        """Its untrained scores, over draws of weights that none of the others had. What was chosen among many for high
+        scores was chosen for lucky draws as well.
+        """
+        if self.others:
+            architecture = Architecture(genotype, self.skeleton)
+            found = [self._taken(architecture, seed_of(self.seed, "anew", draw)) for draw in range(draws)]
+            self._others[genotype.key()] = np.mean(found, axis=0).tolist()
 
     def _taken(self, architecture: Architecture, seed: int) -> list[float]:
         """Of one network: synflow comes first, it wants the first weights; progressivity draws its own."""

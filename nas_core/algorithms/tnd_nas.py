@@ -146,6 +146,9 @@ class TndNas:
     """As ``shrink``, of the noise images that untrained networks are shown."""
     untrained_draws: Annotated[int, Ge(1), Le(100)] = 1
     """Initial weights of an untrained network over which its scores are means: of one draw alone they are noisy."""
+    final_draws: Annotated[int, Ge(0), Le(100)] = 0
+    """Of networks that are scored in the end, untrained scores are taken anew over as many draws; 0: the scores of the
+    search stand, by which they were chosen, lucky ones before others."""
     policy_steps: Annotated[int, Ge(1), Le(100_000)] = 40
     """Of each preference, when a job goes on from another's supernet: the weights stay, alpha starts anew."""
     max_skips: Annotated[int, Ge(0)] | None = None
@@ -170,6 +173,7 @@ class TndNas:
             "ranked_by",
             "untrained_shrink",
             "untrained_draws",
+            "final_draws",
             "policy_steps",
             "max_skips",
         }
@@ -606,6 +610,10 @@ class Run:
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         genotypes = tuple(wanted.values())
+        if self.settings.final_draws:
+            for genotype in genotypes:
+                self.merit.take_anew(genotype, self.settings.final_draws)
+                problem.between_steps()
         errors = self.merit.in_order(genotypes, [self.score(genotype) for genotype in genotypes])
         yield Propose(genotypes, tuple(map(self.values, errors)))
         self.finished = True

@@ -66,7 +66,8 @@ SMALL: dict[str, list[dict[str, Any]]] = {
     "tnd-nas": [
         {"preferences": 3, "batch": 16, "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3},
         {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}
-        | {"score": "expected_error", "reward": "product", "max_skips": 1, "stages": 2, "shrink": 2, "samples": 2},
+        | {"score": "expected_error", "reward": "product", "max_skips": 1, "stages": 2, "shrink": 2, "samples": 2}
+        | {"path_explore": 0.5, "final_draws": 2},
     ],
     "mgas": [
         {"batch": 60, "seed_training": {"epochs": 1, "batch": 60}, "alpha_lr": 3.0, "lambda_start": 0.1}

@@ -442,7 +442,23 @@ def test_candidates_are_ranked_among_all_samples() -> None:
     assert merit.in_order(both, [0.01, 0.4]) == [0.4, 0.01]
 
 
-@pytest.mark.slow
+def test_finalists_are_scored_on_weights_that_did_not_choose_them() -> None:
+    on = problem()
+    genotype, other = (on.space.sample(np.random.default_rng(seed)) for seed in (0, 1))
+    merit = Merit(on, {"supernet": 1.0, "synflow": 1.0}, 1, draws=2)
+    before, spent = merit.signals(genotype), merit.spent
+    kept, together = merit.signals(other), merit.spent
+    merit.take_anew(genotype, 3)
+    assert merit.signals(genotype) != before and merit.signals(other) == kept
+    assert merit.spent - together == pytest.approx(1.5 * spent)
+    again = Merit(on, {"supernet": 1.0, "synflow": 1.0}, 1, draws=2)
+    again.take_anew(genotype, 3)
+    assert again.signals(genotype) == merit.signals(genotype), "whatever was scored before"
+    alone = Merit(on, PLAIN, 1)
+    alone.take_anew(genotype, 3)
+    assert alone.signals(genotype) == [] and alone.spent == 0
+
+
 def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
     metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
     points, events = front_of("convolutions", metric, preferences=2, rescored=10)
