@@ -212,11 +212,11 @@ class OnItsSupernet:
 
     def __call__(self, row: int) -> Answer:
         run, genotype = self.run, from_arch(self.archs[row])
-        began, before = time.process_time(), run.spent + run.merit.spent
-        score = run.score(genotype)
+        began, before = time.process_time(), run.spent
+        score = run.weights.score(genotype)
         if not self.plain:
             score = 1.0 - run.merit.deserved(genotype, 100.0 * (1.0 - score)) / 100.0
-        self.spent, self.ended = run.spent + run.merit.spent, time.process_time()
+        self.spent, self.ended = run.spent, time.process_time()
         return Answer(score, Spent(self.spent - before, self.ended - began))
 
 
@@ -240,7 +240,7 @@ def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
     if not plain:
         rows, scores = scored_anew(run, table.archs, rows, scores, column)
         spent = Spent(
-            spent.multiply_adds + run.spent + run.merit.spent - signal.spent,
+            spent.multiply_adds + run.spent - signal.spent,
             spent.seconds + time.process_time() - signal.ended,
         )
     chosen = rows[hand_over(scores, column[rows])]
@@ -257,7 +257,7 @@ def scored_anew(
     genotypes = [from_arch(archs[row]) for row in rows[best]]
     for genotype in genotypes:
         run.merit.take_anew(genotype, run.settings.final_draws)
-    return rows[best], np.array(run.merit.in_order(genotypes, [run.score(genotype) for genotype in genotypes]))
+    return rows[best], np.array(run.merit.in_order(genotypes, [run.weights.score(genotype) for genotype in genotypes]))
 
 
 @dataclass

@@ -83,6 +83,23 @@ def draw(space: Relaxable, policy: Policy, rng: np.random.Generator, explore: fl
     return Sample(genotype, columns)
 
 
+def with_few_skips(
+    space: Relaxable, name: str, genotype: Genotype, strengths: Mapping[str, Floats], most: int
+) -> Genotype:
+    """The weakest skip connections of one type give way in ``strengths``, until what they derive has ``most``
+    (P-DARTS, arXiv 1904.12760, section 3.3).
+    """
+    if "skip_connect" not in space.ops(name):
+        return genotype
+    column = space.ops(name).index("skip_connect")
+    while True:
+        skips = np.flatnonzero(space.selection(genotype)[name][:, column])
+        if len(skips) <= most or not strengths[name][skips, column].any():
+            return genotype
+        strengths[name][skips[strengths[name][skips, column].argmin()], column] = 0.0
+        genotype = space.derive(strengths)
+
+
 def union(lefts: Iterable[Left]) -> Left:
     """What at least one has."""
     found: Left = {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -27,34 +27,24 @@ from nas_core import checkpoint
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
 from nas_core.costs import PRE
-from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError, ObjectiveError
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import Merit, Signal, genotype_of
 from nas_core.pareto import constrained_ranks, crowding_by_rank, hypervolume, non_dominated
 from nas_core.policy import Policy
-from nas_core.preferences import Preference, Sample, draw, refined, union
+from nas_core.preferences import Preference, Sample, draw, refined, union, with_few_skips
 from nas_core.prices import Asking, Prices
-from nas_core.recipe import TRAINING_PASSES, shrunk_input
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
+from nas_core.shared_weights import SharedWeights
 from nas_core.stages import Stages
-from nas_core.supernet import Supernet
-from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import (
-    AveragedWeights,
-    WeightLearner,
-    batch_errors,
-    choice_of,
     forever,
-    make_supernet,
-    supernet_errors,
 )
 from nas_core.training import seed_of
-from nas_core.training.room import room_for
 from nas_core.values import Value
 
 CALIBRATING = 32
@@ -235,18 +225,17 @@ class Run:
         self.rng = np.random.default_rng(seed_of(problem.seed, "samples"))
         self.order = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "skip dropout"))
-        train = shrunk(problem.splits.train, settings.shrink)
-        self.train, self.validation = train, shrunk(problem.splits.validation, settings.shrink)
-        augmentation = problem.splits.augmentation if settings.augment else Augmentation()
-        self.augmentation = augmentation.shrunk(settings.shrink)
-        judged = first_drawn(problem.splits.validation, settings.score_images, seed_of(problem.seed, "judges"))
-        self.judges = shrunk(judged, settings.shrink)
-        self.onlookers = first_drawn(self.judges, GLANCE_IMAGES, seed_of(problem.seed, "onlookers"))
+        self.weights = SharedWeights(
+            problem,
+            shrink=settings.shrink,
+            augment=settings.augment,
+            average=settings.average,
+            score=settings.score,
+            score_images=settings.score_images,
+        )
         self.stage, self.epochs_done, self.finished = 0, 0, False
         self.built = 0
         """The stage of the supernet that is there."""
-        self.spent = 0.0
-        """Multiply-adds: three times the forward ones for each image trained on, once for each that is only run on."""
         self.steps, self.turns = 0, 0
         """Weight steps and policy steps so far: preferences take both in turn."""
         self.most: dict[str, float] = {}
@@ -296,32 +285,18 @@ class Run:
         if self.stage and settings.carry:
             return
         self.built = self.stage
-        skeleton = problem.skeleton
-        if settings.depths:
-            cells, channels = settings.depths[self.stage], skeleton.channels
-            skeleton = problem.space.skeleton(
-                skeleton.input, skeleton.classes, cells=cells, channels=channels, stem=skeleton.stem
-            )
-        skeleton = replace(skeleton, input=shrunk_input(skeleton.input, settings.shrink, "shrink"))
-        self.supernet: Supernet = make_supernet(
-            lambda: problem.space.supernet(skeleton),
+        self.weights.build(
+            settings.depths[self.stage] if settings.depths else None,
             seed_of(problem.seed, "supernet", self.stage),
-            problem.device,
-        )
-        self.learner = WeightLearner(
-            self.supernet,
             epochs=problem.budget.epochs if settings.carry else self.stages.length(self.stage),
             lr=settings.lr,
             weight_decay=settings.weight_decay,
-            pieces=problem.pieces,
         )
-        self.averaged = AveragedWeights(self.supernet, settings.average) if settings.average else None
-        self.macs = problem.space.cost_table(skeleton, "macs")
 
     @property
-    def scoring(self) -> Supernet:
-        """With the weights that networks are scored with."""
-        return self.supernet if self.averaged is None else self.averaged.supernet
+    def spent(self) -> float:
+        """Multiply-adds: three times the forward ones for each image trained on, once for each that is only run on."""
+        return self.weights.spent + self.merit.spent
 
     def time_is_up(self) -> bool:
         """Never before the first epoch of a search."""
@@ -330,26 +305,30 @@ class Run:
     def epoch(self) -> Search:
         settings, problem = self.settings, self.problem
         began, number = time.monotonic(), self.stages.before(self.stage) + self.epochs_done
-        self.learner.start(number if settings.carry else self.epochs_done)
+        self.weights.learner.start(number if settings.carry else self.epochs_done)
         learning = self.epochs_done >= self.stages.warm(self.stage)
         if learning and self.merit.seen:
             self.merit.learn()
         told: Told = []
         validation = forever(
-            lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
+            lambda: self.weights.validation.batches(
+                settings.batch, self.order, self.weights.augmentation, problem.device
+            )
         )
-        batches = self.train.batches(settings.batch, self.order, self.augmentation, problem.device)
-        per_epoch = max(1, self.train.size // settings.batch)
-        self.supernet.drop_skips(0.0)
+        batches = self.weights.train.batches(settings.batch, self.order, self.weights.augmentation, problem.device)
+        per_epoch = max(1, self.weights.train.size // settings.batch)
+        self.weights.supernet.drop_skips(0.0)
         for index, (images, labels) in enumerate(batches):
             if learning and index % settings.interval == 0:
                 yield from self.policy_step(*next(validation), told)
             self.weight_step(images, labels)
             problem.between_steps()
-            problem.glance(number * per_epoch + index + 1, problem.budget.epochs * per_epoch, self.learner.loss_so_far)
+            problem.glance(
+                number * per_epoch + index + 1, problem.budget.epochs * per_epoch, self.weights.learner.loss_so_far
+            )
         self.epochs_done += 1
-        metrics = {"loss": self.learner.mean_loss(), "stage": self.stage + 1.0}
-        metrics |= {"entropy": self._entropy(), "multiply_adds": self.spent + self.merit.spent}
+        metrics = {"loss": self.weights.learner.mean_loss(), "stage": self.stage + 1.0}
+        metrics |= {"entropy": self._entropy(), "multiply_adds": self.spent}
         if told:
             self.previous = None
             metrics |= yield from self._seen_so_far(told)
@@ -362,19 +341,15 @@ class Run:
         """One step on the weights, of one preference's relaxation or of a network that it draws; alpha stays."""
         preference = self.preferences[self.steps % len(self.preferences)]
         self.steps += 1
-        self.supernet.drop_skips(self.stages.skip_rate(self.stage, self.epochs_done), self.chance)
+        self.weights.supernet.drop_skips(self.stages.skip_rate(self.stage, self.epochs_done), self.chance)
         if self.settings.weights == "relaxed":
             gates = {name: p.to(images.device) for name, p in preference.policy.probabilities().items()}
-            active: Selection = preference.left
-            self.learner.step(images, labels, (gates, active))
+            self.weights.step(images, labels, gates, preference.left)
         else:
             drawn = [self._draw(preference, self.settings.path_explore) for _ in range(self.settings.draws)]
-            active = max((self.problem.space.selection(sample.genotype) for sample in drawn), key=self.macs.of)
-            self.learner.step(images, labels, (None, active))
-        self.spent += TRAINING_PASSES * len(labels) * self.macs.of(active)
-        self.supernet.drop_skips(0.0)
-        if self.averaged is not None:
-            self.averaged.follow(self.supernet)
+            paths = (self.problem.space.selection(sample.genotype) for sample in drawn)
+            self.weights.step(images, labels, None, max(paths, key=self.weights.macs.of))
+        self.weights.supernet.drop_skips(0.0)
 
     # --- alpha ------------------------------------------------------------------------------------------------
 
@@ -415,11 +390,7 @@ class Run:
 
     def accuracy(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """Percent, of a network on one batch with inherited weights and batch statistics; kept with the samples."""
-        active = self.problem.space.selection(genotype)
-        self.spent += len(labels) * self.macs.of(active)
-        with room_for(len(labels), self.problem.pieces, images.device):
-            wrong, expected = batch_errors(self.scoring, images, labels, (None, active))
-        error = float(wrong if self.settings.score == "error" else expected) / len(labels)
+        error = self.weights.error(genotype, images, labels)
         self.merit.record(genotype.key(), 100.0 * (1.0 - error))
         return 100.0 * (1.0 - error)
 
@@ -466,40 +437,14 @@ class Run:
         if self.settings.max_skips is None:
             return genotype
         for name in (name for name in strengths if name.startswith("normal") and not name.endswith(PRE)):
-            genotype = self._with_few_skips(name, genotype, strengths)
+            genotype = with_few_skips(space, name, genotype, strengths, self.settings.max_skips)
         return genotype
-
-    def _with_few_skips(
-        self, name: str, genotype: Genotype, strengths: Mapping[str, NDArray[np.floating[Any]]]
-    ) -> Genotype:
-        """Takes the weakest skip connections from one type's strengths until it has few enough."""
-        space, most = self.problem.space, self.settings.max_skips
-        assert most is not None
-        if "skip_connect" not in space.ops(name):
-            return genotype
-        column = space.ops(name).index("skip_connect")
-        while True:
-            skips = np.flatnonzero(space.selection(genotype)[name][:, column])
-            if len(skips) <= most or not strengths[name][skips, column].any():
-                return genotype
-            strengths[name][skips[strengths[name][skips, column].argmin()], column] = 0.0
-            genotype = space.derive(strengths)
 
     def _given(self, name: str) -> Sequence[int]:
         """Ops left on an edge of a type after each stage, where the settings say so."""
         if name.endswith(PRE):
             return ()
         return self.settings.normal_left if name.startswith("normal") else self.settings.reduce_left
-
-    def score(self, genotype: Genotype, onlookers: bool = False) -> float:
-        """What stands for its error, 0 to 1, on the images that judge all alike."""
-        problem = self.problem
-        choice = choice_of(problem.space, genotype, problem.device)
-        split = self.onlookers if onlookers else self.judges
-        self.spent += split.size * self.macs.of(problem.space.selection(genotype))
-        error, expected = supernet_errors(self.scoring, split, choice, problem.device, problem.pieces)
-        problem.between_steps()
-        return error if self.settings.score == "error" else expected
 
     def _entropy(self) -> float:
         return float(np.mean([preference.policy.entropy() for preference in self.preferences]))
@@ -528,7 +473,7 @@ class Run:
             if costs is None:
                 continue
             scaled = [self.problem.axes.cost(name, costs[name]) / (self.most[name] or 1.0) for name in self.prices.keys]
-            rows.append([self.score(genotype, onlookers=True), *scaled])
+            rows.append([self.weights.score(genotype, onlookers=True), *scaled])
         return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(self.prices.keys))
 
     def close_stage(self) -> Search:
@@ -546,7 +491,7 @@ class Run:
         self.previous = checkpoint.copied(
             {
                 "stage": self.stage,
-                "supernet": None if settings.carry else self.scoring.state_dict(),
+                "supernet": None if settings.carry else self.weights.scoring.state_dict(),
                 "preferences": [preference.state() for preference in self.preferences],
                 "seen": self.merit.state()["seen"],
             }
@@ -577,8 +522,8 @@ class Run:
         if kept["supernet"] is not None:
             self.stage = int(kept["stage"])
             self._build()
-            self.stage, self.averaged = self.settings.stages, None
-            self.supernet.load_state_dict(kept["supernet"])
+            self.stage, self.weights.averaged = self.settings.stages, None
+            self.weights.supernet.load_state_dict(kept["supernet"])
             self.merit.seen = {key: list(record) for key, record in kept["seen"].items()}
         for preference, state in zip(self.preferences, kept["preferences"], strict=True):
             preference.resume(state, self._reward)
@@ -614,7 +559,7 @@ class Run:
             for genotype in genotypes:
                 self.merit.take_anew(genotype, self.settings.final_draws)
                 problem.between_steps()
-        errors = self.merit.in_order(genotypes, [self.score(genotype) for genotype in genotypes])
+        errors = self.merit.in_order(genotypes, [self.weights.score(genotype) for genotype in genotypes])
         yield Propose(genotypes, tuple(map(self.values, errors)))
         self.finished = True
 
@@ -634,7 +579,11 @@ class Run:
             yield genotype_of(keys[place])
 
     def values(self, error: float) -> dict[str, Value]:
-        detail: dict[str, Any] = {"epochs": self.problem.budget.epochs, "split": "validation", "n": self.judges.size}
+        detail: dict[str, Any] = {
+            "epochs": self.problem.budget.epochs,
+            "split": "validation",
+            "n": self.weights.judges.size,
+        }
         if self.settings.score != "error":
             detail["score"] = self.settings.score
         if len(self.settings.ranked_by) > 1:
@@ -648,8 +597,8 @@ class Run:
         handed = state["handed_on"]
         self.stage = int(handed["built"])
         self._build()
-        self.stage, self.averaged = self.settings.stages, None
-        self.supernet.load_state_dict(handed["supernet"])
+        self.stage, self.weights.averaged = self.settings.stages, None
+        self.weights.supernet.load_state_dict(handed["supernet"])
         self.merit.inherit(handed)
         left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
         for place, preference in enumerate(self.preferences):
@@ -662,7 +611,9 @@ class Run:
         total = settings.policy_steps * len(self.preferences)
         while self.turns < total and not (self.turns and problem.time_is_up()):
             validation = forever(
-                lambda: self.validation.batches(settings.batch, self.order, self.augmentation, problem.device)
+                lambda: self.weights.validation.batches(
+                    settings.batch, self.order, self.weights.augmentation, problem.device
+                )
             )
             told: Told = []
             if self.merit.seen:
@@ -670,7 +621,7 @@ class Run:
             for _ in range(min(total - self.turns, max(1, total // 10))):
                 yield from self.policy_step(*next(validation), told)
                 problem.between_steps()
-            metrics = {"entropy": self._entropy(), "multiply_adds": self.spent + self.merit.spent}
+            metrics = {"entropy": self._entropy(), "multiply_adds": self.spent}
             metrics |= yield from self._seen_so_far(told)
             yield Progress("search", self.turns, total, metrics)
             yield Checkpoint(self.state())
@@ -682,12 +633,17 @@ class Run:
         state: dict[str, Any] = {"stage": self.stage, "finished": self.finished}
         if self.finished:
             left = {name: torch.from_numpy(mask) for name, mask in self.left.items()}
-            state["spent"] = self.spent + self.merit.spent
-            handed = {"built": self.built, "supernet": self.scoring.state_dict(), "left": left, **self.merit.state()}
+            state["spent"] = self.spent
+            handed = {
+                "built": self.built,
+                "supernet": self.weights.scoring.state_dict(),
+                "left": left,
+                **self.merit.state(),
+            }
             return state | {"handed_on": handed}
         if self.problem.inherited is None:
-            state["learner"] = self.learner.state()
-            state["averaged"] = None if self.averaged is None else self.averaged.supernet.state_dict()
+            state["learner"] = self.weights.learner.state()
+            state["averaged"] = None if self.weights.averaged is None else self.weights.averaged.supernet.state_dict()
         return state | {
             "preferences": [preference.state() for preference in self.preferences],
             "rng": self.rng.bit_generator.state,
@@ -696,7 +652,7 @@ class Run:
             "epochs_done": self.epochs_done,
             "built": self.built,
             "steps": self.steps,
-            "spent": self.spent,
+            "spent": self.weights.spent,
             "turns": self.turns,
             "prices": self.prices.state(),
             "merit": self.merit.state(),
@@ -714,16 +670,17 @@ class Run:
         self.epochs_done, self.steps, self.turns = (int(state[key]) for key in ("epochs_done", "steps", "turns"))
         self.prices.resume(state["prices"])
         self.merit.resume(state["merit"])
-        self.most, self.seconds, self.spent = dict(state["most"]), float(state["seconds"]), float(state["spent"])
+        self.most, self.seconds = dict(state["most"]), float(state["seconds"])
+        self.weights.spent = float(state["spent"])
         self.previous = checkpoint.copied(state["previous"])
         if "learner" in state:
             if state["built"]:
                 self.stage = int(state["built"])
                 self._build()
                 self.stage = int(state["stage"])
-            self.learner.resume(state["learner"])
-            if self.averaged is not None:
-                self.averaged.supernet.load_state_dict(state["averaged"])
+            self.weights.learner.resume(state["learner"])
+            if self.weights.averaged is not None:
+                self.weights.averaged.supernet.load_state_dict(state["averaged"])
         for preference, kept in zip(self.preferences, state["preferences"], strict=True):
             preference.resume(kept, self._reward)
         self.rng.bit_generator.state = state["rng"]

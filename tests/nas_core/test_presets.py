@@ -38,9 +38,9 @@ def test_a_search_has_the_papers_stages(name: str, normal: int, channels: int, e
     job = {part: {key: value for key, value in own.items() if key != "name"} for part, own in presets[name].job.items()}
     space = parse(spaces["darts"], job["space"], name)
     run = Run(parse(TndNas, job["algorithm"], name), problem(space=space, epochs=job["budget"]["epochs"]))
-    assert run.supernet.shapes == {"normal": (14, normal), "reduce": (14, 6)}
-    assert [cell.cell_type for cell in run.supernet.cells] == ["normal", "reduce", "normal", "reduce", "normal"]
-    assert run.supernet.skeleton.channels == channels
+    assert run.weights.supernet.shapes == {"normal": (14, normal), "reduce": (14, 6)}
+    assert [cell.cell_type for cell in run.weights.supernet.cells] == ["normal", "reduce", "normal", "reduce", "normal"]
+    assert run.weights.supernet.skeleton.channels == channels
     assert [(run.stages.length(stage), run.stages.warm(stage)) for stage in range(3)] == [(epochs, warm)] * 3
     assert run.settings.normal_left == (6, 3, 1) and run.settings.reduce_left == (4, 2, 1)
 

@@ -169,7 +169,7 @@ def test_samples_of_another_policy_teach_as_they_would_have_been_drawn() -> None
 
 def steps_of(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     order = torch.Generator().manual_seed(0)
-    yield from run.train.batches(16, order, None, run.problem.device)
+    yield from run.weights.train.batches(16, order, None, run.problem.device)
 
 
 def answered(asking: Any, on: Problem[Any]) -> None:
@@ -191,18 +191,20 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> None:
     on = problem()
     run = Run(TndNas(preferences=2, batch=16, samples=3, weights=weights), on)
-    run.learner.start(0)
+    run.weights.learner.start(0)
     batches = steps_of(run)
     (images, labels), other = next(batches), next(batches)
     answered(run.policy_step(*other, []), on)
-    alphas, weights_before = alphas_of(run), copy.deepcopy(run.supernet.state_dict())
+    alphas, weights_before = alphas_of(run), copy.deepcopy(run.weights.supernet.state_dict())
     run.weight_step(images, labels)
     assert equal(alphas, alphas_of(run))
-    changed = [not torch.equal(weights_before[name], tensor) for name, tensor in run.supernet.state_dict().items()]
+    changed = [
+        not torch.equal(weights_before[name], tensor) for name, tensor in run.weights.supernet.state_dict().items()
+    ]
     assert any(changed)
-    weights_before = copy.deepcopy(run.supernet.state_dict())
+    weights_before = copy.deepcopy(run.weights.supernet.state_dict())
     answered(run.policy_step(*other, []), on)
-    assert all(torch.equal(weights_before[name], tensor) for name, tensor in run.supernet.state_dict().items())
+    assert all(torch.equal(weights_before[name], tensor) for name, tensor in run.weights.supernet.state_dict().items())
     assert not equal(alphas, alphas_of(run))
 
 
@@ -214,11 +216,13 @@ def test_paths_may_be_drawn_from_all_that_is_left(explore: float) -> None:
     for alpha in run.preferences[0].policy.alpha.values():
         with torch.no_grad():
             alpha[:, 4] += 50.0  # sep_conv_3x3
-    run.learner.start(0)
-    before, batch = copy.deepcopy(run.supernet.state_dict()), next(steps_of(run))
+    run.weights.learner.start(0)
+    before, batch = copy.deepcopy(run.weights.supernet.state_dict()), next(steps_of(run))
     for _ in range(4):
         run.weight_step(*batch)
-    changed = {name for name, tensor in run.supernet.state_dict().items() if not torch.equal(before[name], tensor)}
+    changed = {
+        name for name, tensor in run.weights.supernet.state_dict().items() if not torch.equal(before[name], tensor)
+    }
     columns = {name.split("edge")[1].split(".")[0].split("_")[1] for name in changed if "edge" in name}
     assert columns == {"4"} if explore == 0 else len(columns) > 1
     sure = [run._draw(run.preferences[0], 0.0).genotype.key() for _ in range(5)]
@@ -271,8 +275,8 @@ def test_7_shrinking_schedule() -> None:
     while run.stage < 3:
         lefts.append({name: mask.copy() for name, mask in run.left.items()})
         sizes.append(tuple(set(run.left[name].sum(axis=1).tolist()) for name in TYPES))
-        depths.append(len(run.supernet.cells))
-        run.supernet(torch.zeros(2, 1, 6, 6), None, run.left)
+        depths.append(len(run.weights.supernet.cells))
+        run.weights.supernet(torch.zeros(2, 1, 6, 6), None, run.left)
         of = run.preferences[0].policy
         for alpha in of.alpha.values():
             alpha.normal_(generator=torch.Generator().manual_seed(run.stage))
