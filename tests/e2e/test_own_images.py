@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -45,12 +46,12 @@ def paint(folder: Path, each: int = 20) -> None:
     (folder / ".DS_Store").write_bytes(b"x")
 
 
-def registered(client: Client, dataset: dict[str, Any]) -> RegisteredDataset:
+def registered(client: Client, dataset: dict[str, Any], name: str = "leaves") -> RegisteredDataset:
     """Once the worker has seen the folder."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            return client.add_dataset("leaves", dataset)
+            return client.add_dataset(name, dataset)
         except ApiError as error:
             if "is seen within some seconds" not in str(error) or time.monotonic() > deadline:
                 raise
@@ -81,3 +82,47 @@ def test_from_a_folder_to_a_front(service: Embedded, client: Client) -> None:
     (member,) = client.front(job.id, kind="final").members
     assert member.architecture["skeleton"]["input"] == [3, 8, 8]
     assert member.test is not None and member.test.n == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "space"),
+    [
+        ("entrannas-dst", {"name": "entrannas", "dst": True, "batch": 12}, {"fan_in": "free"}),
+        ("rc-darts", {"name": "rc-darts", "batch": 12, "bounds": [{"params": {"max": 3_000}}]}, {}),
+    ],
+)
+def test_pictures_of_224_pixels(
+    service: Embedded, client: Client, tmp_path: Path, name: str, algorithm: dict[str, Any], space: dict[str, Any]
+) -> None:
+    """Ten classes, the stem of ImageNet; from search to a file that another runtime runs."""
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        folder = service.data_dir / "datasets" / name / f"class {label}"
+        folder.mkdir(parents=True)
+        for number in range(6):
+            pixels = rng.integers(0, 60, (240, 256, 3)) + 19 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.jpg")
+    made = registered(client, {"name": "imagefolder", "path": name, "size": 224, "workers": 0}, name)
+    assert (made.input, made.classes) == ([3, 224, 224], 10)
+    job = client.submit(
+        {
+            "space": {"name": "darts", "cells": 3, "nodes": 1, "channels": 4, **space},
+            "dataset": {"name": name},
+            "objectives": ["error", "params"],
+            "algorithm": algorithm,
+            "budget": {"evaluations": 4, "epochs": 1},
+            "verify": {"top": 1, "epochs": 1, "batch": 12},
+        }
+    )
+    ended = client.wait(job.id, timeout=SECONDS)
+    assert (ended.status, ended.reason) == ("succeeded", None)
+    (member,) = client.front(job.id, kind="final").members
+    assert member.architecture["skeleton"]["stem"] == "imagenet"
+    assert made.images is not None and member.test is not None and member.test.n == made.images["test"]
+    if name == "rc-darts":
+        assert member.values["params"].value <= 3_000
+    file = tmp_path / "network.onnx"
+    file.write_bytes(client.model(member.id, "onnx"))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: np.zeros((1, 3, 224, 224), dtype=np.float32)})
+    assert logits.shape == (1, 10) and np.isfinite(logits).all()
