@@ -37,7 +37,7 @@ import numpy as np
 import torch
 
 from benchmarks.own_scores import run
-from benchmarks.quality.images import halved
+from benchmarks.quality.images import few, halved
 from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import Row, RowFile, seeded
 from nas_core import settings
@@ -135,11 +135,7 @@ class World:
             seed=seed,
             rng=np.random.default_rng(seed),
             device=CPU,
-            splits=replace(
-                splits,
-                train=first_drawn(splits.train, IMAGES, seed_of(seed, "searched")),
-                validation=first_drawn(splits.validation, IMAGES, seed_of(seed, "judges")),
-            ),
+            splits=few(splits, IMAGES, seed),
         )
 
 

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.own_scores import run
-from benchmarks.quality.images import halved
+from benchmarks.quality.images import few, halved
 from benchmarks.quality.statistics import spearman
 from benchmarks.rows import Row, RowFile, seeded
 from nas_core import settings
@@ -214,11 +214,7 @@ def searched(splits: Splits, variant: str, seed: int, epochs: int) -> Row:
         seed=seed,
         rng=np.random.default_rng(seed),
         device=CPU,
-        splits=replace(
-            splits,
-            train=first_drawn(splits.train, IMAGES, seed_of(seed, "searched")),
-            validation=first_drawn(splits.validation, IMAGES, seed_of(seed, "judges")),
-        ),
+        splits=few(splits, IMAGES, seed),
     )
     given = {**STEPS, "fused": not space.connection, "bounds": sets, "warmup": WARM / total}
     engine = settings.parse(RcDarts, given, "rc-darts").engine(problem)

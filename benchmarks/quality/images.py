@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas_core.data import Augmentation, Splits, shrunk, tensor_splits
+from nas_core.data import Augmentation, Splits, first_drawn, shrunk, tensor_splits
+from nas_core.training import seed_of
 
 FILE = "cifar10_full_jpeg.npz"
 CLASSES = 10
@@ -48,6 +49,15 @@ def small(splits: Splits) -> Splits:
     channels, height, width = splits.input
     input = (channels, height // SHRINK, width // SHRINK)
     return replace(splits, **smaller, input=input, augmentation=splits.augmentation.shrunk(SHRINK))
+
+
+def few(splits: Splits, images: int, seed: int) -> Splits:
+    """As many images alone to search on, and as many to judge."""
+    return replace(
+        splits,
+        train=first_drawn(splits.train, images, seed_of(seed, "searched")),
+        validation=first_drawn(splits.validation, images, seed_of(seed, "judges")),
+    )
 
 
 def _decoded(arrays: Any, part: str) -> NDArray[np.uint8]:  # -> (N, 32, 32, 3)
