@@ -41,9 +41,6 @@ from nas_core.search import Problem, Relaxable, Search
 from nas_core.settings import settings
 from nas_core.shared_weights import SharedWeights
 from nas_core.stages import Stages
-from nas_core.supernet.weights import (
-    forever,
-)
 from nas_core.training import seed_of
 from nas_core.values import Value
 
@@ -310,12 +307,8 @@ class Run:
         if learning and self.merit.seen:
             self.merit.learn()
         told: Told = []
-        validation = forever(
-            lambda: self.weights.validation.batches(
-                settings.batch, self.order, self.weights.augmentation, problem.device
-            )
-        )
-        batches = self.weights.train.batches(settings.batch, self.order, self.weights.augmentation, problem.device)
+        validation = self.weights.validation_batches(settings.batch, self.order)
+        batches = self.weights.training_batches(settings.batch, self.order)
         per_epoch = max(1, self.weights.train.size // settings.batch)
         self.weights.supernet.drop_skips(0.0)
         for index, (images, labels) in enumerate(batches):
@@ -610,11 +603,7 @@ class Run:
         settings, problem = self.settings, self.problem
         total = settings.policy_steps * len(self.preferences)
         while self.turns < total and not (self.turns and problem.time_is_up()):
-            validation = forever(
-                lambda: self.weights.validation.batches(
-                    settings.batch, self.order, self.weights.augmentation, problem.device
-                )
-            )
+            validation = self.weights.validation_batches(settings.batch, self.order)
             told: Told = []
             if self.merit.seen:
                 self.merit.learn()
