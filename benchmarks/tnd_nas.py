@@ -60,7 +60,7 @@ from nas_core.costs import count
 from nas_core.data import Splits, shrunk
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.objectives.error import Error
-from nas_core.pareto import constrained_ranks, crowding_by_rank
+from nas_core.pareto import foremost
 from nas_core.recipe import Recipe, shrunk_input
 from nas_core.search import Axes, Budget, Problem, drive, start
 from nas_core.spaces.nasbench201 import NasBench201, from_arch, to_arch
@@ -252,12 +252,8 @@ def scored_anew(
 ) -> tuple[Integers, Floats]:
     """The best cells of another search, as many as ``full`` scores in the end, and in the same way."""
     table = np.column_stack([scores, column[rows]])
-    rank = constrained_ranks(table, [0.0] * len(rows))
-    best = np.lexsort([-crowding_by_rank(table, rank), rank])[: run.settings.rescored]
-    genotypes = [from_arch(archs[row]) for row in rows[best]]
-    for genotype in genotypes:
-        run.merit.take_anew(genotype, run.settings.final_draws)
-    return rows[best], np.array(run.merit.in_order(genotypes, [run.weights.score(genotype) for genotype in genotypes]))
+    best = rows[foremost(table, np.zeros(len(rows)), run.settings.rescored)]
+    return best, np.array(run.scored_in_the_end([from_arch(archs[row]) for row in best]))
 
 
 @dataclass

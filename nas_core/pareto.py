@@ -80,6 +80,13 @@ def crowding_by_rank(costs: Sequence[Sequence[float]] | Costs, rank: NDArray[np.
     return distance
 
 
+def foremost(costs: Sequence[Sequence[float]] | Costs, violations: Sequence[float] | Costs, count: int) -> list[int]:
+    """Indices of up to ``count`` points, best first: by constrained rank, by crowding distance, as given."""
+    rank = constrained_ranks(costs, violations)
+    crowding = crowding_by_rank(costs, rank)
+    return sorted(range(len(rank)), key=lambda i: (rank[i], -crowding[i], i))[:count]
+
+
 def hypervolume(costs: Sequence[Sequence[float]] | Costs, reference: Sequence[float]) -> float:
     """Volume dominated up to the reference point; points that do not dominate it add nothing."""
     array = _array(costs)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Genotype
 from nas_core.events import Checkpoint, Evaluation, Progress, evaluation_from_json, evaluation_to_json
-from nas_core.pareto import constrained_ranks, crowding_by_rank
+from nas_core.pareto import constrained_ranks, crowding_by_rank, foremost
 from nas_core.recipe import Estimation, ShortTraining
 from nas_core.scoring import scorer
 from nas_core.search import Evolvable, Problem, Search
@@ -102,6 +102,4 @@ def fitness(problem: Problem[Any], evaluations: Sequence[Evaluation]) -> tuple[N
 
 def survivors(problem: Problem[Any], evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
     """The best ``count`` by rank, then by crowding distance, then by age."""
-    rank, crowding = fitness(problem, evaluations)
-    order = sorted(range(len(evaluations)), key=lambda i: (rank[i], -crowding[i], i))
-    return [evaluations[i] for i in order[:count]]
+    return [evaluations[i] for i in foremost(problem.costs(evaluations), problem.violations(evaluations), count)]

@@ -31,7 +31,7 @@ from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError, ObjectiveError
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import Merit, Signal, genotype_of
-from nas_core.pareto import constrained_ranks, crowding_by_rank, hypervolume, non_dominated
+from nas_core.pareto import foremost, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Preference, Sample, draw, refined, union, with_few_skips
 from nas_core.prices import Asking, Prices
@@ -46,8 +46,6 @@ from nas_core.values import Value
 
 CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
-GLANCE_IMAGES = 500
-"""Validation images on which derived cells are scored after each epoch, for the events alone."""
 LEAST_WEIGHT = 0.3
 """Mean weight of another preference's samples below which they say too little: Adam would make a whole step of it."""
 
@@ -548,13 +546,17 @@ class Run:
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         genotypes = tuple(wanted.values())
+        errors = self.scored_in_the_end(genotypes)
+        yield Propose(genotypes, tuple(map(self.values, errors)))
+        self.finished = True
+
+    def scored_in_the_end(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """What stands for their errors, 0 to 1; by untrained scores that chose none of them, if settings say so."""
         if self.settings.final_draws:
             for genotype in genotypes:
                 self.merit.take_anew(genotype, self.settings.final_draws)
-                problem.between_steps()
-        errors = self.merit.in_order(genotypes, [self.weights.score(genotype) for genotype in genotypes])
-        yield Propose(genotypes, tuple(map(self.values, errors)))
-        self.finished = True
+                self.problem.between_steps()
+        return self.merit.in_order(genotypes, [self.weights.score(genotype) for genotype in genotypes])
 
     def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
         """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
@@ -566,9 +568,7 @@ class Run:
         rows = [[axes.cost(name, known[key][name]) for name in self.prices.keys] for key in keys]
         violations = [axes.lasting_violation(known[key]) for key in keys]
         table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(rows).reshape(len(keys), -1)])
-        rank = constrained_ranks(table, violations)
-        crowding = crowding_by_rank(table, rank)
-        for place in sorted(range(len(keys)), key=lambda i: (rank[i], -crowding[i], i))[:most]:
+        for place in foremost(table, violations, most):
             yield genotype_of(keys[place])
 
     def values(self, error: float) -> dict[str, Value]:

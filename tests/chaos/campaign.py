@@ -24,15 +24,18 @@ SPEC: dict[str, Any] = {
     "verify": {"top": 4, "epochs": 8, "batch": 16, "lr": 0.1},
 }
 GRANULAR: dict[str, Any] = {"fan_in": "free", "levels": "cell", "filters": True}
+EPOCHS = {"budget": {"evaluations": 16, "epochs": 12}}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "nsga2": {},
-    "darts": {"algorithm": {"name": "darts", "batch": 16}},
-    "entrannas": {"algorithm": {"name": "entrannas", "batch": 16, "alpha_lr": 0.3}},
-    "entrannas-dst": {
+    "darts": EPOCHS | {"algorithm": {"name": "darts", "batch": 16}},
+    "entrannas": EPOCHS | {"algorithm": {"name": "entrannas", "batch": 16, "alpha_lr": 0.3}},
+    "entrannas-dst": EPOCHS
+    | {
         "algorithm": {"name": "entrannas", "batch": 16, "alpha_lr": 0.3, "dst": True},
         "space": {**SPEC["space"], "fan_in": "free"},
     },
-    "rc-darts": {
+    "rc-darts": EPOCHS
+    | {
         "algorithm": {
             "name": "rc-darts",
             "batch": 16,
@@ -40,8 +43,9 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
             "bounds": [{"params": {"max": 1900.0}}, {"params": {"max": 1700.0}}],
         }
     },
-    "tnd-nas": {"algorithm": {"name": "tnd-nas", "batch": 16, "preferences": 3, "samples": 3, "rescored": 4}},
-    "mgas": {
+    "tnd-nas": EPOCHS | {"algorithm": {"name": "tnd-nas", "batch": 16, "preferences": 3, "samples": 3, "rescored": 4}},
+    "mgas": EPOCHS
+    | {
         "algorithm": {
             "name": "mgas",
             "batch": 32,
@@ -55,8 +59,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "space": {**SPEC["space"], **GRANULAR},
     },
 }
-"""What a job of each algorithm has instead of SPEC's; all search for EPOCHS."""
-EPOCHS = 12
+"""What a job of each algorithm has instead of SPEC's."""
 SPARE: dict[str, Any] = {
     **SPEC,
     "algorithm": {"name": "random", "batch": 2, "evaluate": {"epochs": 1, "batch": 32, "subset": 96}},
@@ -115,8 +118,6 @@ class Campaign:
     def __init__(self, world: World, seed: int, algorithm: str = "nsga2") -> None:
         self.world, self.rng = world, random.Random(seed)
         self.spec = {**SPEC, **ALGORITHMS[algorithm]}
-        if algorithm != "nsga2":
-            self.spec["budget"] = {"evaluations": 16, "epochs": EPOCHS}
         self._unbroken: dict[int, Result] = {}
         self._spare: Result | None = None
 
