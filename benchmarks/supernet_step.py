@@ -11,6 +11,8 @@ counts. DARTS' rows add one optimisation after another:
     channels-last    the plain supernet, whose maps lie in channels-last order
     fused            the fused executor (nas_core/supernet/fused.py), all its convolutions and pools as torch has them
     windows, phases, pools        kernels that oneDNN is fast with
+    compiled         depthwise and pointwise convolutions by our own kernels (nas_core/supernet/chains.c); windows and
+                     phases have nothing left to do. Without a C compiler this row is the one before
     update           SGD's own fused kernel
 
 EnTranNAS (arXiv 2101.11342) has two Engine-cells, the first of each type, features are shared over targets, the others
@@ -37,6 +39,7 @@ from torch import Tensor, nn
 from nas_core.devices import MIB
 from nas_core.spaces.darts import DARTS_OPS, TYPES, DartsCells
 from nas_core.supernet import Supernet
+from nas_core.supernet.compiled import library
 from nas_core.supernet.fused import ELSEWHERE, Ways, fuse
 from worker.template import ALLOCATOR
 
@@ -239,8 +242,9 @@ def entrannas(seed: int, share: bool, ways: Ways | None, fused_update: bool = Fa
 WAYS = {
     "fused": ELSEWHERE,
     "windows": replace(ELSEWHERE, windows=True),
-    "phases": Ways(pools=False),
-    "pools": Ways(),
+    "phases": Ways(pools=False, compiled=False),
+    "pools": Ways(compiled=False),
+    "compiled": Ways(),
 }
 """One more each."""
 DARTS: Mapping[str, Callable[[], Step]] = {
@@ -341,6 +345,7 @@ def main() -> int:
         "threads": given.threads,
         "repeats": given.repeats,
         "processor_time": given.processor_time,
+        "compiled": library() is not None,
     }
     print(json.dumps({"benchmark": "supernet_step", **versions, "checks": checks, "batches": found}))
     return 0 if all(checks.values()) else 1

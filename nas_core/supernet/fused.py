@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.ops import DilatedConv, FactorizedReduce, ReluConvNorm, SeparableConv, SplitConv
+from nas_core.supernet import compiled
 from nas_core.supernet.kernels import Chains, Halves, Mix, Repeat, Step, Sum, from_phases, to_phases
 from nas_core.supernet.network import Supernet, SupernetCell
 
@@ -35,9 +36,12 @@ class Ways:
     """A depthwise convolution of dilation 2 as one without, on the four maps of every second row and column."""
     pools: bool = True
     """Average pools as depthwise convolutions."""
+    compiled: bool = True
+    """Depthwise and pointwise convolutions by kernels of our own, where there is a C compiler; ``windows`` and
+    ``phases`` are for those that these do not fit."""
 
 
-ELSEWHERE = Ways(windows=False, phases=False, pools=False)
+ELSEWHERE = Ways(windows=False, phases=False, pools=False, compiled=False)
 
 
 def ways_for(device: torch.device) -> Ways:
@@ -290,14 +294,17 @@ def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feat
     """Separable or dilated convolutions of one kind on one source, up to their last batch norm."""
     layers = [[layer for layer in op.children() if isinstance(layer, nn.Conv2d)] for op in ops]
     steps = [Step(layer.stride[0], int(layer.padding[0]), layer.dilation[0]) for layer in layers[0][::2]]
+    weights = [layer.weight for some in layers for layer in some]
+    eps = _eps(ops[0])
     x, (height, width) = source.rectified, source.x.shape[2:]
     phased = False
+    if ways.compiled and compiled.fits(x, weights):
+        maps = compiled.CompiledChains.apply(x, tuple(steps), eps, *weights)  # type: ignore[no-untyped-call]
+        return [_Feature(y, eps) for y in maps]
     if ways.phases and steps[0].dilation == 2:
         phased = steps[0].stride == 1
         x = source.phases if phased else source.halves[0]  # with a stride nothing but even pixels is under the kernel
         steps = [Step(1, steps[0].padding // 2, 1)]
-    eps = _eps(ops[0])
-    weights = [layer.weight for some in layers for layer in some]
     maps = Chains.apply(source.repeated(x, len(ops)), tuple(steps), eps, ways.windows, *weights)  # type: ignore[no-untyped-call]
     if phased and (height % 2 or width % 2):  # there is more than the map: the batch norm may not see it
         return [_Feature(from_phases(y)[:, :, :height, :width], eps) for y in maps]

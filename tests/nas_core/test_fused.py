@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from nas_core.supernet.weights import WeightLearner, at_rest, make_supernet
 SPACE = DartsCells(cells=3, channels=4, nodes=2)
 EVERY_OP = DartsCells(cells=3, channels=4, nodes=2, normal_ops=tuple(OPS), reduce_ops=tuple(OPS))
 CPU = torch.device("cpu")
+INTERPRETED = Ways(compiled=False)
+"""As on a machine without a C compiler."""
 Selection = Mapping[str, NDArray[np.bool_]]
 
 
@@ -82,25 +85,29 @@ def worst(plain: list[Tensor | None], fused: list[Tensor | None]) -> float:
 @pytest.mark.parametrize("active", [None, 0.4, 0.1], ids=["dense", "many", "few"])
 @pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("size", [8, 7])
-def test_outputs_and_gradients_are_the_plain_ones(size: int, share: bool, active: float | None, gated: bool) -> None:
+@pytest.mark.parametrize("ways", [Ways(), INTERPRETED], ids=["compiled", "torch"])
+def test_outputs_and_gradients_are_the_plain_ones(
+    ways: Ways, size: int, share: bool, active: float | None, gated: bool
+) -> None:
     """Normal and reduction cells, maps down to two pixels; float64, so that rounding hides nothing."""
-    plain, fused = pair(SPACE, size, share)
+    plain, fused = pair(SPACE, size, share, ways)
     gates = softmax_gates(plain) if gated else None
     chosen = None if active is None else some_active(plain, active)
     assert worst(results(plain, images(size), gates, chosen), results(fused, images(size), gates, chosen)) < 1e-11
 
 
 @pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
-def test_so_they_are_in_float32(share: bool) -> None:
+@pytest.mark.parametrize("ways", [Ways(), INTERPRETED], ids=["compiled", "torch"])
+def test_so_they_are_in_float32(ways: Ways, share: bool) -> None:
     space = DartsCells(cells=3, channels=16, nodes=2)
-    plain, fused = pair(space, 16, share, dtype=torch.float32)
+    plain, fused = pair(space, 16, share, ways, dtype=torch.float32)
     x, gates = images(16, torch.float32), softmax_gates(plain, torch.float32)
     assert worst(results(plain, x, gates, None), results(fused, x, gates, None)) < 1e-5
 
 
 @pytest.mark.parametrize(
     "ways",
-    [ELSEWHERE, Ways(phases=False), Ways(windows=False), Ways(pools=False)],
+    [ELSEWHERE, replace(INTERPRETED, phases=False), replace(INTERPRETED, windows=False), Ways(pools=False)],
     ids=["elsewhere", "no-phases", "no-windows", "no-pools"],
 )
 def test_no_choice_of_kernels_changes_anything(ways: Ways) -> None:

@@ -1,0 +1,199 @@
+"""Chains of depthwise and pointwise convolutions by kernels of our own, on a CPU with a C compiler.
+
+``chains.c`` is compiled when it is first wanted, by ``cc`` (or the environment's ``CC``), into the user's cache. It
+runs on the threads that torch has. Where there is no compiler, or a map is of another kind, ``library`` or ``fits`` say
+so, and the caller takes torch's own kernels (``nas_core.supernet.kernels.Chains``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nas_core.supernet.kernels import Step, aten, dense
+
+log = logging.getLogger(__name__)
+SOURCE = Path(__file__).with_name("chains.c")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared")
+VECTOR_BYTES = 32
+"""Channels are a multiple of what a vector holds."""
+SUFFIXES = {torch.float32: "float", torch.float64: "double"}
+FIELDS = (
+    *("x", "mean", "inverse", "depth", "point", "y"),
+    *("g", "g_of", "g_mean", "g_inverse", "g_shift", "g_scale", "dx", "shift", "scale", "d_depth", "d_point"),
+)
+"""Pointers of one op, in the order of ``chains.c``."""
+
+
+class _Stage(ctypes.Structure):
+    """The same of ``chains.c``."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in "ops n h w c oh ow oc k stride padding dilation threads learn add".split()  # noqa: SIM905
+    ]
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; None where they cannot be had, which is logged once."""
+    try:
+        return ctypes.CDLL(str(_built()))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        log.info("the fused executor takes torch's own kernels, chains.c was not compiled: %s", said)
+        return None
+
+
+def _built() -> Path:
+    """Where the shared library is; it is compiled if it is not there for this source, compiler and processor."""
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    made_of = SOURCE.read_text(), version, *compiler, *FLAGS, platform.machine(), _processor()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skyline"
+    built = folder / f"chains-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+    if not built.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:  # another process may be at it, too
+            new = Path(made) / built.name
+            words = [*compiler, *FLAGS, "-o", str(new), str(SOURCE)]
+            subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+            new.replace(built)
+    return built
+
+
+def _processor() -> str:
+    """What a library for another processor of the same kind may not have."""
+    try:
+        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+@cache
+def _openmp() -> tuple[Any, Any] | None:
+    """How torch's threads are set to work, and what says which of them runs; None where torch has other threads."""
+    try:
+        gomp = ctypes.CDLL("libgomp.so.1")
+        return ctypes.cast(gomp.GOMP_parallel, ctypes.c_void_p), ctypes.cast(gomp.omp_get_thread_num, ctypes.c_void_p)
+    except (OSError, AttributeError):
+        return None
+
+
+def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    """Whether the kernels take these maps and weights."""
+    lanes = VECTOR_BYTES // x.element_size()
+    return (
+        x.device.type == "cpu"
+        and x.dtype in SUFFIXES
+        and all(weight.dtype == x.dtype and weight.shape[0] % lanes == 0 for weight in weights)
+        and x.shape[1] % lanes == 0
+        and weights[0].shape[1] == 1
+        and library() is not None
+    )
+
+
+# --- calling --------------------------------------------------------------------------------------------------------
+
+
+def _call(name: str, stage: _Stage, ops: Sequence[dict[str, Tensor | None]], dtype: torch.dtype) -> None:
+    kernels, threads = library(), _openmp()
+    assert kernels is not None
+    stage.ops, stage.threads = len(ops), torch.get_num_threads() if threads else 1
+    places = [0 if (x := op.get(field)) is None else x.data_ptr() for op in ops for field in FIELDS]
+    pointers = (ctypes.c_void_p * len(places))(*places)
+    run = getattr(kernels, f"chains_{name}_{SUFFIXES[dtype]}")
+    if run(ctypes.byref(stage), pointers, *(threads or (None, None))):
+        raise MemoryError(f"no memory for a convolution of maps ({stage.n}, {stage.c}, {stage.h}, {stage.w})")
+
+
+def _stage(x: Tensor, depth: Tensor, point: Tensor, step: Step) -> _Stage:
+    n, c, h, w = x.shape
+    k = depth.shape[-1]
+    oh, ow = ((size + 2 * step.padding - step.dilation * (k - 1) - 1) // step.stride + 1 for size in (h, w))
+    return _Stage(0, n, h, w, c, oh, ow, len(point), k, step.stride, step.padding, step.dilation)
+
+
+def _like(like: Tensor, n: int, c: int, h: int, w: int) -> Tensor:
+    return torch.empty((n, c, h, w), dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+class CompiledChains(torch.autograd.Function):
+    """Depthwise and pointwise convolutions, batch norm and ReLU between two such pairs, of several ops on one map."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, steps: tuple[Step, ...], eps: float, *weights: Tensor
+    ) -> tuple[Tensor, ...]:  # (N, C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
+        count = 2 * len(steps)
+        weights = tuple(weight.contiguous() for weight in weights)
+        ops: list[dict[str, Tensor | None]] = [{"x": dense(x)} for _ in weights[::count]]
+        kept: list[Tensor] = [dense(x)]
+        for index, step in enumerate(steps):
+            for op, depth, point in zip(ops, weights[2 * index :: count], weights[2 * index + 1 :: count], strict=True):
+                op |= {"depth": depth, "point": point}
+            inner = ops[0]["x"]
+            assert inner is not None
+            stage = _stage(inner, weights[2 * index], weights[2 * index + 1], step)
+            for op in ops:
+                op["y"] = _like(x, stage.n, stage.oc, stage.oh, stage.ow)
+            _call("forward", stage, ops, x.dtype)
+            outputs = [op["y"] for op in ops]
+            if index < len(steps) - 1:
+                for op, y in zip(ops, outputs, strict=True):
+                    mean, variance = aten.batch_norm_update_stats(y, None, None, 0.0)
+                    op |= {"x": y, "mean": mean, "inverse": (variance + eps).rsqrt()}
+                    kept += [op["x"], op["mean"], op["inverse"]]  # type: ignore[list-item]
+        ctx.save_for_backward(*weights, *kept)
+        ctx.steps, ctx.count = steps, len(weights)
+        return tuple(outputs)  # type: ignore[arg-type]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        steps, weights, (x, *normed) = ctx.steps, ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        count, learn, wanted = 2 * len(steps), any(ctx.needs_input_grad[3:]), ctx.needs_input_grad[0]
+        ops: list[dict[str, Tensor | None]] = [{"g": dense(g)} for g in gradients]
+        found: list[Tensor | None] = [None] * ctx.count
+        shared = torch.empty_like(x) if wanted else None
+        for index in reversed(range(len(steps))):
+            depths, points = weights[2 * index :: count], weights[2 * index + 1 :: count]
+            for place, op in enumerate(ops):
+                op |= {"depth": depths[place], "point": points[place]}
+                op |= {"x": x, "mean": None, "inverse": None, "dx": shared}
+                if index:
+                    y, mean, inverse = normed[3 * place :][:3]
+                    op |= {"x": y, "mean": mean, "inverse": inverse, "dx": torch.empty_like(y)}
+                    op |= {"shift": torch.empty_like(mean), "scale": torch.empty_like(mean)}
+                if learn:
+                    op |= {"d_depth": torch.empty_like(depths[place]), "d_point": torch.empty_like(points[place])}
+                    found[count * place + 2 * index] = op["d_depth"]
+                    found[count * place + 2 * index + 1] = op["d_point"]
+            inner = ops[0]["x"]
+            assert inner is not None
+            stage = _stage(inner, depths[0], points[0], steps[index])
+            stage.learn, stage.add = int(learn), int(not index)
+            _call("backward", stage, ops, x.dtype)
+            ops = [
+                {"g": op["dx"], "g_of": op["x"], "g_mean": op["mean"], "g_inverse": op["inverse"]}
+                | {"g_shift": op.get("shift"), "g_scale": op.get("scale")}
+                for op in ops
+            ]
+        return shared, None, None, *found
