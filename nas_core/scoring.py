@@ -17,6 +17,7 @@ from nas_core.errors import IncompatibleSpaceError
 from nas_core.events import Progress, Propose
 from nas_core.recipe import Estimation, ShortTraining, SupernetTraining, shrunk_input
 from nas_core.search import Problem, Relaxable
+from nas_core.supernet.fused import fuse_where_faster
 from nas_core.supernet.network import Selection
 from nas_core.supernet.weights import AveragedWeights, WeightLearner, choice_of, make_supernet, supernet_errors
 from nas_core.training import seed_of
@@ -118,11 +119,12 @@ class OnSupernet:
         self.problem, self.estimation = problem, estimation
         self.epochs = min(estimation.supernet_epochs, problem.budget.epochs)
         skeleton = replace(problem.skeleton, input=shrunk_input(problem.skeleton.input, estimation.shrink))
-        self.supernet = make_supernet(
+        made = make_supernet(
             lambda: problem.space.supernet(skeleton, share_features=estimation.share_features),
             seed_of(problem.seed, "supernet"),
             problem.device,
         )
+        self.supernet = fuse_where_faster(made)
         self.learner = WeightLearner(
             self.supernet,
             epochs=self.epochs,

@@ -14,6 +14,7 @@ from nas_core.data import Augmentation, first_drawn, shrunk
 from nas_core.recipe import TRAINING_PASSES, shrunk_input
 from nas_core.search import Problem, Relaxable
 from nas_core.supernet import Supernet
+from nas_core.supernet.fused import fuse_where_faster
 from nas_core.supernet.network import Gates, Selection
 from nas_core.supernet.weights import (
     AveragedWeights,
@@ -69,7 +70,8 @@ class SharedWeights:
                 skeleton.input, skeleton.classes, cells=cells, channels=skeleton.channels, stem=skeleton.stem
             )
         skeleton = replace(skeleton, input=shrunk_input(skeleton.input, self.shrink, "shrink"))
-        self.supernet = make_supernet(lambda: problem.space.supernet(skeleton), seed, problem.device)
+        made = make_supernet(lambda: problem.space.supernet(skeleton), seed, problem.device)
+        self.supernet = fuse_where_faster(made)
         self.learner = WeightLearner(
             self.supernet, epochs=epochs, lr=lr, weight_decay=weight_decay, pieces=problem.pieces
         )

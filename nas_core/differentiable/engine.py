@@ -28,7 +28,7 @@ from nas_core.groups import ALONE
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
 from nas_core.supernet import Supernet
-from nas_core.supernet.fused import fuse
+from nas_core.supernet.fused import fuse, fuse_where_faster
 from nas_core.supernet.weights import (
     Choice,
     WeightLearner,
@@ -104,6 +104,8 @@ class Engine:
             raise InvalidSettingsError("fused: takes the batch statistics of one process; several want it off")
         if settings.fused:
             fuse(supernet)
+        elif settings.fused is None and self.group is ALONE:
+            fuse_where_faster(supernet)
         seed, splits = problem.seed, problem.splits
         self.train = share_of(splits.train, settings.train_share, seed_of(seed, "train share"))
         self.validation = share_of(splits.validation, settings.validation_share, seed_of(seed, "validation share"))

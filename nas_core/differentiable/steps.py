@@ -46,7 +46,8 @@ class Steps:
     """First epochs in which the weights alone learn; fewer than ``budget.epochs``."""
     share_features: bool = False
     """One feature per (source, op) for all targets; the published DARTS has one per edge."""
-    fused: bool = False
-    """Whether cells are run by the fused executor: the same but for rounding, and on a CPU faster."""
+    fused: bool | None = None
+    """Whether cells are run by the fused executor: the same but for rounding, and on a CPU faster. None: on a CPU,
+    where one process searches."""
     collapse: Collapse = Collapse()
     """When the search ends before its time."""

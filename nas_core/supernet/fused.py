@@ -57,6 +57,12 @@ def fuse(supernet: Supernet, ways: Ways | None = None) -> Supernet:
     return supernet
 
 
+def fuse_where_faster(supernet: Supernet) -> Supernet:
+    """``fuse`` on a CPU; elsewhere nothing was measured, and it stays the plain supernet."""
+    on_cpu = next(supernet.parameters()).device.type == "cpu"
+    return fuse(supernet) if on_cpu else supernet
+
+
 @dataclass(frozen=True, slots=True)
 class Fused:
     """Runs a cell of the plain supernet."""

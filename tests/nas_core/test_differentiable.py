@@ -19,7 +19,7 @@ from nas_core.differentiable.resources import ExpectedCost, table_of
 from nas_core.errors import InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
-from nas_core.groups import Group
+from nas_core.groups import ALONE, Group
 from nas_core.objectives.error import Error
 from nas_core.objectives.latency_ms import LatencyMs
 from nas_core.objectives.macs import Macs
@@ -309,6 +309,15 @@ def test_the_fused_executor_teaches_the_same(settings: Darts | EnTranNas) -> Non
 def test_the_fused_executor_is_for_one_process() -> None:
     with pytest.raises(InvalidSettingsError, match="fused: takes the batch statistics of one process"):
         Darts(fused=True).engine(replace(problem(), group=Group()))
+
+
+def test_a_search_takes_the_fused_executor_on_a_cpu_where_it_is_alone() -> None:
+    def fused(settings: Darts, group: Group = ALONE) -> set[bool]:
+        engine = settings.engine(replace(problem(), group=group))
+        return {cell.executor is not None for cell in engine.supernet.cells}
+
+    assert fused(Darts()) == {True} and fused(Darts(fused=False)) == {False}
+    assert fused(Darts(), Group()) == {False}
 
 
 # --- other methods ----------------------------------------------------------------------------------------------------

@@ -44,8 +44,9 @@ NODES = [[0, 1], [2, 3, 4], [5, 6, 7, 8]]
 
 
 def made(space: Any = SPACE, **settings: Any) -> tuple[Supernet, Transit]:
+    """With the plain supernet, whose ops can be watched."""
     on = problem(space=space)
-    engine = EnTranNas(batch=16, **settings).engine(on)
+    engine = EnTranNas(batch=16, fused=False, **settings).engine(on)
     assert isinstance(engine.relaxation, Transit)
     return engine.supernet, engine.relaxation
 
@@ -225,7 +226,7 @@ def test_property_06_memory_of_activations() -> None:
     x = torch.randn(2, 3, 32, 32)
     found = {}
     for share in (False, True):
-        engine = EnTranNas(batch=2, share_features=share).engine(on)
+        engine = EnTranNas(batch=2, share_features=share, fused=False).engine(on)
         assert isinstance(engine.relaxation, Transit)
         if not share:
             dense = {name: torch.full((14, 8), 1 / 8).requires_grad_() for name in TYPES}
