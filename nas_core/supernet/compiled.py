@@ -56,7 +56,7 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, which is logged once."""
     try:
         return ctypes.CDLL(str(_built()))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody's home is known
         said = getattr(error, "stderr", None) or error
         log.info("the fused executor takes torch's own kernels, chains.c was not compiled: %s", said)
         return None
