@@ -11,7 +11,7 @@ counts. DARTS' rows add one optimisation after another:
     channels-last    the plain supernet, whose maps lie in channels-last order
     fused            the fused executor (nas_core/supernet/fused.py), all its convolutions and pools as torch has them
     windows, phases, pools        kernels that oneDNN is fast with
-    compiled         depthwise and pointwise convolutions by our own kernels (nas_core/supernet/chains.c); windows and
+    compiled         depthwise and pointwise convolutions by our own kernels (nas_core/chains.c); windows and
                      phases have nothing left to do. Without a C compiler this row is the one before
     update           SGD's own fused kernel
 
@@ -36,10 +36,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_core.compiled import library
 from nas_core.devices import MIB
 from nas_core.spaces.darts import DARTS_OPS, TYPES, DartsCells
 from nas_core.supernet import Supernet
-from nas_core.supernet.compiled import library
 from nas_core.supernet.fused import ELSEWHERE, Ways, fuse
 from worker.template import ALLOCATOR
 

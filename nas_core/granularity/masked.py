@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nas_core.architecture import Architecture, CellType, Genotype, Skeleton
+from nas_core.compiled import pair
 from nas_core.costs import Site, sites
 from nas_core.granularity.gates import CellGates, Levels, Table, family, filter_names, name_of, slot_of
 from nas_core.granularity.heads import StageHead
@@ -144,14 +144,20 @@ class Subnet(nn.Module):
         if family(slot[2]) not in CONVOLUTIONS:
             out: Tensor = module(x)
             return out
-        *layers, last = module.children()
+
+        def weight_of(layer: nn.Conv2d) -> Tensor:
+            if not self.levels.weights:
+                return layer.weight
+            kept, threshold = self.kept[next(names)], gates.weight[gates.table.place(slot)]
+            return masked(layer.weight, threshold, kept) if provisional else layer.weight * kept
+
+        *some, last = module.children()
+        layers = iter(some)
         for layer in layers:
             if isinstance(layer, nn.Conv2d):
-                weight = layer.weight
-                if self.levels.weights:
-                    kept, threshold = self.kept[next(names)], gates.weight[gates.table.place(slot)]
-                    weight = masked(weight, threshold, kept) if provisional else weight * kept
-                x = F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+                point = next(layers)
+                assert isinstance(point, nn.Conv2d)
+                x = pair(x, layer, weight_of(layer), weight_of(point))
             else:
                 x = layer(x)
             if isinstance(layer, nn.BatchNorm2d):

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nas_core.compiled import CompiledChains, Step, fits
 from nas_core.ops import DilatedConv, FactorizedReduce, ReluConvNorm, SeparableConv, SplitConv
-from nas_core.supernet import compiled
-from nas_core.supernet.kernels import Chains, Halves, Mix, Repeat, Step, Sum, from_phases, to_phases
+from nas_core.supernet.kernels import Chains, Halves, Mix, Repeat, Sum, from_phases, to_phases
 from nas_core.supernet.network import Supernet, SupernetCell
 
 
@@ -299,13 +299,13 @@ def _pool(pool: nn.Module, x: Tensor, ways: Ways) -> Tensor:
 def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feature]:
     """Separable or dilated convolutions of one kind on one source, up to their last batch norm."""
     layers = [[layer for layer in op.children() if isinstance(layer, nn.Conv2d)] for op in ops]
-    steps = [Step(layer.stride[0], int(layer.padding[0]), layer.dilation[0]) for layer in layers[0][::2]]
+    steps = [Step.of(layer) for layer in layers[0][::2]]
     weights = [layer.weight for some in layers for layer in some]
     eps = _eps(ops[0])
     x, (height, width) = source.rectified, source.x.shape[2:]
     phased = False
-    if ways.compiled and compiled.fits(x, weights):
-        maps = compiled.CompiledChains.apply(x, tuple(steps), eps, *weights)  # type: ignore[no-untyped-call]
+    if ways.compiled and fits(x, weights):
+        maps = CompiledChains.apply(x, tuple(steps), eps, *weights)  # type: ignore[no-untyped-call]
         return [_Feature(y, eps) for y in maps]
     if ways.phases and steps[0].dilation == 2:
         phased = steps[0].stride == 1

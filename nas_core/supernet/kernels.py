@@ -7,7 +7,6 @@ channels: (N, ops * C, H, W).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,13 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-aten = torch.ops.aten
+from nas_core.compiled import Step, aten, dense
 
 # --- how maps lie ---------------------------------------------------------------------------------------------------
-
-
-def dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _rows(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N * H * W, C)
@@ -54,15 +49,6 @@ def from_phases(x: Tensor) -> Tensor:  # (4N, C, H, W) -> (N, C, 2H, 2W)
     n, c, height, width = x.shape
     rows = x.permute(0, 2, 3, 1).reshape(2, 2, n // 4, height, width, c)
     return rows.permute(2, 3, 0, 4, 1, 5).reshape(n // 4, 2 * height, 2 * width, c).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A depthwise convolution; a pointwise one follows."""
-
-    stride: int
-    padding: int
-    dilation: int
 
 
 # --- kernels with gradients of their own ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from nas_core.events import Glance, unseen
 from nas_core.inherited import begin
 from nas_core.masks import Masks, require
 from nas_core.network import Network
+from nas_core.quick import quicken
 from nas_core.recipe import Recipe
 from nas_core.training.room import in_pieces, is_out_of_memory, release, room_for
 
@@ -76,6 +77,8 @@ class Training:
         self.fresh = [] if weights is None else begin(network, weights)
         """Of inherited weights, those that do not fit these images and are fresh."""
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device.type == "cpu":
+            quicken(self.network)
         if masks is not None:
             masks.hold(self.network)
         self.generator = torch.Generator().manual_seed(seed)

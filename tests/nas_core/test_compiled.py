@@ -1,5 +1,6 @@
 """Kernels of our own for chains of convolutions: the same as torch's, and done without where they cannot be built."""
 
+import copy
 import logging
 import os
 import subprocess
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from nas_core.supernet import compiled
-from nas_core.supernet.compiled import CompiledChains, fits, library
-from nas_core.supernet.kernels import Step, dense
+from nas_core import compiled
+from nas_core.compiled import CompiledChains, Step, dense, fits, library
+from nas_core.ops import Norm, make_op
+from nas_core.quick import quicken
 
 EPS = 1e-5
 needed = pytest.mark.skipif(library() is None, reason="no C compiler: CC names one")
@@ -27,6 +29,8 @@ CASES = {  # images, channels, height, width; ops; kernel, stride, dilation; pai
     "seven": ((1, 12, 5, 5), 2, (7, 1, 1), 1),
     "lower-than-the-kernel": ((3, 8, 2, 3), 2, (5, 1, 2), 1),
     "one-pixel": ((2, 4, 1, 1), 1, (3, 1, 1), 2),
+    "three-channels": ((2, 3, 5, 6), 2, (3, 1, 1), 2),
+    "odd-channels": ((2, 9, 6, 5), 3, (5, 2, 2), 1),
 }
 
 
@@ -70,7 +74,7 @@ def gradients(outputs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[Tensor, 
 def differences(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     """Largest, beside the largest value there is."""
     pairs = zip(some, others, strict=True)
-    return max(float(((one - other).abs().max() / one.abs().max().clamp(min=1.0)).detach()) for one, other in pairs)
+    return max(float(((one - other).abs().max() / one.abs().max().clamp(min=1)).detach()) for one, other in pairs)
 
 
 @needed
@@ -95,6 +99,18 @@ def test_so_they_are_in_float32() -> None:
     truth, found = expected(x, steps, weights), CompiledChains.apply(x, steps, EPS, *weights)
     assert differences(truth, found) < 1e-5
     assert differences(gradients(truth, [x, *weights]), gradients(found, [x, *weights])) < 1e-5
+
+
+@needed
+@pytest.mark.parametrize("outputs", [1, 4, 7, 8, 20])
+def test_pointwise_convolutions_may_change_how_many_channels_there_are(outputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    steps = Step(1, 1, 1), Step(1, 1, 1)
+    shapes = [(3, 6, 5, 5), (6, 1, 3, 3), (outputs, 6, 1, 1), (outputs, 1, 3, 3), (5, outputs, 1, 1)]
+    x, *weights = (torch.randn(each, dtype=torch.float64, generator=generator).requires_grad_() for each in shapes)
+    truth, found = expected(x, steps, weights), CompiledChains.apply(x, steps, EPS, *weights)
+    assert differences(truth, found) < 1e-12
+    assert differences(gradients(truth, [x, *weights]), gradients(found, [x, *weights])) < 1e-12
 
 
 @needed
@@ -146,8 +162,30 @@ def test_what_does_not_fit() -> None:
     x, _, weights = given("wide")
     meta = x.to("meta"), [weight.to("meta") for weight in weights]
     assert not fits(*meta) and not fits(x.bfloat16(), [weight.bfloat16() for weight in weights])
-    assert not fits(x[:, :6], [weights[0][:6], weights[1][:6, :6]]), "float64: multiples of four channels"
-    assert not fits(x.float()[:, :4], [weights[0].float()[:4], weights[1].float()[:4, :4]]), "float32: of eight"
+    assert not fits(x.float(), weights), "one precision"
+    assert not fits(x, [weights[0].expand(-1, 2, -1, -1), *weights[1:]]), "no depthwise convolution"
+
+
+@needed
+@pytest.mark.parametrize("op", ["sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_network_that_is_quickened_is_the_same(op: str, stride: int) -> None:
+    """Outputs, gradients, running statistics and names; without gradients it is the plain one to the bit."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(make_op(op, 6, stride, Norm()), nn.Dropout(0.0)).double()
+    quick = copy.deepcopy(plain)
+    quicken(quick)
+    assert type(quick[0]) is not type(plain[0]) and isinstance(quick[0], type(plain[0]))
+    x = torch.randn(3, 6, 9, 8, dtype=torch.float64)
+    some, others = ([net(x), *net.parameters()] for net in (plain, quick))
+    assert differences(some[:1], others[:1]) < 1e-12
+    assert differences(gradients(some[:1], some[1:]), gradients(others[:1], others[1:])) < 1e-12
+    assert list(plain.state_dict()) == list(quick.state_dict())
+    assert differences(list(plain.buffers()), list(quick.buffers())) < 1e-12
+    with torch.no_grad():
+        quick.load_state_dict(plain.state_dict())
+        assert torch.equal(plain.eval()(x), quick.eval()(x))
+    assert isinstance(copy.deepcopy(quick)[0], type(quick[0]))
 
 
 PROGRAM = """
@@ -159,7 +197,7 @@ from nas_core.supernet.fused import fuse
 space = DartsCells(cells=3, channels=8, nodes=2)
 net = fuse(space.supernet(space.skeleton((3, 8, 8), 2)))
 net(torch.randn(2, 3, 8, 8), None).sum().backward()
-from nas_core.supernet.compiled import library
+from nas_core.compiled import library
 print(library() is not None)
 """
 

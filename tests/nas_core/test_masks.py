@@ -23,6 +23,7 @@ from nas_core.inherited import begin, from_bytes, to_bytes
 from nas_core.masks import Masks, masked, require
 from nas_core.network import Network
 from nas_core.objectives.params import Params
+from nas_core.quick import quicken
 from nas_core.recipe import Recipe, ShortTraining
 from nas_core.search import drive
 from nas_core.training import Training
@@ -185,6 +186,7 @@ def test_training_equals_kernels_that_are_multiplied_by_their_masks() -> None:
         network = Network(architecture).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for name, mask in masks.kept.items():
         parametrize.register_parametrization(network.get_submodule(name[: -len(".weight")]), "weight", Multiplied(mask))
+    quicken(network)  # as any training on a CPU
     multiplied.network, network.drop_path_generator = network, multiplied.generator
     settings = {"lr": 0.2, "momentum": 0.9, "weight_decay": 1e-2}
     multiplied.optimizer = torch.optim.SGD(network.parameters(), **settings)

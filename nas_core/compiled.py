@@ -2,7 +2,7 @@
 
 ``chains.c`` is compiled when it is first wanted, by ``cc`` (or the environment's ``CC``), into the user's cache. It
 runs on the threads that torch has. Where there is no compiler, or a map is of another kind, ``library`` or ``fits`` say
-so, and the caller takes torch's own kernels (``nas_core.supernet.kernels.Chains``).
+so, and the caller takes torch's own kernels. Maps are (N, C, H, W) in channels-last order.
 """
 
 from __future__ import annotations
@@ -16,27 +16,44 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nas_core.supernet.kernels import Step, aten, dense
-
+aten = torch.ops.aten
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("chains.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared")
-VECTOR_BYTES = 32
-"""Channels are a multiple of what a vector holds."""
 SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 FIELDS = (
     *("x", "mean", "inverse", "depth", "point", "y"),
     *("g", "g_of", "g_mean", "g_inverse", "g_shift", "g_scale", "dx", "shift", "scale", "d_depth", "d_point"),
 )
 """Pointers of one op, in the order of ``chains.c``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A depthwise convolution; a pointwise one follows."""
+
+    stride: int
+    padding: int
+    dilation: int
+
+    @classmethod
+    def of(cls, layer: nn.Conv2d) -> Step:
+        """Of a square one."""
+        return cls(layer.stride[0], int(layer.padding[0]), layer.dilation[0])
+
+
+def dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class _Stage(ctypes.Structure):
@@ -58,7 +75,7 @@ def library() -> ctypes.CDLL | None:
         return ctypes.CDLL(str(_built()))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody's home is known
         said = getattr(error, "stderr", None) or error
-        log.info("the fused executor takes torch's own kernels, chains.c was not compiled: %s", said)
+        log.info("convolutions take torch's own kernels, chains.c was not compiled: %s", said)
         return None
 
 
@@ -99,13 +116,12 @@ def _openmp() -> tuple[Any, Any] | None:
 
 def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
     """Whether the kernels take these maps and weights."""
-    lanes = VECTOR_BYTES // x.element_size()
     return (
         x.device.type == "cpu"
         and x.dtype in SUFFIXES
-        and all(weight.dtype == x.dtype and weight.shape[0] % lanes == 0 for weight in weights)
-        and x.shape[1] % lanes == 0
+        and all(weight.dtype == x.dtype for weight in weights)
         and weights[0].shape[1] == 1
+        and len(weights[0]) == x.shape[1] == weights[1].shape[1]
         and library() is not None
     )
 
@@ -197,3 +213,12 @@ class CompiledChains(torch.autograd.Function):
                 for op in ops
             ]
         return shared, None, None, *found
+
+
+def pair(x: Tensor, layer: nn.Conv2d, depth: Tensor, point: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
+    """A depthwise convolution as ``layer`` is one, with the weights ``depth``, and a pointwise one with ``point``."""
+    if torch.is_grad_enabled() and fits(x, (depth, point)):
+        (out,) = CompiledChains.apply(x, (Step.of(layer),), 0.0, depth, point)  # type: ignore[no-untyped-call]
+        found: Tensor = out
+        return found
+    return F.conv2d(F.conv2d(x, depth, None, layer.stride, layer.padding, layer.dilation, layer.groups), point)

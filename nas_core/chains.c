@@ -1,9 +1,9 @@
-/* Depthwise and pointwise convolutions in one pass over each image; see compiled.py, which builds and calls this.
+/* Depthwise and pointwise convolutions in one pass over each image; compiled.py builds and calls this.
  *
  * A stage takes a map (optionally: batch norm and ReLU of it), convolves it depthwise and then pointwise. Several ops of
  * one shape are done in one call. Maps are (n, h, w, c), dense; weights of a depthwise convolution (c, k, k), of a
- * pointwise one (oc, c). Channels are multiples of LANES. Images are shared out among threads; what is summed over
- * images is summed in the same order whenever the number of threads is the same.
+ * pointwise one (oc, c). Inside, channels are filled up with zeros to whole vectors (`wide`). Images are shared out among
+ * threads; what is summed over images is summed in the same order whenever the number of threads is the same.
  */
 #ifndef T
 
@@ -40,10 +40,10 @@ static char *scratch(size_t bytes) {
 #define JOINED(a, b) a##_##b
 #define NAMED(a, b) JOINED(a, b)
 #define T float
-#include __FILE__
+#include "chains.c"
 #undef T
 #define T double
-#include __FILE__
+#include "chains.c"
 
 #else
 
@@ -168,29 +168,61 @@ INLINE void N(tap_row)(const T *g, const T *from, T *to, int oh, int ow, int c, 
     for (int j = 0; j < k; j++) AT(to + (size_t)j * c) += sums[0][j] + sums[1][j];
 }
 
+static int N(wide)(int channels) { return (channels + LANES - 1) / LANES * LANES; }
+
+/* Pixels of `c` channels, to pixels of `wide` ones and back; what is more is not touched. */
+static void N(widened)(const T *from, T *to, int pixels, int c, int wide) {
+    if (c == wide) memcpy(to, from, (size_t)pixels * c * sizeof(T));
+    else
+        for (int p = 0; p < pixels; p++)
+            for (int i = 0; i < c; i++) to[(size_t)p * wide + i] = from[(size_t)p * c + i];
+}
+
+static void N(narrowed)(const T *from, T *to, int pixels, int c, int wide) {
+    for (int p = 0; p < pixels; p++)
+        for (int i = 0; i < c; i++) to[(size_t)p * c + i] = from[(size_t)p * wide + i];
+}
+
 /* A map with zeros around it: batch norm and ReLU of an image where there is a norm. The zeros are there already. */
 static void N(padded)(const stage *s, const T *x, const T *mean, const T *inverse, T *to) {
-    const size_t line = (size_t)(s->w + 2 * s->padding) * s->c, length = (size_t)s->w * s->c;
+    const int c = s->c, wide = N(wide)(c);
+    const size_t line = (size_t)(s->w + 2 * s->padding) * wide;
     for (int y = 0; y < s->h; y++) {
-        T *row = to + (y + s->padding) * line + (size_t)s->padding * s->c;
-        const T *from = x + y * length;
+        T *row = to + (y + s->padding) * line + (size_t)s->padding * wide;
+        const T *from = x + (size_t)y * s->w * c;
         if (!mean) {
-            memcpy(row, from, length * sizeof(T));
+            N(widened)(from, row, s->w, c, wide);
             continue;
         }
-        for (int p = 0; p < s->w; p++)
-            for (int b = 0; b < s->c; b += LANES) {
-                const size_t at = (size_t)p * s->c + b;
-                const VEC z = (FROM(from + at) - FROM(mean + b)) * FROM(inverse + b);
-                AT(row + at) = (VEC)((BITS)z & ~(z <= 0)); /* what is no number stays none */
+        for (int p = 0; p < s->w; p++) {
+            const T *f = from + (size_t)p * c;
+            T *t = row + (size_t)p * wide;
+            int b = 0;
+            for (; b + LANES <= c; b += LANES) {
+                const VEC z = (FROM(f + b) - FROM(mean + b)) * FROM(inverse + b);
+                AT(t + b) = (VEC)((BITS)z & ~(z <= 0)); /* what is no number stays none */
             }
+            for (; b < c; b++) {
+                const T z = (f[b] - mean[b]) * inverse[b];
+                t[b] = z <= 0 ? 0 : z;
+            }
+        }
     }
 }
 
-/* (c, k, k) -> (k, k, c); `flipped`: the taps in reversed order. */
-static void N(taps_of)(const T *weight, T *to, int c, int k, int flipped) {
+/* (c, k, k) -> (k, k, c), filled up; `flipped`: the taps in reversed order. */
+static void N(taps_of)(const T *weight, T *to, int c, int wide, int k, int flipped) {
+    memset(to, 0, (size_t)k * k * wide * sizeof(T));
     for (int t = 0; t < k * k; t++)
-        for (int i = 0; i < c; i++) to[(size_t)t * c + i] = weight[(size_t)i * k * k + (flipped ? k * k - 1 - t : t)];
+        for (int i = 0; i < c; i++) to[(size_t)t * wide + i] = weight[(size_t)i * k * k + (flipped ? k * k - 1 - t : t)];
+}
+
+/* (oc, c) -> the same, or transposed, filled up. */
+static void N(points_of)(const T *weight, T *to, int oc, int c, int transposed) {
+    const int wide = N(wide)(c), out = N(wide)(oc);
+    memset(to, 0, (size_t)wide * out * sizeof(T));
+    for (int o = 0; o < oc; o++)
+        for (int i = 0; i < c; i++) to[transposed ? (size_t)i * out + o : (size_t)o * wide + i] = weight[(size_t)o * c + i];
 }
 
 static void N(share)(const N(work) *work, int *first, int *last, int *who) {
@@ -206,21 +238,20 @@ static void N(forward_part)(void *given) {
     int first, last, me;
     N(share)(work, &first, &last, &me);
     if (first == last) return;
-    const size_t line = (size_t)(s->w + 2 * s->padding) * s->c, map = line * (s->h + 2 * s->padding);
-    const size_t taps = (size_t)s->k * s->k * s->c, points = (size_t)s->c * s->oc, row = (size_t)s->ow * s->c;
-    T *image = (T *)scratch((map + row + s->ops * (taps + points)) * sizeof(T));
+    const int c = N(wide)(s->c), oc = N(wide)(s->oc), narrow = oc != s->oc;
+    const size_t line = (size_t)(s->w + 2 * s->padding) * c, map = line * (s->h + 2 * s->padding);
+    const size_t taps = (size_t)s->k * s->k * c, points = (size_t)c * oc;
+    T *image = (T *)scratch((map + (size_t)s->ow * (c + oc) + s->ops * (taps + points)) * sizeof(T));
     if (!image) {
         work->failed = 1;
         return;
     }
-    T *between = image + map, *weights = between + row;
+    T *between = image + map, *row = between + (size_t)s->ow * c, *weights = row + (size_t)s->ow * oc;
     memset(image, 0, map * sizeof(T));
     for (int o = 0; o < s->ops; o++) {
         void *const *p = work->pointers + o * POINTERS;
-        T *mine = weights + o * (taps + points);
-        N(taps_of)(p[DEPTH], mine, s->c, s->k, 0);
-        for (int i = 0; i < s->c; i++)
-            for (int j = 0; j < s->oc; j++) mine[taps + (size_t)i * s->oc + j] = ((const T *)p[POINT])[(size_t)j * s->c + i];
+        N(taps_of)(p[DEPTH], weights + o * (taps + points), s->c, c, s->k, 0);
+        N(points_of)(p[POINT], weights + o * (taps + points) + taps, s->oc, s->c, 1);
     }
     for (int n = first; n < last; n++)
         for (int o = 0; o < s->ops; o++) {
@@ -230,33 +261,68 @@ static void N(forward_part)(void *given) {
                 N(padded)(s, (const T *)p[X] + (size_t)n * s->h * s->w * s->c, p[MEAN], p[INVERSE], image);
             T *to = (T *)p[Y] + (size_t)n * s->oh * s->ow * s->oc;
             for (int y = 0; y < s->oh; y++) {
-                N(depthwise)(image + y * s->stride * line, line, s->stride, mine, between, s->ow, s->c, s->k, s->dilation);
-                N(product)(between, mine + taps, to + (size_t)y * s->ow * s->oc, s->ow, s->c, s->oc);
+                T *there = to + (size_t)y * s->ow * s->oc;
+                N(depthwise)(image + y * s->stride * line, line, s->stride, mine, between, s->ow, c, s->k, s->dilation);
+                N(product)(between, mine + taps, narrow ? row : there, s->ow, c, oc);
+                if (narrow) N(narrowed)(row, there, s->ow, s->oc, oc);
             }
         }
 }
 
 /* Of one row of the gradient by the (normed and rectified) input: where it goes. */
 static void N(put)(const stage *s, void *const *p, const T *row, const T *z, int n, int y, int add, T *sums) {
-    T *to = (T *)p[DX] + ((size_t)n * s->h + y) * s->w * s->c;
-    const size_t length = (size_t)s->w * s->c;
+    const int c = s->c, wide = N(wide)(c), whole = c - c % LANES;
+    T *to = (T *)p[DX] + ((size_t)n * s->h + y) * s->w * c;
     if (p[MEAN]) {
-        for (int b = 0; b < s->c; b += LANES) {
+        for (int b = 0; b < whole; b += LANES) {
             VEC shift = {0}, scale = {0};
-            for (size_t at = b; at < length; at += s->c) {
-                const VEC positive = FROM(z + at), g = (VEC)((BITS)FROM(row + at) & (positive > 0));
-                AT(to + at) = g;
+            for (int x = 0; x < s->w; x++) {
+                const VEC positive = FROM(z + (size_t)x * wide + b);
+                const VEC g = (VEC)((BITS)FROM(row + (size_t)x * wide + b) & (positive > 0));
+                AT(to + (size_t)x * c + b) = g;
                 shift += g;
                 scale += g * positive;
             }
             AT(sums + b) += shift;
-            AT(sums + s->c + b) += scale;
+            AT(sums + wide + b) += scale;
         }
-    } else if (add) {
-        for (size_t at = 0; at < length; at += LANES) AT(to + at) += FROM(row + at);
+        for (int b = whole; b < c; b++)
+            for (int x = 0; x < s->w; x++) {
+                const T positive = z[(size_t)x * wide + b], g = positive > 0 ? row[(size_t)x * wide + b] : 0;
+                to[(size_t)x * c + b] = g;
+                sums[b] += g;
+                sums[wide + b] += g * positive;
+            }
+    } else if (!add) {
+        if (c == wide) memcpy(to, row, (size_t)s->w * c * sizeof(T));
+        else N(narrowed)(row, to, s->w, c, wide);
     } else {
-        memcpy(to, row, length * sizeof(T));
+        for (int x = 0; x < s->w; x++)
+            for (int b = 0; b < c; b++) to[(size_t)x * c + b] += row[(size_t)x * wide + b];
     }
+}
+
+/* The gradient by what a stage gave, filled up; through its batch norm where it has one. */
+static const T *N(gradient_of)(const stage *s, void *const *p, int n, T *to) {
+    const int oc = s->oc, wide = N(wide)(oc), pixels = s->oh * s->ow;
+    const T *g = (const T *)p[G] + (size_t)n * pixels * oc;
+    if (!p[G_OF]) {
+        if (oc == wide) return g;
+        N(widened)(g, to, pixels, oc, wide);
+        return to;
+    }
+    const T *of = (const T *)p[G_OF] + (size_t)n * pixels * oc;
+    const T *mean = p[G_MEAN], *inverse = p[G_INVERSE], *shift = p[G_SHIFT], *scale = p[G_SCALE];
+    for (int q = 0; q < pixels; q++, g += oc, of += oc) {
+        T *t = to + (size_t)q * wide;
+        int b = 0;
+        for (; b + LANES <= oc; b += LANES) {
+            const VEC normed = (FROM(of + b) - FROM(mean + b)) * FROM(inverse + b);
+            AT(t + b) = FROM(inverse + b) * (FROM(g + b) - FROM(shift + b) - normed * FROM(scale + b));
+        }
+        for (; b < oc; b++) t[b] = inverse[b] * (g[b] - shift[b] - (of[b] - mean[b]) * inverse[b] * scale[b]);
+    }
+    return to;
 }
 
 static void N(backward_part)(void *given) {
@@ -264,7 +330,7 @@ static void N(backward_part)(void *given) {
     const stage *s = work->s;
     int first, last, me;
     N(share)(work, &first, &last, &me);
-    const int c = s->c, oc = s->oc, k = s->k, pixels = s->oh * s->ow, straight = s->stride == 1;
+    const int c = N(wide)(s->c), oc = N(wide)(s->oc), k = s->k, pixels = s->oh * s->ow, straight = s->stride == 1;
     const size_t line = (size_t)(s->w + 2 * s->padding) * c, map = line * (s->h + 2 * s->padding);
     const int around = straight ? s->dilation * (k - 1) - s->padding : 0;
     const size_t g_line = (size_t)(s->ow + 2 * around) * c, g_map = g_line * (s->oh + 2 * around);
@@ -272,7 +338,7 @@ static void N(backward_part)(void *given) {
     T *partial = work->partial + me * work->sums;
     memset(partial, 0, work->sums * sizeof(T));
     if (first == last) return;
-    const size_t all = 2 * map + g_map + (size_t)pixels * (c + oc) + (size_t)s->w * c + 2 * s->ops * taps;
+    const size_t all = 2 * map + g_map + (size_t)pixels * (c + oc) + (size_t)s->w * c + s->ops * (2 * taps + points);
     T *image = (T *)scratch(all * sizeof(T));
     if (!image) {
         work->failed = 1;
@@ -282,31 +348,24 @@ static void N(backward_part)(void *given) {
     T *row = gradient + (size_t)pixels * oc, *weights = row + (size_t)s->w * c;
     memset(image, 0, map * sizeof(T));
     memset(wide, 0, g_map * sizeof(T));
+    memset(gradient, 0, (size_t)pixels * oc * sizeof(T));
     for (int o = 0; o < s->ops; o++) {
-        N(taps_of)(work->pointers[o * POINTERS + DEPTH], weights + 2 * o * taps, c, k, 0);
-        N(taps_of)(work->pointers[o * POINTERS + DEPTH], weights + (2 * o + 1) * taps, c, k, straight);
+        void *const *p = work->pointers + o * POINTERS;
+        T *mine = weights + o * (2 * taps + points);
+        N(taps_of)(p[DEPTH], mine, s->c, c, k, 0);
+        N(taps_of)(p[DEPTH], mine + taps, s->c, c, k, straight);
+        N(points_of)(p[POINT], mine + 2 * taps, s->oc, s->c, 0);
     }
     for (int n = first; n < last; n++)
         for (int o = 0; o < s->ops; o++) {
             void *const *p = work->pointers + o * POINTERS;
-            const T *forward = weights + 2 * o * taps, *back = forward + taps;
+            const T *forward = weights + o * (2 * taps + points), *back = forward + taps, *point = back + taps;
             T *by_taps = partial + o * own, *by_points = by_taps + taps, *sums = by_points + points;
             if (!o || p[MEAN] || p[X] != p[X - POINTERS])
-                N(padded)(s, (const T *)p[X] + (size_t)n * s->h * s->w * c, p[MEAN], p[INVERSE], image);
-            const T *g = (const T *)p[G] + (size_t)n * pixels * oc;
-            if (p[G_OF]) { /* through the batch norm of what this stage gave */
-                const T *of = (const T *)p[G_OF] + (size_t)n * pixels * oc;
-                const T *mean = p[G_MEAN], *inverse = p[G_INVERSE], *shift = p[G_SHIFT], *scale = p[G_SCALE];
-                for (int q = 0; q < pixels; q++)
-                    for (int b = 0; b < oc; b += LANES) {
-                        const size_t at = (size_t)q * oc + b;
-                        const VEC normed = (FROM(of + at) - FROM(mean + b)) * FROM(inverse + b);
-                        AT(gradient + at) = FROM(inverse + b) * (FROM(g + at) - FROM(shift + b) - normed * FROM(scale + b));
-                    }
-                g = gradient;
-            }
+                N(padded)(s, (const T *)p[X] + (size_t)n * s->h * s->w * s->c, p[MEAN], p[INVERSE], image);
+            const T *g = N(gradient_of)(s, p, n, gradient);
             for (int y = 0; y < s->oh; y++)
-                N(product)(g + (size_t)y * s->ow * oc, p[POINT], wide + (y + around) * g_line + (size_t)around * c, s->ow, oc, c);
+                N(product)(g + (size_t)y * s->ow * oc, point, wide + (y + around) * g_line + (size_t)around * c, s->ow, oc, c);
             if (s->learn) {
                 for (int y = 0; y < s->oh; y++)
                     N(depthwise)(image + y * s->stride * line, line, s->stride, forward, between + (size_t)y * s->ow * c, s->ow, c, k, s->dilation);
@@ -361,8 +420,8 @@ int N(chains_forward)(const stage *s, void *const *pointers, parallel *in_parall
 }
 
 int N(chains_backward)(const stage *s, void *const *pointers, parallel *in_parallel, number *thread) {
-    const int c = s->c, square = s->k * s->k;
-    const size_t taps = (size_t)square * c, points = (size_t)c * s->oc, own = taps + points + 2 * c;
+    const int c = s->c, wide = N(wide)(c), square = s->k * s->k;
+    const size_t taps = (size_t)square * wide, points = (size_t)wide * N(wide)(s->oc), own = taps + points + 2 * wide;
     N(work) work = {s, pointers, NULL, s->ops * own, s->threads > 1 ? thread : NULL, 0};
     work.partial = malloc(s->threads * work.sums * sizeof(T));
     if (!work.partial) return 1;
@@ -374,14 +433,14 @@ int N(chains_backward)(const stage *s, void *const *pointers, parallel *in_paral
         const T *mine = work.partial + o * own;
         if (s->learn) {
             for (int t = 0; t < square; t++)
-                for (int i = 0; i < c; i++) ((T *)p[D_DEPTH])[(size_t)i * square + t] = mine[(size_t)t * c + i];
-            memcpy(p[D_POINT], mine + taps, points * sizeof(T));
+                for (int i = 0; i < c; i++) ((T *)p[D_DEPTH])[(size_t)i * square + t] = mine[(size_t)t * wide + i];
+            N(narrowed)(mine + taps, p[D_POINT], s->oc, c, wide);
         }
         if (p[MEAN] && p[DX])
             for (int i = 0; i < c; i++) {
                 const T all = (T)s->n * s->h * s->w;
                 ((T *)p[SHIFT])[i] = mine[taps + points + i] / all;
-                ((T *)p[SCALE])[i] = mine[taps + points + c + i] / all;
+                ((T *)p[SCALE])[i] = mine[taps + points + wide + i] / all;
             }
     }
     free(work.partial);
