@@ -3,8 +3,8 @@
     python -m benchmarks.network_step [--seeds 0 1 2 3] [--channels 16 36] [--repeats 4]
 
 A step is forward and backward of a random network of the space ``darts`` (eight cells), 32 images of 3x32x32, one
-thread, in processor seconds. Both networks have the same weights, take turns in every repeat, and the least time counts;
-losses must be equal to 1e-4. Prints one JSON object last.
+thread, in processor seconds. Both networks have the same weights, take turns in every repeat, and the least time
+counts; losses must be equal to 1e-4. Prints one JSON object last.
 """
 
 from __future__ import annotations
