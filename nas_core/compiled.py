@@ -30,6 +30,8 @@ aten = torch.ops.aten
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("chains.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared")
+LARGEST = 8
+"""Rows of a kernel."""
 SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 FIELDS = (
     *("x", "mean", "inverse", "depth", "point", "y"),
@@ -120,6 +122,7 @@ def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
         x.device.type == "cpu"
         and x.dtype in SUFFIXES
         and all(weight.dtype == x.dtype for weight in weights)
+        and all(weight.shape[-2] == weight.shape[-1] <= LARGEST for weight in weights)
         and weights[0].shape[1] == 1
         and len(weights[0]) == x.shape[1] == weights[1].shape[1]
         and library() is not None
