@@ -21,8 +21,13 @@ typedef struct {
     int32_t add;    /* whether all ops share DX, which gets their sum */
 } stage;
 
+/* What OpenMP has: work for a team of threads, which of them one is, and how many there are. */
 typedef void parallel(void (*)(void *), void *, unsigned, unsigned);
 typedef int number(void);
+typedef struct {
+    parallel *start;
+    number *me, *all;
+} openmp;
 
 /* Scratch memory of a thread, which it keeps. */
 static __thread char *kept;
@@ -61,12 +66,13 @@ typedef struct {
     void *const *pointers; /* (ops, POINTERS) */
     T *partial;            /* (threads, sums of a thread) */
     size_t sums;
-    number *thread;
+    const openmp *team; /* NULL: one thread does it all */
     int failed;
 } N(work);
 
 /* `count` pixels of one block of channels: the taps of a k x k window, of `from` into `to`. */
-INLINE void N(pixels)(const T *from, size_t line, size_t step, const T *taps, T *to, int c, int k, size_t apart, int count) {
+INLINE void N(pixels)(const T *from, size_t line, size_t step, const T *taps, T *to, int c, int k, size_t apart,
+                      int count) {
     VEC sums[8];
     for (int p = 0; p < count; p++) sums[p] = (VEC){0};
     for (int i = 0; i < k; i++)
@@ -82,8 +88,10 @@ INLINE void N(row_of)(const T *from, size_t line, int stride, const T *taps, T *
     for (int b = 0; b < c; b += LANES) {
         const size_t step = (size_t)stride * c, apart = (size_t)dilation * c, down = dilation * line;
         int x = 0;
-        for (; x + 8 <= w; x += 8) N(pixels)(from + x * step + b, down, step, taps + b, to + (size_t)x * c + b, c, k, apart, 8);
-        for (; x < w; x++) N(pixels)(from + x * step + b, down, step, taps + b, to + (size_t)x * c + b, c, k, apart, 1);
+        for (; x + 8 <= w; x += 8)
+            N(pixels)(from + x * step + b, down, step, taps + b, to + (size_t)x * c + b, c, k, apart, 8);
+        for (; x < w; x++)
+            N(pixels)(from + x * step + b, down, step, taps + b, to + (size_t)x * c + b, c, k, apart, 1);
     }
 }
 
@@ -149,7 +157,8 @@ static void N(products)(const T *a, const T *b, T *to, int rows, int left, int r
 }
 
 /* Gradient by one row of taps, for one block of channels; g (oh, ow, c), from: where that row of taps begins. */
-INLINE void N(tap_row)(const T *g, const T *from, T *to, int oh, int ow, int c, int k, size_t line, size_t step, size_t apart, size_t g_line) {
+INLINE void N(tap_row)(const T *g, const T *from, T *to, int oh, int ow, int c, int k, size_t line, size_t step,
+                       size_t apart, size_t g_line) {
     VEC sums[2][8];
     for (int p = 0; p < 2; p++) for (int j = 0; j < k; j++) sums[p][j] = (VEC){0};
     for (int y = 0; y < oh; y++) {
@@ -226,7 +235,7 @@ static void N(points_of)(const T *weight, T *to, int oc, int c, int transposed) 
 }
 
 static void N(share)(const N(work) *work, int *first, int *last, int *who) {
-    const int me = work->thread ? work->thread() : 0, all = work->s->threads, n = work->s->n;
+    const int me = work->team ? work->team->me() : 0, all = work->team ? work->team->all() : 1, n = work->s->n;
     *who = me;
     *first = (int)((int64_t)n * me / all);
     *last = (int)((int64_t)n * (me + 1) / all);
@@ -335,8 +344,7 @@ static void N(backward_part)(void *given) {
     const int around = straight ? s->dilation * (k - 1) - s->padding : 0;
     const size_t g_line = (size_t)(s->ow + 2 * around) * c, g_map = g_line * (s->oh + 2 * around);
     const size_t taps = (size_t)k * k * c, points = (size_t)c * oc, own = taps + points + 2 * c;
-    T *partial = work->partial + me * work->sums;
-    memset(partial, 0, work->sums * sizeof(T));
+    const size_t down = s->stride * line, step = (size_t)s->stride * c, apart = (size_t)s->dilation * c;
     if (first == last) return;
     const size_t all = 2 * map + g_map + (size_t)pixels * (c + oc) + (size_t)s->w * c + s->ops * (2 * taps + points);
     T *image = (T *)scratch(all * sizeof(T));
@@ -344,10 +352,11 @@ static void N(backward_part)(void *given) {
         work->failed = 1;
         return;
     }
-    T *wide = image + map, *scattered = wide + g_map, *between = scattered + map, *gradient = between + (size_t)pixels * c;
-    T *row = gradient + (size_t)pixels * oc, *weights = row + (size_t)s->w * c;
+    T *spread = image + map, *scattered = spread + g_map, *between = scattered + map;
+    T *gradient = between + (size_t)pixels * c, *row = gradient + (size_t)pixels * oc, *weights = row + (size_t)s->w * c;
+    T *partial = work->partial + me * work->sums;
     memset(image, 0, map * sizeof(T));
-    memset(wide, 0, g_map * sizeof(T));
+    memset(spread, 0, g_map * sizeof(T));
     memset(gradient, 0, (size_t)pixels * oc * sizeof(T));
     for (int o = 0; o < s->ops; o++) {
         void *const *p = work->pointers + o * POINTERS;
@@ -364,21 +373,21 @@ static void N(backward_part)(void *given) {
             if (!o || p[MEAN] || p[X] != p[X - POINTERS])
                 N(padded)(s, (const T *)p[X] + (size_t)n * s->h * s->w * s->c, p[MEAN], p[INVERSE], image);
             const T *g = N(gradient_of)(s, p, n, gradient);
+            T *inner = spread + around * g_line + (size_t)around * c;
             for (int y = 0; y < s->oh; y++)
-                N(product)(g + (size_t)y * s->ow * oc, point, wide + (y + around) * g_line + (size_t)around * c, s->ow, oc, c);
+                N(product)(g + (size_t)y * s->ow * oc, point, inner + y * g_line, s->ow, oc, c);
             if (s->learn) {
                 for (int y = 0; y < s->oh; y++)
-                    N(depthwise)(image + y * s->stride * line, line, s->stride, forward, between + (size_t)y * s->ow * c, s->ow, c, k, s->dilation);
+                    N(depthwise)(image + y * down, line, s->stride, forward, between + (size_t)y * s->ow * c, s->ow, c, k,
+                                 s->dilation);
                 N(products)(g, between, by_points, pixels, oc, c);
-                const T *inner = wide + around * g_line + (size_t)around * c;
-                const size_t step = (size_t)s->stride * c, apart = (size_t)s->dilation * c;
                 for (int b = 0; b < c; b += LANES)
                     for (int i = 0; i < k; i++) {
                         const T *from = image + i * s->dilation * line + b;
                         T *to = by_taps + (size_t)i * k * c + b;
-                        if (k == 3) N(tap_row)(inner + b, from, to, s->oh, s->ow, c, 3, s->stride * line, step, apart, g_line);
-                        else if (k == 5) N(tap_row)(inner + b, from, to, s->oh, s->ow, c, 5, s->stride * line, step, apart, g_line);
-                        else N(tap_row)(inner + b, from, to, s->oh, s->ow, c, k, s->stride * line, step, apart, g_line);
+                        if (k == 3) N(tap_row)(inner + b, from, to, s->oh, s->ow, c, 3, down, step, apart, g_line);
+                        else if (k == 5) N(tap_row)(inner + b, from, to, s->oh, s->ow, c, 5, down, step, apart, g_line);
+                        else N(tap_row)(inner + b, from, to, s->oh, s->ow, c, k, down, step, apart, g_line);
                     }
             }
             if (!p[DX]) continue;
@@ -386,7 +395,7 @@ static void N(backward_part)(void *given) {
             const int add = s->add && o;
             if (straight) {
                 for (int y = 0; y < s->h; y++) {
-                    N(depthwise)(wide + y * g_line, g_line, 1, back, row, s->w, c, k, s->dilation);
+                    N(depthwise)(spread + y * g_line, g_line, 1, back, row, s->w, c, k, s->dilation);
                     N(put)(s, p, row, z + y * line, n, y, add, sums);
                 }
             } else {
@@ -395,8 +404,8 @@ static void N(backward_part)(void *given) {
                     for (int i = 0; i < k; i++)
                         for (int x = 0; x < s->ow; x++)
                             for (int j = 0; j < k; j++) {
-                                T *to = scattered + (y * s->stride + i * s->dilation) * line + (size_t)(x * s->stride + j * s->dilation) * c;
-                                const T *tap = back + (size_t)(i * k + j) * c, *from = wide + y * g_line + (size_t)x * c;
+                                T *to = scattered + y * down + i * s->dilation * line + x * step + j * apart;
+                                const T *tap = back + (size_t)(i * k + j) * c, *from = spread + y * g_line + (size_t)x * c;
                                 for (int b = 0; b < c; b += LANES) AT(to + b) += FROM(tap + b) * FROM(from + b);
                             }
                 for (int y = 0; y < s->h; y++) {
@@ -407,25 +416,25 @@ static void N(backward_part)(void *given) {
         }
 }
 
-static void N(run)(N(work) *work, void (*part)(void *), parallel *in_parallel) {
-    if (in_parallel && work->s->threads > 1) in_parallel(part, work, (unsigned)work->s->threads, 0);
+static void N(run)(N(work) *work, void (*part)(void *)) {
+    if (work->team) work->team->start(part, work, (unsigned)work->s->threads, 0);
     else part(work);
 }
 
 /* 0, or 1 where there was no memory. */
-int N(chains_forward)(const stage *s, void *const *pointers, parallel *in_parallel, number *thread) {
-    N(work) work = {s, pointers, NULL, 0, s->threads > 1 ? thread : NULL, 0};
-    N(run)(&work, N(forward_part), in_parallel);
+int N(chains_forward)(const stage *s, void *const *pointers, const openmp *threads) {
+    N(work) work = {s, pointers, NULL, 0, s->threads > 1 ? threads : NULL, 0};
+    N(run)(&work, N(forward_part));
     return work.failed;
 }
 
-int N(chains_backward)(const stage *s, void *const *pointers, parallel *in_parallel, number *thread) {
+int N(chains_backward)(const stage *s, void *const *pointers, const openmp *threads) {
     const int c = s->c, wide = N(wide)(c), square = s->k * s->k;
     const size_t taps = (size_t)square * wide, points = (size_t)wide * N(wide)(s->oc), own = taps + points + 2 * wide;
-    N(work) work = {s, pointers, NULL, s->ops * own, s->threads > 1 ? thread : NULL, 0};
-    work.partial = malloc(s->threads * work.sums * sizeof(T));
+    N(work) work = {s, pointers, NULL, s->ops * own, s->threads > 1 ? threads : NULL, 0};
+    work.partial = calloc(s->threads * work.sums, sizeof(T)); /* the team may be smaller than asked for */
     if (!work.partial) return 1;
-    N(run)(&work, N(backward_part), in_parallel);
+    N(run)(&work, N(backward_part));
     for (int t = 1; t < s->threads; t++)
         for (size_t i = 0; i < work.sums; i++) work.partial[i] += work.partial[t * work.sums + i];
     for (int o = 0; o < s->ops && !work.failed; o++) {

@@ -107,13 +107,14 @@ def _processor() -> str:
 
 
 @cache
-def _openmp() -> tuple[Any, Any] | None:
-    """How torch's threads are set to work, and what says which of them runs; None where torch has other threads."""
+def _openmp() -> Any:
+    """Of torch's threads: how they are set to work, which one is, how many they are; None where it has others."""
     try:
         gomp = ctypes.CDLL("libgomp.so.1")
-        return ctypes.cast(gomp.GOMP_parallel, ctypes.c_void_p), ctypes.cast(gomp.omp_get_thread_num, ctypes.c_void_p)
+        functions = gomp.GOMP_parallel, gomp.omp_get_thread_num, gomp.omp_get_num_threads
     except (OSError, AttributeError):
         return None
+    return (ctypes.c_void_p * 3)(*(ctypes.cast(function, ctypes.c_void_p).value for function in functions))
 
 
 def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
@@ -139,7 +140,7 @@ def _call(name: str, stage: _Stage, ops: Sequence[dict[str, Tensor | None]], dty
     places = [0 if (x := op.get(field)) is None else x.data_ptr() for op in ops for field in FIELDS]
     pointers = (ctypes.c_void_p * len(places))(*places)
     run = getattr(kernels, f"chains_{name}_{SUFFIXES[dtype]}")
-    if run(ctypes.byref(stage), pointers, *(threads or (None, None))):
+    if run(ctypes.byref(stage), pointers, threads):
         raise MemoryError(f"no memory for a convolution of maps ({stage.n}, {stage.c}, {stage.h}, {stage.w})")
 
 

@@ -188,6 +188,28 @@ def test_a_network_that_is_quickened_is_the_same(op: str, stride: int) -> None:
     assert isinstance(copy.deepcopy(quick)[0], type(quick[0]))
 
 
+UNDER_A_LIMIT = """
+import torch
+from nas_core.compiled import CompiledChains, Step
+torch.set_num_threads(2)
+x = torch.ones(4, 8, 3, 3, requires_grad=True)
+(y,) = CompiledChains.apply(x, (Step(1, 0, 1),), 0.0, torch.ones(8, 1, 3, 3), torch.ones(8, 8, 1, 1))
+y.sum().backward()
+print(torch.equal(y, torch.full((4, 8, 1, 1), 72.0)), torch.equal(x.grad, torch.full((4, 8, 3, 3), 8.0)))
+"""
+
+
+@pytest.mark.slow
+@needed
+def test_fewer_threads_than_asked_for_do_all_the_work() -> None:
+    here = {**os.environ, "OMP_THREAD_LIMIT": "1"}
+    words = [sys.executable, "-c", UNDER_A_LIMIT]
+    assert subprocess.run(words, env=here, capture_output=True, text=True, check=True).stdout.split() == [
+        "True",
+        "True",
+    ]
+
+
 PROGRAM = """
 import logging
 logging.basicConfig(level="INFO")
