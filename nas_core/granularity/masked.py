@@ -250,6 +250,13 @@ class Subnet(nn.Module):
                 self.kept[name] = mask & _best(parameters[name].abs(), mask, weights)
         return removed
 
+    @torch.no_grad()
+    def keep_filters(self, share: float) -> None:
+        """Commits this share of the filters of each set that are left, by score, in all cells but the last."""
+        for cell in self.gates[:-1]:
+            for name, mask in cell.filters.items():
+                cell.filters[name] = mask & _best(cell.beta[name].sigmoid(), mask, share)
+
     def alive_edges(self, position: int) -> CellType:
         """The cell of what is committed as alive, widths as they are."""
         cell, gates = self.cell(position), self.gates[position]

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, genotype_from_json, genotype_to_json
@@ -39,6 +40,8 @@ from nas_core.scoring import data_values
 from nas_core.search import Problem, Search
 from nas_core.training import seed_of
 
+SHARES = tuple(share / 20 for share in range(19, 0, -1))
+"""Of the filters of a cell, tried in turn where a network has to become narrower at once."""
 SILENT = 0.005
 """Nats below those of a guess, within which a network says nothing."""
 
@@ -199,8 +202,12 @@ class Trajectory:
         left = self.problem.budget.epochs - self.done
         if self.final:
             self._begin(self.plan.targets[0], _share(left, len(self.plan.targets)))
-        else:
-            self._begin(self.plan.shares[phase] * self.cost(), left // (len(self.ends) + 1 - phase))
+            return
+        budget = self.plan.shares[phase] * self.cost()
+        if phase == len(self.ends) - 1:  # all cells are there: the largest target is left to the final phase
+            around = self.measure.around(self.target, sites(self.net.types, self.target)[-1])
+            budget = max(budget, self.plan.targets[0] - around)
+        self._begin(budget, left // (len(self.ends) + 1 - phase))
 
     def _begin(self, budget: float, cap: int) -> None:
         """With a new budget, to be met in ``cap`` epochs: thresholds and lambda start anew, the weights alone first."""
@@ -241,7 +248,7 @@ class Trajectory:
             yield from self._after(metrics)
             yield Progress(phase, self.done, self.problem.budget.epochs, metrics)
             yield Checkpoint(self.state())
-        if not self.finished or not self.derived:
+        if self.served < len(self.plan.targets) or not self.derived:
             yield from self._close()
         seeds = tuple(seed for seed in self.problem.seeds if seed.key() not in self.derived)
         if seeds:
@@ -280,6 +287,8 @@ class Trajectory:
             elif cost < self.budget or last:
                 self._end(cost)
         elif self.final and self.epochs == max(1, self.initial) and self.cost() < self.budget:
+            if not self.served:
+                self._overshot()
             yield from self._propose()
             self._descend(self.cost(), last)
         while not self.finished and not self.settling and self.epochs >= self.cap:
@@ -340,17 +349,74 @@ class Trajectory:
             too_few, enough = (too_few, middle) if cost(middle) < self.budget else (middle, enough)
         return ops[:enough]
 
-    def _finish(self) -> int:
-        """Removes the weakest ops until the budget is met; how many."""
-        ops = self._enough(self.net.weakest())
-        if not ops:  # every node is down to its last
-            return 0
-        self.net.remove(ops)
-        self.problem.warn(
-            f"mgas: epochs ran out before the network was below {self.budget:.6g}; its {len(ops)} weakest ops went at "
-            "once. With more epochs (budget.epochs) it would have been trained down to there"
-        )
+    def _finish(self, why: str = "epochs ran out") -> int:
+        """Meets the budget at once, if what is left can: the weakest ops go; where that is too little, nodes keep a
+        cheaper op than their best, then filters go, the weakest of every cell. How many ops went.
+        """
+        net = self.net
+        alive = [gates.alive for gates in net.gates]
+        ops = self._enough(net.weakest())
+        net.remove(ops)
+        did = [f"{len(ops)} weakest ops went"] if ops else []
+        swapped = self._cheaper(alive)
+        did += [f"{swapped} nodes kept a cheaper op than their best"] if swapped else []
+        if self.cost() >= self.budget and self.plan.levels.filters:
+            kept = next((share for share in SHARES if self._with_filters(share) < self.budget), SHARES[-1])
+            self._with_filters(kept, commit=True)
+            did += [f"{100 * (1 - kept):.0f} % of the filters of every cell went"]
+        if did:
+            self.problem.warn(
+                f"mgas: {why} before the network was below {self.budget:.6g}; {', '.join(did)} at once. With more "
+                "epochs (budget.epochs) it would have been trained down to there"
+            )
         return len(ops)
+
+    def _cheaper(self, alive: list[NDArray[np.bool_]]) -> int:
+        """Where nodes are down to one op each and the budget is not met: as many of them as that takes keep the
+        cheapest of what was ``alive``, those first that lose the least score by it. How many.
+        """
+        net, swaps = self.net, []
+        if self.cost() < self.budget or net.weakest():
+            return 0
+        before = [gates.alive for gates in net.gates]
+        for position, (site, gates) in enumerate(zip(sites(net.types, self.target), net.gates, strict=True)):
+            scores, cell = gates.alpha.detach().sigmoid().cpu().numpy(), replace(net.cell(position), pool_norm=True)
+            for target in range(cell.inputs, cell.inputs + cell.nodes):
+                there = [(gates.table.place(slot_of(edge)), edge) for edge in cell.into(target)]
+                (now,) = (place for place, _ in there if before[position][place])
+                *_, place = min(
+                    (self.measure.op(site, cell, edge, _all(site.channels, edge.width)), -float(scores[place]), place)
+                    for place, edge in there
+                    if alive[position][place]
+                )
+                if place != now:
+                    swaps.append((float(scores[now] - scores[place]), position, now, place))
+        tables = [each.copy() for each in before]
+        for count, (_, position, now, place) in enumerate(sorted(swaps), start=1):
+            tables[position][now], tables[position][place] = False, True
+            net.restore([each.copy() for each in tables])
+            if self.cost() < self.budget:
+                return count
+        return len(swaps)
+
+    def _with_filters(self, share: float, commit: bool = False) -> float:
+        """What the network costs with this share of the filters of every cell, the strongest; ``commit``: for good."""
+        before = [dict(gates.filters) for gates in self.net.gates]
+        self.net.keep_filters(share)
+        found = self.cost()
+        if not commit:
+            for gates, filters in zip(self.net.gates, before, strict=True):
+                gates.filters = filters
+        return found
+
+    def _overshot(self) -> None:
+        """Tells of targets that the stages left behind."""
+        cost = self.cost()
+        missed = ", ".join(f"{target:.6g}" for target in self.plan.targets if cost < target)
+        self.problem.warn(
+            f"mgas: the stages pruned the network to {cost:.6g}, below {missed}: it serves these as it is. Larger rho "
+            "leave more to the final phase"
+        )
 
     def _end(self, cost: float) -> None:
         """Of a stage, after the commit that met its budget or was its last."""
@@ -389,11 +455,11 @@ class Trajectory:
             self.finished = True
 
     def _give_up(self, why: str) -> None:
-        more = "More epochs (budget.epochs), a larger lambda_start or a smaller few_ops prune more"
+        more = "More epochs (budget.epochs), a larger lambda_start or a larger few_ops prune more"
         if not self.net.weakest():
             more = (
                 "Every node is down to its last op, and not to the cheapest: ops went too fast for that. A smaller "
-                "lambda_start, a larger few_ops or more epochs (budget.epochs) let them compete for longer"
+                "lambda_start, a smaller few_ops or more epochs (budget.epochs) let them compete for longer"
             )
         self.problem.warn(
             f"mgas: {self.name} ends after {self.epochs} epochs without meeting its budget: {why}; what it has is "
@@ -405,6 +471,11 @@ class Trajectory:
         if self.final:
             self.finished = True
             return
+        if not self.cap:
+            self.problem.warn(
+                f"mgas: {self.name} has no epochs: budget.epochs of {self.problem.budget.epochs} are few for "
+                f"{len(self.ends)} stages and {len(self.plan.targets)} targets; its cells have learnt nothing there"
+            )
         back = self._regrown() if regrow else {}
         phase = self.phase + 1
         end = self.ends[min(phase, len(self.ends) - 1)]
@@ -460,12 +531,19 @@ class Trajectory:
         """Without another epoch: the network as it is, and what ``finish`` makes of it for targets to come."""
         self._hurry()
         yield from self._propose(not self.derived)
-        for target in self.plan.targets[self.served :] if self.plan.finish else ():
+        why = "epochs ran out" if self.done >= self.problem.budget.epochs else "time was up"
+        for target in self.plan.targets[self.served :]:
             self.budget = target
-            if self.cost() >= target:
-                self._finish()
+            if self.cost() >= target and self.plan.finish:
+                self._finish(why)
                 self._narrow(self.phase, self.end, f"target {target}", carry=True)
-            yield from self._propose()
+            if self.cost() < target:
+                yield from self._propose()
+            else:
+                self.problem.warn(
+                    f"mgas: {why} before the network was below {target:.6g}; it costs {self.cost():.6g}"
+                    + ("" if self.plan.finish else ", and finish is off")
+                )
             self.served += 1
 
     def _hurry(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from nas_core import checkpoint
 from nas_core.algorithms.mgas import FixedRatios, Mgas
 from nas_core.architecture import Architecture, Genotype
-from nas_core.costs import count
+from nas_core.costs import count, sites
 from nas_core.errors import (
     DivergedError,
     IncompatibleSpaceError,
@@ -320,10 +320,59 @@ def test_epochs_that_do_not_suffice_end_it_with_a_reason_and_the_best_so_far(fin
     assert all("budget.epochs" in text for text in warnings)
     if finish:
         assert [any(low <= each < high for each in sizes) for low, high in ((2000, 3500), (0, 2000))] == [True, True]
-        assert len(final) == 2 and all("weakest ops went at once" in text for text in final)
+        assert len(final) == 2 and all("weakest ops went" in text for text in final)
     else:
         assert len(set(sizes)) == 1 and len(final) == 2, "commits differ in single weights alone"
         assert all("without meeting its budget" in text for text in final)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 2, 4, 5, 8])
+def test_no_target_is_lost_however_few_the_epochs(epochs: int) -> None:
+    """Each is met by a network, or a warning names it: ops that went for a larger one do not come back."""
+    warnings: list[str] = []
+    targets = (4000.0, 3000.0, 2000.0, 1300.0)
+    trajectory = Mgas(**QUICK, targets=targets).trajectory(on(SPACE, warnings, epochs=epochs))
+    sizes = [size(genotype, trajectory.problem) for genotype in proposals(run(trajectory))]
+    assert trajectory.served == len(targets) and trajectory.done <= epochs
+    for target in targets:
+        told = any(f"below {target:.6g}; it costs" in text or f"not below {target:.6g}" in text for text in warnings)
+        assert any(each < target for each in sizes) != told
+    idle = [
+        phase for phase in ("stage 1", "stage 2", "stage 3") if any(f"{phase} has no epochs" in w for w in warnings)
+    ]
+    assert idle == {1: ["stage 1", "stage 2", "stage 3"], 2: ["stage 1", "stage 2"]}.get(epochs, idle)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ops", [OPS, ("skip_connect",)], ids=["ops", "skips"])
+def test_a_target_that_can_be_met_is_met_when_epochs_run_out(ops: tuple[str, ...]) -> None:
+    """Just above the smallest network of all: by cheaper ops and fewer filters, where fewer ops are too little."""
+    warnings: list[str] = []
+    made = on(replace(SPACE, normal_ops=ops, reduce_ops=ops), warnings, epochs=4)
+    slow = {**QUICK, "lambda_start": 1e-9, "rho": (0.99, 0.99, 0.99)}
+    free = Mgas(**slow).trajectory(made)
+    floor = total(free.measure, smallest(free.measure, derived(free), made.targets[0], True), made.targets[0], True)
+    trajectory = Mgas(**slow, targets=(floor + 1.0,)).trajectory(made)
+    assert size(proposals(run(trajectory))[-1], made) < floor + 1.0
+    assert any("of the filters of every cell went at once" in text for text in warnings)
+
+
+@pytest.mark.slow
+def test_the_last_stage_leaves_the_largest_target_to_the_final_phase() -> None:
+    deep = {**QUICK, "rho": (0.1, 0.1, 0.1), "lambda_start": 0.2}
+    trajectory = Mgas(**deep, targets=(7500.0, 1500.0)).trajectory(on(SPACE, epochs=40))
+    phases: list[tuple[str, float]] = []
+    run(trajectory, lambda event: phases.append((trajectory.name, trajectory.budget)))
+    around = trajectory.measure.around(trajectory.target, sites(trajectory.full, trajectory.target)[-1])
+    assert max(budget for name, budget in phases if name == "stage 3") == 7500.0 - around
+
+
+def test_targets_that_the_stages_left_behind_are_told() -> None:
+    warnings: list[str] = []
+    trajectory = Mgas(**QUICK, targets=(4000.0, 2000.0)).trajectory(on(SPACE, warnings))
+    trajectory._overshot()
+    assert not warnings or "below" in warnings[0]
 
 
 @pytest.mark.slow
