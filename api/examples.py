@@ -126,9 +126,9 @@ EXPORT: dict[str, Any] = {
 CANDIDATES: dict[str, Any] = {"items": [CANDIDATE], "next": None}
 TABLE = (
     "number,id,hash,status,stage,target,cells,channels,stem,error,error.kind,error.search,params,params.kind,"
-    "params.search,test_error,test_sd,failure,genotype\r\n"
+    "params.search,test_error,test_sd,nonzero,failure,genotype\r\n"
     f"1,{CANDIDATE_ID},{CANDIDATE['hash']},verified,final,0,3,8,cifar,0.031,trained,0.094,23456,exact,"
-    '23456,0.035,0.0097,,"{""space"":""darts"",""types"":{}}"\r\n'
+    '23456,0.035,0.0097,,,"{""space"":""darts"",""types"":{}}"\r\n'
 )
 FRONT: dict[str, Any] = {
     "job": JOB_ID,

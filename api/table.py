@@ -28,7 +28,7 @@ TEXT = "text/csv"
 CHUNK = 500
 """Candidates in memory, and in one transaction."""
 BEFORE = ("number", "id", "hash", "status", "stage", "target", "cells", "channels", "stem")
-AFTER = ("test_error", "test_sd", "failure", "genotype")
+AFTER = ("test_error", "test_sd", "nonzero", "failure", "genotype")
 FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What spreadsheets take for the beginning of a formula."""
 WHOLE = 2.0**53
@@ -49,7 +49,8 @@ def read_table(job_id: JobId, query: Annotated[CandidateOrder, Query()]) -> Stre
 
     Columns: `number`, `id`, `hash`, `status`; `stage`, `final` where `values` are verified ones, else `search`;
     `target` (its index), `cells`, `channels`, `stem`; for each objective, in the job's order, `KEY` in its unit,
-    `KEY.kind` and `KEY.search`, which is what the search saw; `test_error`, `test_sd`, `failure`, `genotype` (JSON).
+    `KEY.kind` and `KEY.search`, which is what the search saw; `test_error`, `test_sd`; `nonzero`, the parameters that
+    weight masks leave, where a candidate has masks and parameters are an objective; `failure`, `genotype` (JSON).
     Empty: not known. Text that a spreadsheet would take for a formula has an apostrophe before it.
     """
     with reading() as session:
@@ -85,6 +86,7 @@ def _row(
     counted = views.verified(searched, final)
     skeleton = candidate.architecture.get("skeleton", {})
     test = candidate.test or {}
+    nonzero = [value["nonzero"] for value in counted.values() if "nonzero" in value]
     values = [
         cell
         for key in keys
@@ -102,6 +104,7 @@ def _row(
         _text(skeleton.get("stem", "")),
         *values,
         *("" if test.get(name) is None else repr(test[name]) for name in ("error", "sd")),
+        str(nonzero[0]) if nonzero else "",
         _text(candidate.failure or ""),
         json.dumps(candidate.architecture.get("genotype"), separators=(",", ":")),
     ]

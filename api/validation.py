@@ -31,7 +31,7 @@ TITLE = "Invalid job"
 KEY_FORM = re.compile(r"[A-Za-z_][\w.@:+-]{0,99}", re.ASCII)
 """Of objective keys: they stand in addresses, in requirements of a gate and above the columns of a table."""
 _TABLE = {"number", "id", "hash", "status", "stage", "target", "cells", "channels", "stem", "failure", "genotype"}
-NO_KEYS = frozenset(_TABLE | {"test", "test_error", "test_sd"})
+NO_KEYS = frozenset(_TABLE | {"test", "test_error", "test_sd", "nonzero"})
 """What stands above other columns, or means test values."""
 NO_ENDS = (".kind", ".search")
 

@@ -89,6 +89,10 @@ class Mgas:
     """Of the thresholds of ops and filters."""
     weight_threshold_lr: Annotated[float, Gt(0)] = 1e-3
     """Of the thresholds of weights."""
+    train_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the training part that is learned from, the same images in all epochs, of each class its part."""
+    validation_share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """The same of the validation part, on which networks are scored."""
     cutout: Annotated[int, Ge(0)] = 0
     """Side of the square that is cut out of training images, pixels; 0: none."""
     regrow: Annotated[float, Ge(0), Le(1)] = 0.2
@@ -137,6 +141,7 @@ class Mgas:
             rates=Rates(self.lr, self.weight_decay, self.alpha_lr, self.threshold_lr, self.weight_threshold_lr),
             batch=self.batch,
             cutout=self.cutout,
+            parts=(self.train_share, self.validation_share),
             ratios=self.fixed_ratios,
             exact=self.exact,
             finish=self.finish,

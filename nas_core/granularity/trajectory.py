@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, genotype_from_json, genotype_to_json
 from nas_core.costs import sites
+from nas_core.data import share_of
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Event, Progress, Propose
 from nas_core.granularity.control import LambdaControl
@@ -78,6 +79,8 @@ class Plan:
     rates: Rates
     batch: int
     cutout: int
+    parts: tuple[float, float]
+    """Shares of the training and of the validation part that are used."""
     ratios: Ratios | None
     exact: bool
     """Whether commits of the final phase take no more ops than their target asks for."""
@@ -116,6 +119,9 @@ class Trajectory:
                 f"{self.target.channels} the stem alone is another"
             )
         self.augmentation = replace(problem.splits.augmentation, cutout=plan.cutout)
+        splits, (train, validation) = problem.splits, plan.parts
+        self.train = share_of(splits.train, train, seed_of(problem.seed, "train share"))
+        self.validation = share_of(splits.validation, validation, seed_of(problem.seed, "validation share"))
         self.chance = torch.Generator().manual_seed(seed_of(problem.seed, "order"))
         self.done = 0
         """Epochs of all phases."""
@@ -257,9 +263,8 @@ class Trajectory:
     def _epoch(self) -> dict[str, float]:
         plan, problem, learner = self.plan, self.problem, self.learner
         learner.start(self.epochs >= self.initial, plan.ratios is None)
-        train, device = problem.splits.train, problem.device
-        per_epoch = max(1, train.size // plan.batch)
-        batches = train.batches(plan.batch, self.chance, self.augmentation, device)
+        per_epoch = max(1, self.train.size // plan.batch)
+        batches = self.train.batches(plan.batch, self.chance, self.augmentation, problem.device)
         for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
             learner.step(images, labels, self.control.value, self.newest, self.costs, plan.by_cost)
             problem.between_steps()
@@ -581,10 +586,9 @@ class Trajectory:
         if genotype.key() in self.derived or len(self.derived) + waiting >= self.limit:
             return
         problem = self.problem
-        validation = problem.splits.validation
-        error = misclassified(self.net, validation, problem.device, problem.pieces)
+        error = misclassified(self.net, self.validation, problem.device, problem.pieces)
         problem.between_steps()
-        detail = {"epochs": self.done, "split": "validation", "n": validation.size}
+        detail = {"epochs": self.done, "split": "validation", "n": self.validation.size}
         values = data_values(problem, error, detail, self.plan.batch)
         yield Propose((genotype,), (values,), masks=(candidate.masks,), weights=(self.inherited(genotype),))
         self.derived[genotype.key()] = genotype

@@ -22,12 +22,16 @@ def short(identifier: UUID) -> str:
 
 
 def number(value: Value) -> str:
-    """A value for people, its spread included where it has one: ``3.4 %``, ``41,322``, ``3.21 ±0.07``."""
+    """A value for people, with its spread or what weight masks leave of it where there is such: ``3.4 %``, ``41,322``,
+    ``3.21 ±0.07``, ``21,808 (21,120 nonzero)``.
+    """
     if value.unit in SHARE_UNITS and value.kind not in NO_SHARES:
         return f"{100 * value.value:.2f} %"
     text = f"{int(value.value):,}" if value.value.is_integer() else f"{value.value:.4g}"
-    iqr = (value.model_extra or {}).get("iqr")
-    return f"{text} ±{iqr / 2:.2g}" if isinstance(iqr, int | float) else text
+    more = value.model_extra or {}
+    if isinstance(nonzero := more.get("nonzero"), int) and nonzero != value.value:
+        return f"{text} ({nonzero:,} nonzero)"
+    return f"{text} ±{iqr / 2:.2g}" if isinstance(iqr := more.get("iqr"), int | float) else text
 
 
 def percent(test: TestResult | None) -> str:

@@ -23,7 +23,7 @@ COLUMNS = [
     *("number", "id", "hash", "status", "stage", "target", "cells", "channels", "stem"),
     *("error", "error.kind", "error.search", "params", "params.kind", "params.search"),
     *("latency_ms", "latency_ms.kind", "latency_ms.search"),
-    *("test_error", "test_sd", "failure", "genotype"),
+    *("test_error", "test_sd", "nonzero", "failure", "genotype"),
 ]
 
 

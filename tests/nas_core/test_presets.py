@@ -6,8 +6,11 @@ import pytest
 
 from nas_core.algorithms import algorithms
 from nas_core.algorithms.entrannas import EnTranNas, Transit
+from nas_core.algorithms.mgas import Mgas
 from nas_core.algorithms.tnd_nas import Run, TndNas
 from nas_core.costs import sites
+from nas_core.granularity.layout import as_derived, full_types
+from nas_core.granularity.measure import Counted, total
 from nas_core.presets import PARTS, presets
 from nas_core.settings import parse
 from nas_core.spaces import spaces
@@ -51,6 +54,16 @@ def test_the_extended_space_has_more_ops_than_darts() -> None:
     assert set(DARTS_OPS) < set(space.ops("normal")) and len(space.ops("reduce")) == 15
     net = space.supernet(space.skeleton((3, 16, 16), 2, cells=3))
     assert len(net.cells[0].ops) == 14 * 14
+
+
+def test_mgas_on_imagenet_counts_from_a_network_above_its_target() -> None:
+    job = presets["mgas-imagenet"].job
+    space = parse(spaces["darts"], {key: value for key, value in job["space"].items() if key != "name"}, "it")
+    skeleton = space.skeleton((3, 224, 224), 1000)
+    full = as_derived(full_types(space, skeleton), skeleton)
+    assert total(Counted("macs"), full, skeleton, whole=True) > 600e6 == job["algorithm"]["targets"][0]
+    settings = parse(Mgas, {key: value for key, value in job["algorithm"].items() if key != "name"}, "it")
+    assert (settings.train_share, settings.validation_share) == (0.2222, 0.0556)
 
 
 def test_the_search_on_imagenet_has_its_stem_and_its_shares() -> None:

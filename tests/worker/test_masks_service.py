@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import runpy
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from api.embedded import Embedded
 from nas_core.architecture import Architecture
 from nas_core.masks import Masks
 from skyline import Client
+from skyline.cli import values
 from skyline.errors import ApiError
 from skyline.schemas import Candidate, Job
 from tests.worker import sieve
@@ -62,6 +64,10 @@ def test_a_front_shows_both_counts_and_the_masks_can_be_had(client: Client, foun
     params = found.values["params"].model_dump()
     assert params["value"] - params["nonzero"] == masks.removed > 0
     assert found.values["error"].model_dump()["start"] == "scratch"
+    assert f"({params['nonzero']:,} nonzero)" in values.number(found.values["params"])
+    table = b"".join(client.candidates_csv(client.candidate(found.id).job)).decode().splitlines()
+    (row,) = [each for each in csv.DictReader(table) if each["id"] == str(found.id)]
+    assert row["nonzero"] == str(params["nonzero"])
     there = runpy.run_path(str(client.pull(found.id, "python", tmp_path / "network.py")))
     assert there["PARAMETERS"] == {"all": params["value"], "nonzero": params["nonzero"]}
     assert masks.leaks(there["load"]().state_dict()) == []
