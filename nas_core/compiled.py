@@ -74,34 +74,53 @@ class _Stage(ctypes.Structure):
 def library() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, which is logged once."""
     try:
-        return ctypes.CDLL(str(_built()))
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: nobody's home is known
+        place = _place()
+        try:
+            return _loaded(place if place.exists() else _built(place))
+        except (OSError, AttributeError):  # what lies there is broken: once more
+            return _loaded(_built(place))
+    except (OSError, AttributeError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or error
-        log.info("convolutions take torch's own kernels, chains.c was not compiled: %s", said)
+        log.warning("convolutions take torch's own kernels, which are slower: chains.c was not compiled: %s", said)
         return None
 
 
-def _built() -> Path:
-    """Where the shared library is; it is compiled if it is not there for this source, compiler and processor."""
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    made_of = SOURCE.read_text(), version, *compiler, *FLAGS, platform.machine(), _processor()
+def _loaded(place: Path) -> ctypes.CDLL:
+    """Raises OSError or AttributeError where that is no library of ours."""
+    found = ctypes.CDLL(str(place))
+    for suffix in SUFFIXES.values():
+        for name in ("forward", "backward"):
+            getattr(found, f"chains_{name}_{suffix}")
+    return found
+
+
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
+def _place() -> Path:
+    """Of the library for this source, compiler and processor. Raises RuntimeError where nobody's home is known."""
+    version = subprocess.run([*_compiler(), "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    made_of = SOURCE.read_text(), version, *_compiler(), *FLAGS, platform.machine(), _processor()
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skyline"
-    built = folder / f"chains-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
-    if not built.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as made:  # another process may be at it, too
-            new = Path(made) / built.name
-            words = [*compiler, *FLAGS, "-o", str(new), str(SOURCE)]
-            subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
-            new.replace(built)
-    return built
+    return folder / f"chains-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+
+
+def _built(place: Path) -> Path:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as made:  # another process may be at it, too
+        new = Path(made) / place.name
+        words = [*_compiler(), *FLAGS, "-o", str(new), str(SOURCE)]
+        subprocess.run(words, capture_output=True, text=True, check=True, timeout=300)
+        new.replace(place)
+    return place
 
 
 def _processor() -> str:
     """What a library for another processor of the same kind may not have."""
     try:
-        return next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         return platform.processor()
 
@@ -118,14 +137,17 @@ def _openmp() -> Any:
 
 
 def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
-    """Whether the kernels take these maps and weights."""
+    """Whether the kernels take these maps and the weights of pairs, one after another, here and now."""
     return (
         x.device.type == "cpu"
         and x.dtype in SUFFIXES
         and all(weight.dtype == x.dtype for weight in weights)
-        and all(weight.shape[-2] == weight.shape[-1] <= LARGEST for weight in weights)
+        and all(weight.shape[-2] == weight.shape[-1] <= LARGEST for weight in weights[::2])
+        and all(weight.shape[-2:] == (1, 1) for weight in weights[1::2])
         and weights[0].shape[1] == 1
         and len(weights[0]) == x.shape[1] == weights[1].shape[1]
+        and not torch.compiler.is_exporting()
+        and not torch.is_autocast_enabled("cpu")
         and library() is not None
     )
 
@@ -188,7 +210,8 @@ class CompiledChains(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        steps, weights, (x, *normed) = ctx.steps, ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once: hooks on them may not be asked again
+        steps, weights, (x, *normed) = ctx.steps, saved[: ctx.count], saved[ctx.count :]
         count, learn, wanted = 2 * len(steps), any(ctx.needs_input_grad[3:]), ctx.needs_input_grad[0]
         ops: list[dict[str, Tensor | None]] = [{"g": dense(g)} for g in gradients]
         found: list[Tensor | None] = [None] * ctx.count
@@ -219,9 +242,17 @@ class CompiledChains(torch.autograd.Function):
         return shared, None, None, *found
 
 
+def _usual(layer: nn.Conv2d) -> bool:
+    """Whether a depthwise convolution is one that ``Step`` can tell."""
+    numbers = not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+    same = all(one == other for one, other in (layer.stride, layer.dilation, layer.kernel_size))
+    reach = layer.dilation[0] * (layer.kernel_size[0] - 1)
+    return numbers and same and layer.padding[0] == layer.padding[1] and int(layer.padding[0]) <= reach
+
+
 def pair(x: Tensor, layer: nn.Conv2d, depth: Tensor, point: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
     """A depthwise convolution as ``layer`` is one, with the weights ``depth``, and a pointwise one with ``point``."""
-    if torch.is_grad_enabled() and fits(x, (depth, point)):
+    if torch.is_grad_enabled() and _usual(layer) and fits(x, (depth, point)):
         (out,) = CompiledChains.apply(x, (Step.of(layer),), 0.0, depth, point)  # type: ignore[no-untyped-call]
         found: Tensor = out
         return found

@@ -35,6 +35,8 @@ KINDS: dict[type[nn.Module], type[nn.Module]] = {SeparableConv: _QuickSeparableC
 
 
 def quicken(network: nn.Module) -> None:
-    """Its separable and dilated convolutions take pairs in one go from now on, where gradients are wanted."""
+    """Its separable and dilated convolutions take pairs in one go from now on, where gradients are wanted. Forward
+    hooks of the convolutions inside do not run then.
+    """
     for module in network.modules():
         module.__class__ = KINDS.get(type(module), type(module))

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from nas_core import compiled
@@ -188,6 +190,38 @@ def test_a_network_that_is_quickened_is_the_same(op: str, stride: int) -> None:
     assert isinstance(copy.deepcopy(quick)[0], type(quick[0]))
 
 
+@needed
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"kernel_size": 9, "padding": 4},
+        {"kernel_size": (1, 3), "padding": (0, 1)},
+        {"kernel_size": 3, "padding": 4},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+        {"kernel_size": 3, "padding": 1, "stride": (2, 1)},
+    ],
+    ids=["large", "flat", "far", "same", "reflect", "strides"],
+)
+def test_convolutions_of_another_kind_are_left_to_torch(unusual: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(8, 8, groups=8, bias=False, **unusual)
+    assert not compiled._usual(layer) or not fits(torch.randn(2, 8, 9, 9), (layer.weight, torch.randn(8, 8, 1, 1)))
+
+
+@needed
+def test_autocast_checkpoints_and_exports_go_their_usual_way() -> None:
+    net = nn.Sequential(make_op("sep_conv_3x3", 8, 1, Norm()), make_op("dil_conv_5x5", 8, 1, Norm()))
+    quicken(net)
+    x = torch.randn(2, 8, 6, 6, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False).sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    exported = torch.export.export(net.eval(), (x.detach(),)).module()
+    assert torch.allclose(exported(x), net(x), atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not fits(x, (torch.randn(8, 1, 3, 3), torch.randn(8, 8, 1, 1)))
+
+
 UNDER_A_LIMIT = """
 import torch
 from nas_core.compiled import CompiledChains, Step
@@ -244,6 +278,25 @@ def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     done = fused_elsewhere(tmp_path / "file")
     assert done.stdout.strip() == "False" and "chains.c was not compiled" in done.stderr
+
+
+@needed
+def test_a_broken_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    place = compiled._place()
+    place.parent.mkdir()
+    place.write_bytes(b"")
+    assert compiled.library.__wrapped__() is not None and place.stat().st_size > 0
+
+
+@pytest.mark.parametrize("compiler", ["gcc '-O2", "true", ""], ids=["no-words", "no-compiler", "nothing"])
+def test_a_compiler_that_is_none_is_no_fault(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", compiler)
+    assert compiled.library.__wrapped__() is None
+    assert "chains.c was not compiled" in caplog.text
 
 
 @pytest.mark.slow
