@@ -47,6 +47,9 @@ def faults(
     if measure not in known:
         detail = f"measure: '{measure}' is no cost of this job; use one of {', '.join(known)}"
         yield Fault(TITLE, detail, "/algorithm/measure", measure, f"one of {', '.join(known)}")
+    if len(given["rho"]) < given["stages"]:
+        detail = f"rho: wants one for each of {given['stages']} stages; got {len(given['rho'])}"
+        yield Fault(TITLE, detail, "/algorithm/rho", given["rho"], f"{given['stages']} shares, or fewer stages")
     left = max(1, spec.budget.evaluations - len(spec.seed_genotypes))
     if len(set(targets)) > left:
         detail = f"targets: {len(set(targets))} networks are wanted, but budget.evaluations leaves {left}"

@@ -42,6 +42,9 @@ def faults(
         if given.get("none"):
             detail = "none: with dst thresholds leave ops out; take it away, or dst"
             yield Fault(TITLE, detail, "/algorithm/none", True, "null or false with dst")
+    if "engines" in given and getattr(space, "connection", False):
+        detail = "connection: Engine and Transit cells do not choose what prepares their inputs"
+        yield Fault(TITLE, detail, "/space/connection", True, "false, or another algorithm")
     if isinstance(given.get("engines"), list):
         searched = [name for name in set(skeleton.cells) if getattr(space, "ops", lambda _: ())(name)]
         try:

@@ -64,6 +64,12 @@ def test_what_fits_is_taken() -> None:
         ("darts", {"resource_weights": [1, 2], "evaluations": 1}, "/budget/evaluations", "leaves 1 networks, too few"),
         ("entrannas", {"dst": True}, "/algorithm/dst", "darts with fan_in: free"),
         ("entrannas", {"dst": True, "none": True, "space": FREE}, "/algorithm/none", "thresholds leave ops out"),
+        (
+            "entrannas",
+            {"space": {"name": "darts", "cells": 5, "connection": True}},
+            "/space/connection",
+            "do not choose what prepares",
+        ),
         ("entrannas", {"engines": [0, 7]}, "/algorithm/engines", "no searched cell stands at 7"),
         ("entrannas", {"engines": [0]}, "/algorithm/engines", "none is of type 'reduce'"),
     ],
