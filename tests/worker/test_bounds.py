@@ -51,7 +51,7 @@ def test_every_network_of_a_bounded_front_holds_its_bounds_by_its_file(
     ]
     bounds = {}
     for key in ("params", "macs"):
-        ordered = sorted(each[key] for each in seen)
+        ordered = sorted({each[key] for each in seen})
         bounds[key] = {"min": ordered[len(ordered) // 8], "max": ordered[-1 - max(1, len(ordered) // 8)]}
     job = client.wait(client.submit({**wanted, "constraints": bounds}).id, timeout=SECONDS)
     assert job.status == "succeeded", job.reason
