@@ -80,7 +80,7 @@ def differences(some: Sequence[Tensor], others: Sequence[Tensor]) -> float:
 
 
 @needed
-@pytest.mark.parametrize("threaded", [1, 2, 3])
+@pytest.mark.parametrize("threaded", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_gradients_are_those_of_torch(case: str, threaded: int, threads: None) -> None:
     """With fewer images than threads, too; maps that are and that are not channels-last."""

@@ -85,7 +85,7 @@ def worst(plain: list[Tensor | None], fused: list[Tensor | None]) -> float:
 @pytest.mark.parametrize("active", [None, 0.4, 0.1], ids=["dense", "many", "few"])
 @pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("size", [8, 7])
-@pytest.mark.parametrize("ways", [Ways(), INTERPRETED], ids=["compiled", "torch"])
+@pytest.mark.parametrize("ways", [Ways(), pytest.param(INTERPRETED, marks=pytest.mark.slow)], ids=["compiled", "torch"])
 def test_outputs_and_gradients_are_the_plain_ones(
     ways: Ways, size: int, share: bool, active: float | None, gated: bool
 ) -> None:
@@ -97,7 +97,7 @@ def test_outputs_and_gradients_are_the_plain_ones(
 
 
 @pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
-@pytest.mark.parametrize("ways", [Ways(), INTERPRETED], ids=["compiled", "torch"])
+@pytest.mark.parametrize("ways", [Ways(), pytest.param(INTERPRETED, marks=pytest.mark.slow)], ids=["compiled", "torch"])
 def test_so_they_are_in_float32(ways: Ways, share: bool) -> None:
     space = DartsCells(cells=3, channels=16, nodes=2)
     plain, fused = pair(space, 16, share, ways, dtype=torch.float32)
