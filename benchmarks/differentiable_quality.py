@@ -142,7 +142,7 @@ def main() -> int:
                 "epochs": given.epochs,
                 "settings": [STEPS, dict(METHODS[method][1])],
             }
-            row = file.row(json.loads(json.dumps(key)), partial(searched, world, method, seed))
+            row = file.row(key, partial(searched, world, method, seed))
             rows[method].append(row)
             shown = ", ".join(f"{name} {row[name]['hypervolume']:.3f}" for name in ("own", "random", "uniform"))
             print(f"seed {seed} {method:14s} {row['derived']:3d} cells: {shown}, rho {row['rho']:.2f}", flush=True)

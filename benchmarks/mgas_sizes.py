@@ -290,7 +290,7 @@ def main() -> int:
             "images": [IMAGES, RETRAINED],
             "settings": MGAS if method == "width" else changed,
         }
-        return file.row(json.loads(json.dumps(key)), partial(searched, world, method, seed, partial(largest, seed)))
+        return file.row(key, partial(searched, world, method, seed, partial(largest, seed)))
 
     def largest(seed: int) -> Genotype:
         return genotype_from_json(row("ops", seed)["networks"][0]["genotype"])

@@ -1,7 +1,7 @@
 """Chains of depthwise and pointwise convolutions by kernels of our own, on a CPU with a C compiler.
 
 ``chains.c`` is compiled when it is first wanted, by ``cc`` (or the environment's ``CC``), into the user's cache. It
-runs on the threads that torch has. Where there is no compiler, or a map is of another kind, ``library`` or ``fits`` say
+runs on the threads that torch has. Where there is no compiler, or a map is of another kind, ``chains`` or ``fits`` say
 so, and the caller takes torch's own kernels. Maps are (N, C, H, W) in channels-last order.
 """
 
@@ -38,6 +38,11 @@ FIELDS = (
     *("g", "g_of", "g_mean", "g_inverse", "g_shift", "g_scale", "dx", "shift", "scale", "d_depth", "d_point"),
 )
 """Pointers of one op, in the order of ``chains.c``."""
+NUMBERS = (
+    *("ops", "n", "h", "w", "c", "oh", "ow", "oc"),
+    *("k", "stride", "padding", "dilation", "threads", "learn", "add"),
+)
+"""What a stage is described by, in that order, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +63,23 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def moments(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> (C,), (C,)
+    """Mean and inverse standard deviation, as batch norm takes them."""
+    mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
+    return mean, (variance + eps).rsqrt()
+
+
 class _Stage(ctypes.Structure):
     """The same of ``chains.c``."""
 
-    _fields_ = [
-        (name, ctypes.c_int32)
-        for name in "ops n h w c oh ow oc k stride padding dilation threads learn add".split()  # noqa: SIM905
-    ]
+    _fields_ = [(name, ctypes.c_int32) for name in NUMBERS]
 
 
 # --- building -------------------------------------------------------------------------------------------------------
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def chains() -> ctypes.CDLL | None:
     """The compiled kernels; None where they cannot be had, which is logged once."""
     try:
         place = _place()
@@ -148,7 +156,7 @@ def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
         and len(weights[0]) == x.shape[1] == weights[1].shape[1]
         and not torch.compiler.is_exporting()
         and not torch.is_autocast_enabled("cpu")
-        and library() is not None
+        and chains() is not None
     )
 
 
@@ -156,12 +164,12 @@ def fits(x: Tensor, weights: Sequence[Tensor]) -> bool:
 
 
 def _call(name: str, stage: _Stage, ops: Sequence[dict[str, Tensor | None]], dtype: torch.dtype) -> None:
-    kernels, threads = library(), _openmp()
-    assert kernels is not None
+    compiled, threads = chains(), _openmp()
+    assert compiled is not None
     stage.ops, stage.threads = len(ops), torch.get_num_threads() if threads else 1
     places = [0 if (x := op.get(field)) is None else x.data_ptr() for op in ops for field in FIELDS]
     pointers = (ctypes.c_void_p * len(places))(*places)
-    run = getattr(kernels, f"chains_{name}_{SUFFIXES[dtype]}")
+    run = getattr(compiled, f"chains_{name}_{SUFFIXES[dtype]}")
     if run(ctypes.byref(stage), pointers, threads):
         raise MemoryError(f"no memory for a convolution of maps ({stage.n}, {stage.c}, {stage.h}, {stage.w})")
 
@@ -184,28 +192,28 @@ class CompiledChains(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, steps: tuple[Step, ...], eps: float, *weights: Tensor
     ) -> tuple[Tensor, ...]:  # (N, C, H, W), ..., by op (C, 1, k, k), (C', C, 1, 1), ... -> (N, C', H', W') by op
-        count = 2 * len(steps)
+        count, x = 2 * len(steps), dense(x)
         weights = tuple(weight.contiguous() for weight in weights)
-        ops: list[dict[str, Tensor | None]] = [{"x": dense(x)} for _ in weights[::count]]
-        kept: list[Tensor] = [dense(x)]
+        maps = [x] * (len(weights) // count)
+        norms: list[dict[str, Tensor | None]] = [{} for _ in maps]
+        normed: list[Tensor] = []
         for index, step in enumerate(steps):
-            for op, depth, point in zip(ops, weights[2 * index :: count], weights[2 * index + 1 :: count], strict=True):
-                op |= {"depth": depth, "point": point}
-            inner = ops[0]["x"]
-            assert inner is not None
-            stage = _stage(inner, weights[2 * index], weights[2 * index + 1], step)
-            for op in ops:
-                op["y"] = _like(x, stage.n, stage.oc, stage.oh, stage.ow)
+            if index:
+                found = [moments(y, eps) for y in maps]
+                norms = [{"mean": mean, "inverse": inverse} for mean, inverse in found]
+                normed += [each for y, both in zip(maps, found, strict=True) for each in (y, *both)]
+            depths, points = weights[2 * index :: count], weights[2 * index + 1 :: count]
+            stage = _stage(maps[0], depths[0], points[0], step)
+            outputs = [_like(x, stage.n, stage.oc, stage.oh, stage.ow) for _ in maps]
+            ops = [
+                {"x": inner, "depth": depth, "point": point, "y": y, **norm}
+                for inner, depth, point, y, norm in zip(maps, depths, points, outputs, norms, strict=True)
+            ]
             _call("forward", stage, ops, x.dtype)
-            outputs = [op["y"] for op in ops]
-            if index < len(steps) - 1:
-                for op, y in zip(ops, outputs, strict=True):
-                    mean, variance = aten.batch_norm_update_stats(y, None, None, 0.0)
-                    op |= {"x": y, "mean": mean, "inverse": (variance + eps).rsqrt()}
-                    kept += [op["x"], op["mean"], op["inverse"]]  # type: ignore[list-item]
-        ctx.save_for_backward(*weights, *kept)
+            maps = outputs
+        ctx.save_for_backward(*weights, x, *normed)
         ctx.steps, ctx.count = steps, len(weights)
-        return tuple(outputs)  # type: ignore[arg-type]
+        return tuple(maps)
 
     @staticmethod
     @once_differentiable
@@ -229,9 +237,7 @@ class CompiledChains(torch.autograd.Function):
                     op |= {"d_depth": torch.empty_like(depths[place]), "d_point": torch.empty_like(points[place])}
                     found[count * place + 2 * index] = op["d_depth"]
                     found[count * place + 2 * index + 1] = op["d_point"]
-            inner = ops[0]["x"]
-            assert inner is not None
-            stage = _stage(inner, depths[0], points[0], steps[index])
+            stage = _stage(normed[0] if index else x, depths[0], points[0], steps[index])
             stage.learn, stage.add = int(learn), int(not index)
             _call("backward", stage, ops, x.dtype)
             ops = [
@@ -240,6 +246,12 @@ class CompiledChains(torch.autograd.Function):
                 for op in ops
             ]
         return shared, None, None, *found
+
+
+def chained(x: Tensor, steps: Sequence[Step], eps: float, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """What ``CompiledChains`` gives, by op."""
+    found: tuple[Tensor, ...] = CompiledChains.apply(x, tuple(steps), eps, *weights)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _usual(layer: nn.Conv2d) -> bool:
@@ -253,7 +265,5 @@ def _usual(layer: nn.Conv2d) -> bool:
 def pair(x: Tensor, layer: nn.Conv2d, depth: Tensor, point: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C', H', W')
     """A depthwise convolution as ``layer`` is one, with the weights ``depth``, and a pointwise one with ``point``."""
     if torch.is_grad_enabled() and _usual(layer) and fits(x, (depth, point)):
-        (out,) = CompiledChains.apply(x, (Step.of(layer),), 0.0, depth, point)  # type: ignore[no-untyped-call]
-        found: Tensor = out
-        return found
+        return chained(x, [Step.of(layer)], 0.0, (depth, point))[0]
     return F.conv2d(F.conv2d(x, depth, None, layer.stride, layer.padding, layer.dilation, layer.groups), point)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nas_core.compiled import CompiledChains, Step, fits
+from nas_core.compiled import Step, chained, fits
 from nas_core.ops import DilatedConv, FactorizedReduce, ReluConvNorm, SeparableConv, SplitConv
 from nas_core.supernet.kernels import Chains, Halves, Mix, Repeat, Sum, from_phases, to_phases
 from nas_core.supernet.network import Supernet, SupernetCell
@@ -305,8 +305,7 @@ def _chains(ops: Sequence[nn.Module], source: _Source, ways: Ways) -> list[_Feat
     x, (height, width) = source.rectified, source.x.shape[2:]
     phased = False
     if ways.compiled and fits(x, weights):
-        maps = CompiledChains.apply(x, tuple(steps), eps, *weights)  # type: ignore[no-untyped-call]
-        return [_Feature(y, eps) for y in maps]
+        return [_Feature(y, eps) for y in chained(x, steps, eps, weights)]
     if ways.phases and steps[0].dilation == 2:
         phased = steps[0].stride == 1
         x = source.phases if phased else source.halves[0]  # with a stride nothing but even pixels is under the kernel

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nas_core.compiled import Step, aten, dense
+from nas_core.compiled import Step, aten, dense, moments
 
 # --- how maps lie ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Mix(torch.autograd.Function):
         inverses = []
         for index, x in enumerate(rows):
             if index < len(epsilons):
-                mean, inverse = _statistics(maps[index], epsilons[index])
+                mean, inverse = moments(maps[index], epsilons[index])
                 torch.addcmul(-mean * inverse, x, inverse, out=features[index])
                 inverses.append(inverse)
             else:
@@ -247,12 +247,6 @@ class Mix(torch.autograd.Function):
         return by_weight, None, *found
 
 
-def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # (N, C, H, W) -> (C,), (C,)
-    """Mean and inverse standard deviation, as batch norm takes them."""
-    mean, variance = aten.batch_norm_update_stats(x, None, None, 0.0)
-    return mean, (variance + eps).rsqrt()
-
-
 class Sum(torch.autograd.Function):
     """The sum of maps, the first of which are batch-normed (statistics of the batch, not affine) and weighted."""
 
@@ -261,7 +255,7 @@ class Sum(torch.autograd.Function):
         ctx: Any, weights: Tensor | None, epsilons: tuple[float, ...], *maps: Tensor
     ) -> Tensor:  # (normed,), (normed,), (N, C, H, W) each -> (N, C, H, W)
         normed, others = maps[: len(epsilons)], maps[len(epsilons) :]
-        statistics = [_statistics(x, eps) for x, eps in zip(normed, epsilons, strict=True)]
+        statistics = [moments(x, eps) for x, eps in zip(normed, epsilons, strict=True)]
         scales = [inverse for _, inverse in statistics]
         if weights is not None:
             scales = [scale * weight for scale, weight in zip(scales, weights, strict=True)]

@@ -77,8 +77,7 @@ class Training:
         self.fresh = [] if weights is None else begin(network, weights)
         """Of inherited weights, those that do not fit these images and are fresh."""
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if device.type == "cpu":
-            quicken(self.network)
+        quicken(self.network)
         if masks is not None:
             masks.hold(self.network)
         self.generator = torch.Generator().manual_seed(seed)

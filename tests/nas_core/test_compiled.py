@@ -16,12 +16,12 @@ import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from nas_core import compiled
-from nas_core.compiled import CompiledChains, Step, dense, fits, library
+from nas_core.compiled import CompiledChains, Step, chains, dense, fits
 from nas_core.ops import Norm, make_op
 from nas_core.quick import quicken
 
 EPS = 1e-5
-needed = pytest.mark.skipif(library() is None, reason="no C compiler: CC names one")
+needed = pytest.mark.skipif(chains() is None, reason="no C compiler: CC names one")
 CASES = {  # images, channels, height, width; ops; kernel, stride, dilation; pairs of convolutions
     "separable": ((3, 8, 7, 9), 2, (3, 1, 1), 2),
     "wide": ((2, 16, 8, 8), 1, (5, 1, 1), 2),
@@ -253,8 +253,8 @@ from nas_core.supernet.fused import fuse
 space = DartsCells(cells=3, channels=8, nodes=2)
 net = fuse(space.supernet(space.skeleton((3, 8, 8), 2)))
 net(torch.randn(2, 3, 8, 8), None).sum().backward()
-from nas_core.compiled import library
-print(library() is not None)
+from nas_core.compiled import chains
+print(chains() is not None)
 """
 
 
@@ -286,7 +286,7 @@ def test_a_broken_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monke
     place = compiled._place()
     place.parent.mkdir()
     place.write_bytes(b"")
-    assert compiled.library.__wrapped__() is not None and place.stat().st_size > 0
+    assert compiled.chains.__wrapped__() is not None and place.stat().st_size > 0
 
 
 @pytest.mark.parametrize("compiler", ["gcc '-O2", "true", ""], ids=["no-words", "no-compiler", "nothing"])
@@ -295,7 +295,7 @@ def test_a_compiler_that_is_none_is_no_fault(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CC", compiler)
-    assert compiled.library.__wrapped__() is None
+    assert compiled.chains.__wrapped__() is None
     assert "chains.c was not compiled" in caplog.text
 
 
@@ -317,6 +317,6 @@ def test_a_compiler_that_fails_is_quoted(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "FLAGS", ("--no-such-flag",))
     with caplog.at_level(logging.INFO):
-        assert compiled.library.__wrapped__() is None
+        assert compiled.chains.__wrapped__() is None
     assert "no-such-flag" in caplog.text
     assert not list((tmp_path / "skyline").iterdir())
