@@ -121,11 +121,12 @@ def total(
         cost += measure.cell(site, cell)
         for edge in cell.edges:
             filters = (kept or {}).get((site.type, slot_of(edge)))
-            cost += measure.op(site, cell, edge, filters or _all(site, edge))
+            cost += measure.op(site, cell, edge, filters or all_filters(site, edge))
     return cost
 
 
-def _all(site: Site, edge: Edge) -> Filters:
+def all_filters(site: Site, edge: Edge) -> Filters:
+    """Of an op that keeps them all."""
     middle = edge.width or site.channels
     return Filters(middle, middle, site.channels)
 
@@ -175,7 +176,7 @@ def smallest(measure: Measure, full: Mapping[str, CellType], skeleton: Skeleton,
     found = {}
     for site in sites(halved, skeleton):
         cell = halved[site.type]
-        costs = {edge: measure.op(site, cell, edge, _all(site, edge)) for edge in cell.edges}
+        costs = {edge: measure.op(site, cell, edge, all_filters(site, edge)) for edge in cell.edges}
         cheapest = [
             min(cell.into(node), key=costs.__getitem__) for node in range(cell.inputs, cell.inputs + cell.nodes)
         ]

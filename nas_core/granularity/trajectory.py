@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nas_core.architecture import Architecture, CellType, Edge, Genotype, genotype_from_json, genotype_to_json
@@ -25,11 +24,12 @@ from nas_core.data import share_of
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Event, Progress, Propose
 from nas_core.granularity.control import LambdaControl
+from nas_core.granularity.finishing import enough, meet
 from nas_core.granularity.gates import CellGates, Levels, Slot, is_convolution, slot_of
 from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
 from nas_core.granularity.learner import Learner, Rates, misclassified
-from nas_core.granularity.masked import Placed, Subnet
-from nas_core.granularity.measure import Filters, Measure, cost_of, smallest, total
+from nas_core.granularity.masked import Subnet
+from nas_core.granularity.measure import Measure, all_filters, cost_of, smallest, total
 from nas_core.granularity.narrowing import inherited, rebuilt
 from nas_core.granularity.regrowth import Survivors, regrown
 from nas_core.granularity.retention import retention
@@ -41,8 +41,6 @@ from nas_core.scoring import data_values
 from nas_core.search import Problem, Search
 from nas_core.training import seed_of
 
-SHARES = tuple(share / 20 for share in range(19, 0, -1))
-"""Of the filters of a cell, tried in turn where a network has to become narrower at once."""
 SILENT = 0.005
 """Nats below those of a guess, within which a network says nothing."""
 
@@ -161,7 +159,7 @@ class Trajectory:
                 f"targets: {len(targets)} networks are wanted, but budget.evaluations leaves {self.limit}"
             )
         ops = [(site, edge) for site in sites(derived, self.target) for edge in derived[site.type].edges]
-        every = [self.measure.op(site, derived[site.type], edge, _all(site.channels)) for site, edge in ops]
+        every = [self.measure.op(site, derived[site.type], edge, all_filters(site, edge)) for site, edge in ops]
         self.mean_cost = float(np.mean(every)) or 1.0
         """Of an op of the full network."""
 
@@ -235,7 +233,7 @@ class Trajectory:
             table = np.zeros(gates.table.shape, dtype=np.float32)
             cell = self.net.types[site.type]
             for edge in cell.edges:
-                cost = self.measure.op(site, replace(cell, pool_norm=True), edge, _all(site.channels, edge.width))
+                cost = self.measure.op(site, replace(cell, pool_norm=True), edge, all_filters(site, edge))
                 table[gates.table.place(slot_of(edge))] = cost / self.mean_cost
             self.costs.append(torch.from_numpy(table).to(gates.alpha.device))
 
@@ -311,7 +309,7 @@ class Trajectory:
             below = self.net.below(first)
             self.net.commit_fine(first)
             if self.final and plan.exact:
-                below = self._enough(below)
+                below = enough(self.net, below, self.cost, self.budget)
             self.net.remove(below)
             removed = len(below)
             share = 0.5 if self.final else 1.0
@@ -336,83 +334,16 @@ class Trajectory:
             f"lambda (now {strength:.3g}) over the steps of a phase: take a smaller lambda_start or lambda_factor"
         )
 
-    def _enough(self, ops: list[Placed]) -> list[Placed]:
-        """As many of these, in their order, as bring the network below its budget; all where that is too few."""
-        alive = [gates.alive for gates in self.net.gates]
-
-        def cost(count: int) -> float:
-            self.net.remove(ops[:count])
-            found = self.cost()
-            self.net.restore(alive)
-            return found
-
-        if cost(len(ops)) >= self.budget:
-            return ops
-        too_few, enough = -1, len(ops)
-        while enough - too_few > 1:
-            middle = (too_few + enough) // 2
-            too_few, enough = (too_few, middle) if cost(middle) < self.budget else (middle, enough)
-        return ops[:enough]
-
     def _finish(self, why: str = "epochs ran out") -> int:
-        """Meets the budget at once, if what is left can: the weakest ops go; where that is too little, nodes keep a
-        cheaper op than their best, then filters go, the weakest of every cell. How many ops went.
-        """
-        net = self.net
-        alive = [gates.alive for gates in net.gates]
-        ops = self._enough(net.weakest())
-        net.remove(ops)
-        did = [f"{len(ops)} weakest ops went"] if ops else []
-        swapped = self._cheaper(alive)
-        did += [f"{swapped} nodes kept a cheaper op than their best"] if swapped else []
-        if self.cost() >= self.budget and self.plan.levels.filters:
-            kept = next((share for share in SHARES if self._with_filters(share) < self.budget), SHARES[-1])
-            self._with_filters(kept, commit=True)
-            did += [f"{100 * (1 - kept):.0f} % of the filters of every cell went"]
+        """Meets the budget at once, if what is left can; how many ops went."""
+        sizes = sites(self.net.types, self.target)
+        ops, did = meet(self.net, self.measure, sizes, self.cost, self.budget)
         if did:
             self.problem.warn(
                 f"mgas: {why} before the network was below {self.budget:.6g}; {', '.join(did)} at once. With more "
                 "epochs (budget.epochs) it would have been trained down to there"
             )
-        return len(ops)
-
-    def _cheaper(self, alive: list[NDArray[np.bool_]]) -> int:
-        """Where nodes are down to one op each and the budget is not met: as many of them as that takes keep the
-        cheapest of what was ``alive``, those first that lose the least score by it. How many.
-        """
-        net, swaps = self.net, []
-        if self.cost() < self.budget or net.weakest():
-            return 0
-        before = [gates.alive for gates in net.gates]
-        for position, (site, gates) in enumerate(zip(sites(net.types, self.target), net.gates, strict=True)):
-            scores, cell = gates.alpha.detach().sigmoid().cpu().numpy(), replace(net.cell(position), pool_norm=True)
-            for target in range(cell.inputs, cell.inputs + cell.nodes):
-                there = [(gates.table.place(slot_of(edge)), edge) for edge in cell.into(target)]
-                (now,) = (place for place, _ in there if before[position][place])
-                *_, place = min(
-                    (self.measure.op(site, cell, edge, _all(site.channels, edge.width)), -float(scores[place]), place)
-                    for place, edge in there
-                    if alive[position][place]
-                )
-                if place != now:
-                    swaps.append((float(scores[now] - scores[place]), position, now, place))
-        tables = [each.copy() for each in before]
-        for count, (_, position, now, place) in enumerate(sorted(swaps), start=1):
-            tables[position][now], tables[position][place] = False, True
-            net.restore([each.copy() for each in tables])
-            if self.cost() < self.budget:
-                return count
-        return len(swaps)
-
-    def _with_filters(self, share: float, commit: bool = False) -> float:
-        """What the network costs with this share of the filters of every cell, the strongest; ``commit``: for good."""
-        before = [dict(gates.filters) for gates in self.net.gates]
-        self.net.keep_filters(share)
-        found = self.cost()
-        if not commit:
-            for gates, filters in zip(self.net.gates, before, strict=True):
-                gates.filters = filters
-        return found
+        return ops
 
     def _overshot(self) -> None:
         """Tells of targets that the stages left behind."""
@@ -644,7 +575,3 @@ class Trajectory:
 def _share(left: int, parts: int) -> int:
     """Epochs of the next of several parts: one at least where any are left."""
     return min(left, max(1, left // parts))
-
-
-def _all(width: int, middle: int | None = None) -> Filters:
-    return Filters(middle or width, middle or width, width)
