@@ -6,14 +6,14 @@
 FOLDER holds ``nasbench201.csv.gz`` and ``cifar10_full_jpeg.npz``. Bounds are upper ones at 20, 40, 60 and 80 % of the
 range of the space: on multiply-adds, and on the latency on raspi4 as a device's profile predicts it (a sum over ops,
 fitted to 500 cells of the table, as a profile is). A seed is one supernet (five cells, eight channels, images of 8 x 8)
-that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. ``filled`` is the same
-with a lower bound of 0.8 of each upper one. Rivals, which choose
-among cells that hold the bound by the same supernet's validation error:
+that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. ``upper`` is the same
+without the band that rc-darts keeps below an upper bound. Rivals, which choose among cells that hold the bound by the
+validation error on a supernet of as many epochs:
 
     penalty        darts with an expected cost in its loss, five weights of each cost, as many epochs for each weight:
                    the best of all cells that any of them derived
     repair         the alpha of darts, trained as long without bounds; of the cell it derives the nearest that holds
-    random         as many random cells that hold it as rc-darts has derived of these
+    random         as many random cells that hold it as ``upper`` has derived of these, on its supernet
 
 Regret is the true test error (200 epochs, the table's) minus the least that any cell has that holds the bound, in
 points; a rival that has no such cell has the regret of the cheapest. Rows are kept in the cache as they come. Prints
@@ -27,9 +27,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -62,8 +62,6 @@ WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """Of the penalty, nats per cost of the even mixture."""
 LATENCY = "hw_raspi4_lat_ms"
 TRUTH = "c10_test_acc"
-FILLED = 0.8
-"""Of an upper bound, the lower one of ``filled``."""
 PROFILED = 500
 """Cells that the prediction of latency is fitted to."""
 STEPS = {"batch": 128, "lr": 0.05, "alpha_lr": 0.01, "train_share": 0.16, "validation_share": 0.16}
@@ -162,48 +160,52 @@ def derived(engine: Engine) -> list[Genotype]:
     return list(engine.derived.values())
 
 
-def bounded(world: World, seed: int, least: float = 0.0) -> tuple[Engine, list[int]]:
-    """rc-darts' search for all bounds, and what it derived as rows of the table; ``least``: lower bounds, as shares."""
+def bounded(world: World, seed: int, **changed: Any) -> tuple[Engine, list[int]]:
+    """rc-darts' search for all bounds, and what it derived as rows of the table."""
     places = {arch: row for row, arch in enumerate(world.table.archs)}
     bounds = world.bounds()
-    sets = [{key: {"max": most} | ({"min": least * most} if least else {})} for key, most in bounds]
+    sets = [{key: {"max": most}} for key, most in bounds]
     total = world.warm + world.epochs * len(bounds)
-    algorithm = settings.parse(RcDarts, {**STEPS, "bounds": sets, "warmup": world.warm / total}, "rc-darts")
-    engine = algorithm.engine(world.problem(seed, total))
+    given = {**STEPS, **changed, "bounds": sets, "warmup": world.warm / total}
+    engine = settings.parse(RcDarts, given, "rc-darts").engine(world.problem(seed, total))
     return engine, [places[to_arch(genotype)] for genotype in derived(engine)]
 
 
-def filled(world: World, seed: int) -> Row:
-    """What it comes to with lower bounds as well, at every upper one."""
-    began = time.process_time()
-    engine, mine = bounded(world, seed, FILLED)
+@dataclass
+class Judge:
+    """The best of some cells under a bound, by the errors that a supernet has with them."""
 
-    def best(key: str, most: float) -> int | None:
-        within = [row for row in mine if FILLED * most <= world.costs[key][row] <= most]
-        return min(within, key=lambda row: engine.error(from_arch(world.table.archs[row])), default=None)
+    world: World
+    engine: Engine
+    errors: dict[int, float] = field(default_factory=dict)
 
-    lines = [{"key": key, "max": most, "filled": best(key, most)} for key, most in world.bounds()]
-    return {"lines": lines, "seconds": time.process_time() - began}
+    def error(self, row: int) -> float:
+        if row not in self.errors:
+            self.errors[row] = self.engine.error(from_arch(self.world.table.archs[row]))
+        return self.errors[row]
+
+    def best(self, rows: Sequence[int], key: str, most: float) -> int | None:
+        holding = set(self.world.holding(key, most).tolist())
+        return min((row for row in rows if row in holding), key=self.error, default=None)
 
 
 def searched(world: World, seed: int) -> Row:
-    """One supernet: what rc-darts and its rivals come to at every bound, as rows of the table; None: nothing."""
+    """rc-darts as it is: what it comes to at every bound, as rows of the table; None: nothing."""
+    began = time.process_time()
+    engine, mine = bounded(world, seed)
+    judge = Judge(world, engine)
+    lines = [{"key": key, "max": most, "rc-darts": judge.best(mine, key, most)} for key, most in world.bounds()]
+    return {"lines": lines, "seconds": time.process_time() - began}
+
+
+def rivals(world: World, seed: int) -> Row:
+    """The same of every other way."""
     began = time.process_time()
     places = {arch: row for row, arch in enumerate(world.table.archs)}
     bounds = world.bounds()
     total = world.warm + world.epochs * len(bounds)
-    engine, mine = bounded(world, seed)
-    errors: dict[int, float] = {}
-
-    def error(row: int) -> float:
-        if row not in errors:
-            errors[row] = engine.error(from_arch(world.table.archs[row]))
-        return errors[row]
-
-    def best(rows: Sequence[int], key: str, most: float) -> int | None:
-        holding = [row for row in rows if world.table.connected[row] and world.costs[key][row] <= most]
-        return min(holding, key=error, default=None)
-
+    engine, mine = bounded(world, seed, band=None)
+    judge = Judge(world, engine)
     plain = settings.parse(Darts, {**STEPS}, "darts").engine(world.problem(seed, total))
     run(plain)
     alpha = {name: each.detach().numpy().astype(np.float64) for name, each in plain.relaxation.alpha.items()}
@@ -222,21 +224,19 @@ def searched(world: World, seed: int) -> Row:
         drawn = rng.choice(holding, min(len(holding), max(1, len(own))), replace=False).tolist()
         lines.append(
             {
-                "key": key,
-                "max": most,
-                "rc-darts": best(own, key, most),
-                "penalty": best(penalised[key], key, most),
+                "upper": judge.best(own, key, most),
+                "penalty": judge.best(penalised[key], key, most),
                 "repair": None if repaired is None else places[to_arch(repaired)],
-                "random": best(drawn, key, most),
+                "random": judge.best(drawn, key, most),
                 "derived": len(own),
             }
         )
     everything = rng.choice(np.flatnonzero(world.table.connected), 200, replace=False).tolist()
-    rank = spearman([error(row) for row in everything], 100.0 - world.table.columns[TRUTH][everything])
+    rank = spearman([judge.error(row) for row in everything], 100.0 - world.table.columns[TRUTH][everything])
     return {"lines": lines, "spearman": rank, "seconds": time.process_time() - began}
 
 
-METHODS = ("rc-darts", "filled", "penalty", "repair", "random")
+METHODS = ("rc-darts", "upper", "penalty", "repair", "random")
 
 
 def regrets(world: World, row: Row) -> dict[str, list[float]]:
@@ -262,13 +262,13 @@ def main() -> int:
     wrong = np.abs(costs["ms"] / table.columns[LATENCY] - 1.0)[table.connected]
     file, rows = RowFile(given.cache / "rc_darts_bounds.jsonl"), []
     for seed in range(given.first, given.first + given.seeds):
-        key = {"seed": seed, "warm": given.warm, "epochs": given.epochs, "steps": STEPS, "weights": list(WEIGHTS)}
-        row = file.row(key, partial(searched, world, seed))
-        full = file.row({**key, "filled": FILLED}, partial(filled, world, seed))
-        row = {**row, "lines": [{**a, **b} for a, b in zip(row["lines"], full["lines"], strict=True)]}
+        key = {"seed": seed, "warm": given.warm, "epochs": given.epochs, "steps": STEPS}
+        own = file.row(key, partial(searched, world, seed))
+        others = file.row({**key, "rivals": list(WEIGHTS)}, partial(rivals, world, seed))
+        row = {**others, "lines": [{**a, **b} for a, b in zip(own["lines"], others["lines"], strict=True)]}
         rows.append(row)
         medians = {name: round(float(np.median(each)), 2) for name, each in regrets(world, row).items()}
-        print(f"seed {seed}: median regret {medians}, {row['seconds']:.0f} s", flush=True)
+        print(f"seed {seed}: median regret {medians}, {own['seconds']:.0f} s", flush=True)
     held = {name: [line[name] is not None for row in rows for line in row["lines"]] for name in METHODS[:2]}
     each = {name: np.array([regrets(world, row)[name] for row in rows]) for name in METHODS}
     by_bound = [

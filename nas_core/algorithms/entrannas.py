@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -55,9 +55,9 @@ class EnTranNas(Steps):
     """One feature per (source, op) for all targets of a cell."""
     engines: Positions = "first"
     """Engine cells: the first or the last cell of each type, or positions from 0."""
-    temperature: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Ge(1e-3), Le(1e3)] = 1.0
     """By which logits are divided in the softmax of the first epoch."""
-    temperature_end: Annotated[float, Gt(0)] | None = None
+    temperature_end: Annotated[float, Ge(1e-3), Le(1e3)] | None = None
     """In that of the last epoch, geometric in between; default: the same."""
     none: bool | None = None
     """Whether ``none`` is among the ops; default: where an edge may end so (nasbench201; darts with fan_in any or free,

@@ -8,6 +8,7 @@ projection, levels); every formula is a reconstruction, see docs/methods/rc-dart
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -61,9 +62,9 @@ class RcDarts(Steps):
     bounds: tuple[Mapping[str, Limits], ...] = ()
     """By objective key, several sets of bounds, each within the job's constraints: a network for each, on one supernet.
     Empty: the constraints alone."""
-    band: Annotated[float, Gt(0), Lt(1)] | None = 0.15
-    """While searching, costs with an upper bound alone do not fall below (1 - band) of it, where they began above;
-    none: they may."""
+    band: Annotated[float, Gt(0), Lt(1)] | None = 0.2
+    """Costs with an upper bound alone are kept at (1 - band) of it at least, where networks can: short searches prefer
+    cheap ops, which hold any upper bound. None: they may be as low as they like."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
     """Share of the epochs before the first projection, shared by all sets of bounds; in the first half of them, the
     weights alone learn. Where nothing is bounded: none."""
@@ -165,6 +166,8 @@ class Goal:
     def __init__(self, settings: RcDarts, problem: Problem[Relaxable], bounds: Bounds, tables: Tables) -> None:
         """Raises BoundsError where there is none."""
         self.settings, self.bounds, self.seed = settings, bounds, seed_of(problem.seed, "repair")
+        self.aims = bounds
+        """With the bands below upper ones, as far as some network holds them as well."""
         self.start: dict[str, float] = {}
         """What alpha costs where bounds begin to close in."""
         if not bounds:
@@ -180,26 +183,44 @@ class Goal:
                 settings.projection_weight,
             )
             try:
-                self.known = self.constraints.check(bounds, np.random.default_rng(self.seed))
+                self.known = self._checked(bounds)
             except BoundsError as error:
                 reasons.append(str(error))
             else:
+                self._take_bands()
                 return
         raise BoundsError(reasons[0])
 
+    def _checked(self, bounds: Bounds) -> Genotype:
+        return self.constraints.check(bounds, np.random.default_rng(self.seed))
+
+    def _take_bands(self) -> None:
+        """Below all upper bounds that some network breaks; below one of them where all cannot be had, or none."""
+        if self.settings.band is None:
+            return
+        bands = {
+            key: Bound((1 - self.settings.band) * bound.max, bound.max)
+            for key, bound in self.bounds.items()
+            if bound.min is None and bound.max is not None and 0 < bound.max < self.constraints.ranges[key][1]
+        }
+        for some in (bands, *({key: band} for key, band in bands.items())):
+            with suppress(BoundsError):
+                aims = {**self.bounds, **some}
+                self.known = self._checked(aims)
+                self.aims = aims
+                return
+
     def aimed(self, share: float, band: bool = True) -> Bounds:
-        """What alpha is projected to when bounds are closed in by ``share``, 0 to 1; with ``band``, also the band below
-        upper ones: it keeps costs from falling and never raises them.
-        """
+        """What alpha is projected to when bounds are closed in by ``share``, 0 to 1, with the bands or without."""
         aimed = {}
-        for key, bound in self.bounds.items():
+        for key, bound in (self.aims if band else self.bounds).items():
             low, high, start = bound.min, bound.max, self.start[key]
-            if high is not None:
-                high += (1 - share) * max(0.0, start - high)
             if low is not None:
                 low -= (1 - share) * max(0.0, low - start)
-            elif band and high is not None and self.settings.band is not None and high > 0:
-                low = min((1 - self.settings.band) * high, start)
+            if high is not None:
+                high += (1 - share) * max(0.0, start - high)
+                if self.settings.band is not None and bound != self.bounds[key]:
+                    low = max(low or 0.0, min((1 - self.settings.band) * high, start))
             aimed[key] = Bound(low, high)
         return aimed
 
@@ -208,8 +229,8 @@ class Goal:
         return violation(self.aimed(share, band=False), self.constraints.projection.values(logits))
 
     def network(self, logits: Mapping[str, NDArray[np.float64]]) -> Genotype:
-        """Of these logits, as near as bounds allow; they hold."""
-        _, found = self.constraints.finish(logits, self.bounds, np.random.default_rng(self.seed))
+        """Of these logits, as near as bounds and bands allow; they hold."""
+        _, found = self.constraints.finish(logits, self.aims, np.random.default_rng(self.seed))
         return self.known if found is None else found
 
 
@@ -269,7 +290,7 @@ class Bounded(Relaxation):
 
     def project(self) -> None:
         """Alpha and nothing else; it stays as it is, to the bit, where bounds hold already, and where projection brings
-        it no nearer to them. A band that cannot be had beside the bounds is given up.
+        it no nearer to them. Bands that alpha does not come to are given up.
         """
         at = self.sets[self.goal]
         if self.shared is None or not at.bounds:

@@ -730,7 +730,7 @@ def test_bounds_close_in() -> None:
             at.start = {"macs": target + 400.0}
             seen.append(at.aimed(relaxation.share())["macs"])
     assert [bound.max for bound in seen] == [target + extra for extra in (300, 200, 100, 0, 0, 0, 0, 0)]
-    assert [bound.min for bound in seen] == [0.85 * (bound.max or 0) for bound in seen]
+    assert [bound.min for bound in seen] == [pytest.approx(0.8 * (bound.max or 0)) for bound in seen]
 
 
 def test_a_wide_bound_pulls_nothing_up() -> None:
@@ -744,6 +744,44 @@ def test_a_wide_bound_pulls_nothing_up() -> None:
         before = {name: alpha.detach().clone() for name, alpha in relaxation.alpha.items()}
         relaxation.after_epoch()
         assert all(torch.equal(alpha, before[name]) for name, alpha in relaxation.alpha.items())
+
+
+def test_what_begins_below_the_band_is_raised_to_it() -> None:
+    """Alpha by and by, the network at once; without a band both are as cheap as they like."""
+    on = on_images(TINY, epochs=4)
+    most = middle(TINY, on, "macs", 0.6)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=most)}))
+    for band in (0.2, 0.5, None):
+        relaxation = RcDarts(batch=16, warmup=0.25, anneal=0.6, band=band).engine(on).relaxation
+        assert isinstance(relaxation, Bounded)
+        at, cheapest = relaxation.sets[0], {}
+        for name, alpha in relaxation.alpha.items():
+            entries = torch.from_numpy(TINY.cost_table(on.targets[0], "macs").entries[name])
+            cheapest[name] = F.one_hot(entries.argmin(axis=1), alpha.shape[1]).double().numpy()
+        relaxation.begin(0, 1)
+        at.start = {"macs": at.constraints.ranges["macs"][0]}
+        lows = [at.aimed(share)["macs"].min for share in (0.0, 0.5, 1.0)]
+        (network,) = (at.network(cheapest),)
+        costs = count(Architecture(network, on.targets[0])).macs
+        assert at.aimed(1.0, band=False) == at.bounds
+        if band is None:
+            assert lows == [None] * 3 and costs == at.start["macs"]
+        else:
+            first, middling, last = lows
+            assert first == at.start["macs"] and last == pytest.approx((1 - band) * most)
+            assert middling == pytest.approx((first + last) / 2)
+            assert (1 - band) * most <= costs <= most
+
+
+def test_of_bands_that_cannot_be_had_together_one_is_kept() -> None:
+    on = on_images(TINY, epochs=4)
+    few, wide = middle(TINY, on, "macs", 0.1), 0.99 * middle(TINY, on, "params", 1.0)
+    on = replace(on, axes=replace(on.axes, bounds={"macs": Bound(max=few), "params": Bound(max=wide)}))
+    relaxation = RcDarts(batch=16).engine(on).relaxation
+    assert isinstance(relaxation, Bounded)
+    at = relaxation.sets[0]
+    assert at.aims == {"macs": Bound(0.8 * few, few), "params": Bound(max=wide)}
+    assert at.constraints.holds(at.known, at.aims)
 
 
 def test_a_band_that_cannot_be_had_is_given_up() -> None:
