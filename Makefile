@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One more than there are cores, four at most: tests of whole services wait for each other's processes now and then.
+TESTERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + len(os.sched_getaffinity(0))))")
 
 .DEFAULT_GOAL := help
 
@@ -15,7 +17,7 @@ serve: $(VENV)/.base ## Install and start the service on http://127.0.0.1:8765 (
 	$(BIN)/skyline serve
 
 test: $(VENV)/.dev ## Install with test tools and run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.dev ## Ask the API and the readers of files at random, 200 examples each (about ten minutes)
 	SKYLINE_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_schemathesis.py tests/api/test_forged.py \
