@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # One more than there are cores, four at most: tests of whole services wait for each other's processes now and then.
-TESTERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + len(os.sched_getaffinity(0))))")
+TESTERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
 .DEFAULT_GOAL := help
 

@@ -6,14 +6,16 @@
 FOLDER holds ``nasbench201.csv.gz`` and ``cifar10_full_jpeg.npz``. Bounds are upper ones at 20, 40, 60 and 80 % of the
 range of the space: on multiply-adds, and on the latency on raspi4 as a device's profile predicts it (a sum over ops,
 fitted to 500 cells of the table, as a profile is). A seed is one supernet (five cells, eight channels, images of 8 x 8)
-that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. ``upper`` is the same
-without the band that rc-darts keeps below an upper bound. Rivals, which choose among cells that hold the bound by the
+that rc-darts warms up for ``warm`` epochs; then each of the eight bounds has ``epochs`` of them. Its cell for a
+bound is the best, by the supernet's validation error, of what it derived within the bound and the band below it;
+``upper`` is the same without a band. Rivals, which choose among cells that hold the bound by the
 validation error on a supernet of as many epochs:
 
     penalty        darts with an expected cost in its loss, five weights of each cost, as many epochs for each weight:
                    the best of all cells that any of them derived
     repair         the alpha of darts, trained as long without bounds; of the cell it derives the nearest that holds
     random         as many random cells that hold it as ``upper`` has derived of these, on its supernet
+    in-band        as many random cells within the bound and the band as rc-darts has derived of these, on its supernet
 
 Regret is the true test error (200 epochs, the table's) minus the least that any cell has that holds the bound, in
 points; a rival that has no such cell has the regret of the cheapest. Rows are kept in the cache as they come. Prints
@@ -43,7 +45,7 @@ from benchmarks.tight import Table, load_table
 from nas_core import settings
 from nas_core.additive import AdditiveTable
 from nas_core.algorithms.darts import Darts
-from nas_core.algorithms.rc_darts import RcDarts, Tables
+from nas_core.algorithms.rc_darts import Bounded, RcDarts, Tables
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.constraints import Constraints
 from nas_core.data import Splits
@@ -134,9 +136,9 @@ class World:
             found += [(key, float(low + share * (high - low))) for share in SHARES]
         return found
 
-    def holding(self, key: str, most: float) -> NDArray[np.intp]:
-        """Rows of connected cells within a bound."""
-        return np.flatnonzero(self.table.connected & (self.costs[key] <= most))
+    def holding(self, key: str, most: float, least: float = 0.0) -> NDArray[np.intp]:
+        """Rows of connected cells within bounds."""
+        return np.flatnonzero(self.table.connected & (least <= self.costs[key]) & (self.costs[key] <= most))
 
 
 def whole() -> Skeleton:
@@ -193,8 +195,22 @@ def searched(world: World, seed: int) -> Row:
     """rc-darts as it is: what it comes to at every bound, as rows of the table; None: nothing."""
     began = time.process_time()
     engine, mine = bounded(world, seed)
-    judge = Judge(world, engine)
-    lines = [{"key": key, "max": most, "rc-darts": judge.best(mine, key, most)} for key, most in world.bounds()]
+    assert isinstance(engine.relaxation, Bounded)
+    judge, rng, lines = Judge(world, engine), np.random.default_rng(seed_of(seed, "in band")), []
+    for goal, (key, most) in enumerate(world.bounds()):
+        low = engine.relaxation.sets[goal].aims[key].min or 0.0
+        within = world.holding(key, most, low)
+        own = [row for row in mine if row in set(within.tolist())]
+        drawn = rng.choice(within, min(len(within), max(1, len(own))), replace=False).tolist()
+        lines.append(
+            {
+                "key": key,
+                "max": most,
+                "rc-darts": judge.best(own or mine, key, most),
+                "in-band": judge.best(drawn, key, most),
+                "derived": len(own),
+            }
+        )
     return {"lines": lines, "seconds": time.process_time() - began}
 
 
@@ -228,7 +244,6 @@ def rivals(world: World, seed: int) -> Row:
                 "penalty": judge.best(penalised[key], key, most),
                 "repair": None if repaired is None else places[to_arch(repaired)],
                 "random": judge.best(drawn, key, most),
-                "derived": len(own),
             }
         )
     everything = rng.choice(np.flatnonzero(world.table.connected), 200, replace=False).tolist()
@@ -236,7 +251,7 @@ def rivals(world: World, seed: int) -> Row:
     return {"lines": lines, "spearman": rank, "seconds": time.process_time() - began}
 
 
-METHODS = ("rc-darts", "upper", "penalty", "repair", "random")
+METHODS = ("rc-darts", "upper", "penalty", "repair", "random", "in-band")
 
 
 def regrets(world: World, row: Row) -> dict[str, list[float]]:
