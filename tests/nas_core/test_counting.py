@@ -59,6 +59,7 @@ HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "counting.md"
 EXAMPLES = re.findall(r"```json\n(.*?)```", HOWTO.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", EXAMPLES)
 def test_examples_of_the_page_are_counted_and_built(
     document: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -168,6 +169,7 @@ def test_cells_of_types_of_their_own_change_width_but_not_depth(
     assert "depth can only be changed where types are shared" in refused(capsys, file, "--cells", "9")
 
 
+@pytest.mark.slow
 def test_the_file_may_come_on_standard_input_and_be_counted_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +200,7 @@ def test_an_arch_string_is_a_genotype(given: str, tmp_path: Path, capsys: pytest
     assert counted(capsys, named, "--cells", "5", "--channels", "8")["params"] < found["params"]
 
 
+@pytest.mark.slow
 def test_it_runs_without_torch(tmp_path: Path) -> None:
     program = (
         "import sys; from nas_core.__main__ import main; code = main(['count', sys.argv[1]]); "
@@ -218,6 +221,7 @@ def without_reduction() -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_who_stops_reading_has_what_they_wanted(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as after "| head -c 10"

@@ -122,6 +122,7 @@ def test_a_path_in_a_job_is_one_below_the_root_or_refused(root: Path, name: str,
     str(caught.value).encode()
 
 
+@pytest.mark.slow
 @fuzzed(12)
 @given(path=st.text(max_size=40) | st.lists(st.sampled_from(["..", ".", "/", "a", "out", "\\", "\0"])).map("/".join))
 def test_no_path_leads_out(folder: Path, path: str) -> None:
@@ -232,6 +233,7 @@ DESCRIPTIONS = st.fixed_dictionaries(
 HEADERS = DESCRIPTIONS.map(repr).map(str.encode) | st.dictionaries(st.text(), st.integers()).map(repr).map(str.encode)
 
 
+@pytest.mark.slow
 @fuzzed(8)
 @given(header=HEADERS | BYTES, data=BYTES, name=st.sampled_from(["x_train", "y_train"]))
 def test_any_header(folder: Path, header: bytes, data: bytes, name: str) -> None:
@@ -246,6 +248,7 @@ def test_any_file(folder: Path, content: bytes) -> None:
     assert not survey(folder)
 
 
+@pytest.mark.slow
 @fuzzed(8)
 @given(changes=CHANGES)
 def test_damage_to_the_table_of_contents(folder: Path, changes: list[tuple[int, int]]) -> None:
@@ -413,6 +416,7 @@ def member(name: str, size: int = 100, **fields: Any) -> tarfile.TarInfo:
 TAR = archive(member("cifar-10-batches-bin/test_batch.bin"), member("x" * 120), member("y", pax_headers={"a": "b"}))
 
 
+@pytest.mark.slow
 @fuzzed(8)
 @given(
     content=st.builds(changed, st.just(TAR), CHANGES, st.none() | st.integers(1, len(TAR))).map(zlib.compress) | BYTES
@@ -421,12 +425,14 @@ def test_any_archive(folder: Path, content: bytes) -> None:
     cifar(folder, content)
 
 
+@pytest.mark.slow
 @fuzzed(8)
 @given(changes=CHANGES, cut=st.none() | st.integers(1, len(TAR)))
 def test_damage_within_a_packed_archive(folder: Path, changes: list[tuple[int, int]], cut: int | None) -> None:
     cifar(folder, gzip.compress(changed(TAR, changes, cut), 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"])
 def test_headers_before_headers(folder: Path, kind: bytes) -> None:
     """Each makes the reader call itself."""

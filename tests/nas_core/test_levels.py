@@ -75,6 +75,7 @@ def test_cells_of_their_own_are_as_many_as_were_searched() -> None:
         space_of("cell").skeleton((3, 32, 32), 10, cells=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("levels", "connection", "fan_in"), KINDS)
 def test_variation_stays_inside_and_reaches_everything(levels: Any, connection: bool, fan_in: Any) -> None:
     space, rng = space_of(levels, connection, fan_in), np.random.default_rng(0)

@@ -121,6 +121,7 @@ def profile_of(space: Any, skeleton: Any) -> DeviceProfile:
 # --- 1: exact cost model (the whole list is in test_levels.py) --------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", EVERY)
 def test_1_tables_are_what_built_networks_have(space: str) -> None:
     made = SPACES[space]
@@ -156,6 +157,7 @@ class Squared(Macs):
         return replace(Macs().value(architecture), value=Macs().value(architecture).value ** 2)
 
 
+@pytest.mark.slow
 def test_1_what_is_no_sum_is_refused() -> None:
     made = SPACES["darts"]
     skeleton = made.skeleton((3, 8, 8), 10, cells=3, channels=4)
