@@ -33,7 +33,7 @@ check: $(VENV)/.dev ## Format, lint, types, imports, reference pages, fast tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/make_reference.py --check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 2 --dist loadfile -m "not e2e and not slow" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:schemathesis -n auto --maxprocesses 2 --dist loadfile -m "not e2e and not slow" \
 		tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:
