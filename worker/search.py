@@ -15,7 +15,7 @@ from nas_core.events import Checkpoint
 from nas_core.pareto import select
 from nas_core.search import Axes, drive, start
 from nas_core.training.room import release
-from nas_core.values import Value
+from nas_core.values import GOAL, Value
 from store import candidates, events, jobs, tasks
 from store.session import reading
 from store.settings import settings
@@ -150,7 +150,7 @@ def order_verification(
     with ending(attempt, state) as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
         worked = [row for row in rows if row.failure is None]
-        found = [Scored(row.hash, row.target, numbers(row.values), row) for row in worked]
+        found = [Scored(row.hash, row.target, numbers(row.values), row, goal_of(row.values)) for row in worked]
         if not found:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
             told = "; ".join([f"the first failed with: {why}", *gaps(session, attempt.spec)])
@@ -183,12 +183,20 @@ class Scored(Generic[T]):
     values: Mapping[str, float]
     """By objective key, as far as the search saw them."""
     what: T
+    goal: int | None = None
+    """Which of the networks that its job asks for one by one it may serve, if it asks so."""
+
+
+def goal_of(values: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """As the search's own values say, on the wire."""
+    return next((int(value[GOAL]) for value in values.values() if GOAL in value), None)
 
 
 def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, float], top: int) -> list[Scored[T]]:
     """Up to ``top``, evenly over the target skeletons (search values compare only within one), by constrained
     domination: those that hold all bounds by rank and hypervolume contribution, then the others by how much they break
-    them. What verification cannot make good is never chosen.
+    them. Of each network that a job asks for one by one the best comes before all these, whatever the search thinks of
+    it beside the others. What verification cannot make good is never chosen.
 
     Those that lack a value come first, in order, since nothing says which of them is better: whoever left them unscored
     meant to have them all verified. Raises NasCoreError where they are more than ``top``.
@@ -206,10 +214,23 @@ def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, floa
     for place, target in enumerate(targets):
         share = -(-(top - len(chosen)) // (len(targets) - place))
         group = [item for item in usable if item.target == target]
-        costs = [axes.costs_of(item.values) for item in group]
-        violations = [axes.violation(item.values) for item in group]
-        chosen += [group[index] for index in select(costs, limits, share, [item.hash for item in group], violations)]
+        ordered = [item for some in served(group) for item in best(some, axes, limits, 1)]
+        ordered += [item for item in best(group, axes, limits, share) if item not in ordered]
+        chosen += ordered[:share]
     return chosen
+
+
+def served(scored: Sequence[Scored[T]]) -> list[list[Scored[T]]]:
+    """Those that may serve each goal, by goal."""
+    goals = sorted({item.goal for item in scored if item.goal is not None})
+    return [[item for item in scored if item.goal == goal] for goal in goals]
+
+
+def best(scored: Sequence[Scored[T]], axes: Axes, limits: Sequence[float], count: int) -> list[Scored[T]]:
+    """Up to ``count``, by constrained domination and hypervolume contribution; ``limits``: the reference point."""
+    costs = [axes.costs_of(item.values) for item in scored]
+    violations = [axes.violation(item.values) for item in scored]
+    return [scored[index] for index in select(costs, limits, count, [item.hash for item in scored], violations)]
 
 
 def doubts(chosen: Sequence[Scored[T]], axes: Axes) -> str | None:

@@ -40,7 +40,7 @@ from nas_core.supernet.weights import (
 )
 from nas_core.training import seed_of
 from nas_core.training.room import in_pieces, room_for
-from nas_core.values import Value
+from nas_core.values import GOAL, Value
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) and labels (N,)."""
@@ -133,6 +133,8 @@ class Engine:
         """Epochs in a row in which the guard was reached."""
         self.derived: dict[str, Genotype] = {}
         """By key, in the order in which they came."""
+        self.goals_of: dict[str, int] = {}
+        """By key, the last goal in whose epochs it was derived."""
 
     # --- the search -------------------------------------------------------------------------------------------
 
@@ -143,6 +145,7 @@ class Engine:
             metrics = self.epoch()
             genotypes = list({genotype.key(): genotype for genotype in self.relaxation.derive()}.values())
             new = [genotype for genotype in genotypes if genotype.key() not in self.derived]
+            self.goals_of |= {genotype.key(): self.goal for genotype in genotypes}
             errors = []
             for some, revise in (
                 (new[: self.limit - len(self.derived)], False),
@@ -150,7 +153,7 @@ class Engine:
             ):
                 if some:
                     found = [self.error(genotype) for genotype in some]
-                    yield Propose(tuple(some), tuple(map(self.values, found)), revise=revise)
+                    yield Propose(tuple(some), tuple(map(self.values, some, found)), revise=revise)
                     self.derived |= {genotype.key(): genotype for genotype in some}
                     errors += found
             metrics = {"loss": metrics["loss"], "error": min(errors), **self.relaxation.metrics(), **metrics}
@@ -158,7 +161,10 @@ class Engine:
             self._guard(metrics)
             yield Progress("search", self.done, self.problem.budget.epochs, metrics)
             yield Checkpoint(self.state())
-        late = {genotype.key(): genotype for genotype in self.relaxation.last() if genotype.key() not in self.derived}
+        last = self.relaxation.last()
+        for goal, genotype in enumerate(last, start=self.relaxation.goals - len(last)):
+            self.goals_of[genotype.key()] = goal
+        late = {genotype.key(): genotype for genotype in last if genotype.key() not in self.derived}
         late = dict(list(late.items())[: max(0, self.limit - len(self.derived))])
         if late:
             yield self.scored(tuple(late.values()))
@@ -285,12 +291,15 @@ class Engine:
         """The genotypes with what they have on the supernet as it is now."""
         known = []
         for genotype in genotypes:
-            known.append(self.values(self.error(genotype)))
+            known.append(self.values(genotype, self.error(genotype)))
             self.problem.between_steps()
         return Propose(genotypes, tuple(known), revise=revise)
 
-    def values(self, error: float) -> dict[str, Value]:
+    def values(self, genotype: Genotype, error: float) -> dict[str, Value]:
+        """With the goal that it serves, from 1, where there are several."""
         detail = {"epochs": self.done, "split": "validation", "n": self.validation.size}
+        if self.relaxation.goals > 1 and genotype.key() in self.goals_of:
+            detail[GOAL] = self.goals_of[genotype.key()] + 1
         return data_values(self.problem, error, detail, self.settings.batch)
 
     # --- safe points ------------------------------------------------------------------------------------------
@@ -306,6 +315,7 @@ class Engine:
             "goal_done": self.goal_done,
             "collapsed": self.collapsed,
             "derived": [genotype_to_json(genotype) for genotype in self.derived.values()],
+            "goals_of": dict(self.goals_of),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -317,3 +327,4 @@ class Engine:
             int(state[key]) for key in ("done", "goal", "goal_done", "collapsed")
         )
         self.derived = {genotype.key(): genotype for genotype in map(genotype_from_json, state["derived"])}
+        self.goals_of = dict(state["goals_of"])

@@ -663,14 +663,20 @@ def test_several_sets_share_a_warm_supernet_and_each_has_a_network() -> None:
     assert engine.lengths == (4, 2, 1), "two epochs of warm-up, and five for three sets"
     assert engine.settings.warmup_epochs == 1
     starts: dict[int, Any] = {}
+    told: dict[str, int] = {}
     for event in drive(engine.search(), Evaluator(on)):
+        if isinstance(event, Propose):
+            given = zip(event.genotypes, event.known, strict=True)
+            told |= {genotype.key(): values["error"].detail["goal"] for genotype, values in given}
         if isinstance(event, Progress):
             relaxation = engine.relaxation
             assert isinstance(relaxation, Bounded)
             starts.setdefault(relaxation.goal, relaxation.shared)
             genotype = list(engine.derived.values())[-1]
             assert count(Architecture(genotype, on.targets[0])).params <= most[relaxation.goal]
+            assert told[genotype.key()] == relaxation.goal + 1
     assert starts[1] is not None and starts[1] is starts[2]
+    assert sorted(set(told.values())) == [1, 2, 3] and list(told) == list(engine.derived)
 
 
 @pytest.mark.slow

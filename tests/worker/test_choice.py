@@ -15,14 +15,14 @@ from nas_core.pareto import non_dominated
 from nas_core.search import Axes, Bound
 from worker.conclude import words
 from worker.recorder import FrontKeeper
-from worker.search import Scored, choose, doubts
+from worker.search import Scored, choose, doubts, goal_of
 
 AXES = Axes({"error": Error(), "params": Params()})
 REFERENCE = {"error": 0.9, "params": 1000.0}
 
 
-def scored(name: str, error: float, params: float, target: int = 0) -> Scored[str]:
-    return Scored(name, target, {"error": error, "params": params}, name)
+def scored(name: str, error: float, params: float, target: int = 0, goal: int | None = None) -> Scored[str]:
+    return Scored(name, target, {"error": error, "params": params}, name, goal)
 
 
 def test_choice_spreads_over_the_front_and_then_takes_the_next_rank() -> None:
@@ -44,6 +44,35 @@ def test_every_target_gets_its_share_and_a_small_one_leaves_it_to_the_others() -
     assert sorted(item.target for item in chosen) == [0, 0, 1, 1]
     few = [items[0], *items[4:]]
     assert sorted(item.target for item in choose(few, AXES, REFERENCE, 4)) == [0, 1, 1, 1]
+
+
+def test_each_network_that_was_asked_for_comes_before_what_the_search_prefers() -> None:
+    """The supernet thinks best of the smallest, which dominates what serves the other goals."""
+    items = [
+        scored("small", 0.3, 100, goal=3),
+        scored("smaller", 0.35, 90, goal=3),
+        scored("middle", 0.5, 300, goal=2),
+        scored("worse", 0.6, 310, goal=2),
+        scored("large", 0.6, 700, goal=1),
+        scored("seed", 0.34, 95),
+    ]
+    assert [item.what for item in choose(items, AXES, REFERENCE, 3)] == ["large", "middle", "small"]
+    assert {item.what for item in choose(items, AXES, REFERENCE, 4)} == {"large", "middle", "small", "smaller"}
+    assert {item.what for item in choose(items, AXES, REFERENCE, 6)} == {item.what for item in items}
+    bare = [scored(item.what, *item.values.values()) for item in items]
+    assert {item.what for item in choose(bare, AXES, REFERENCE, 3)} == {"small", "smaller", "seed"}
+
+
+def test_where_bounds_rule_all_of_a_goal_out_it_has_none() -> None:
+    axes = Axes(AXES.objectives, {"params": Bound(max=500)})
+    items = [scored("over", 0.01, 501, goal=1), scored("under", 0.5, 100, goal=2), scored("other", 0.4, 90)]
+    assert [item.what for item in choose(items, axes, REFERENCE, 2)] == ["under", "other"]
+
+
+def test_goals_are_read_from_the_searchs_own_values() -> None:
+    error = {"value": 0.1, "unit": "", "kind": "supernet", "goal": 2}
+    params = {"value": 10.0, "unit": "", "kind": "exact"}
+    assert goal_of({"params": params, "error": error}) == 2 and goal_of({"params": params}) is None
 
 
 def test_what_breaks_a_bound_for_good_is_never_chosen() -> None:
