@@ -28,12 +28,18 @@ chaos: $(VENV)/.dev ## Kill everything at random moments, ten times each, on bot
 	$(BIN)/python -m tests.chaos --rows build/chaos.jsonl
 
 check: $(VENV)/.dev ## Format, lint, types, imports, reference pages, fast tests
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint quick
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/make_reference.py --check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:schemathesis -n auto --maxprocesses 2 --dist loadfile -m "not e2e and not slow" \
+
+# In one process: more of them would each take as long to collect the tests as these take to run.
+quick: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:schemathesis -m "not e2e and not slow" \
 		tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:
@@ -50,4 +56,4 @@ $(VENV)/.dev: $(VENV)/.base
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
 
-.PHONY: help demo serve test fuzz chaos check clean
+.PHONY: help demo serve test fuzz chaos check lint quick clean
