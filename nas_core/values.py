@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 Kind = Literal["exact", "supernet", "trained", "predicted", "measured", "tabular"]
 KINDS: tuple[str, ...] = get_args(Kind)
-GOAL = "goal"
-"""Where a job asks for several networks one by one (sets of bounds, resource weights, targets), the detail of the
-search's own values that says which of them this one may be, from 1.
+GOALS = "goals"
+"""Where a job asks for several networks one by one (sets of bounds, resource weights, targets), the detail of values of
+kind supernet that lists which of them this one may be, from 1.
 """
 
 

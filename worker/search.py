@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -15,7 +15,7 @@ from nas_core.events import Checkpoint
 from nas_core.pareto import select
 from nas_core.search import Axes, drive, start
 from nas_core.training.room import release
-from nas_core.values import GOAL, Value
+from nas_core.values import GOALS, Value
 from store import candidates, events, jobs, tasks
 from store.session import reading
 from store.settings import settings
@@ -150,7 +150,7 @@ def order_verification(
     with ending(attempt, state) as session:
         rows = candidates.all_values(session, attempt.job_id, "search")
         worked = [row for row in rows if row.failure is None]
-        found = [Scored(row.hash, row.target, numbers(row.values), row, goal_of(row.values)) for row in worked]
+        found = [Scored(row.hash, row.target, numbers(row.values), row, goals_of(row.values)) for row in worked]
         if not found:
             why = next((row.failure for row in rows if row.failure), "the search proposed none")
             told = "; ".join([f"the first failed with: {why}", *gaps(session, attempt.spec)])
@@ -169,7 +169,7 @@ def order_verification(
         jobs.set_phase(
             session, attempt.job_id, status="verifying", phase=f"verifying {len(chosen)}", progress=SEARCH_SHARE
         )
-        if text := doubts(chosen, axes):
+        for text in filter(None, (doubts(chosen, axes), unserved(found, chosen, top) if axes.learnt else None)):
             log.warning("%s", text)
             events.append(session, attempt.job_id, [("warning", {"text": text})])
 
@@ -183,20 +183,20 @@ class Scored(Generic[T]):
     values: Mapping[str, float]
     """By objective key, as far as the search saw them."""
     what: T
-    goal: int | None = None
-    """Which of the networks that its job asks for one by one it may serve, if it asks so."""
+    goals: tuple[int, ...] = ()
+    """Which of the networks that its job asks for one by one it may be, if it asks so."""
 
 
-def goal_of(values: Mapping[str, Mapping[str, Any]]) -> int | None:
-    """As the search's own values say, on the wire."""
-    return next((int(value[GOAL]) for value in values.values() if GOAL in value), None)
+def goals_of(values: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
+    """As the values say that the search found on its supernet."""
+    return next((tuple(v[GOALS]) for v in values.values() if v["kind"] == "supernet" and GOALS in v), ())
 
 
 def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, float], top: int) -> list[Scored[T]]:
     """Up to ``top``, evenly over the target skeletons (search values compare only within one), by constrained
     domination: those that hold all bounds by rank and hypervolume contribution, then the others by how much they break
     them. Of each network that a job asks for one by one the best comes before all these, whatever the search thinks of
-    it beside the others. What verification cannot make good is never chosen.
+    it beside the others, those that hold all bounds first. What verification cannot make good is never chosen.
 
     Those that lack a value come first, in order, since nothing says which of them is better: whoever left them unscored
     meant to have them all verified. Raises NasCoreError where they are more than ``top``.
@@ -214,23 +214,40 @@ def choose(scored: Sequence[Scored[T]], axes: Axes, reference: Mapping[str, floa
     for place, target in enumerate(targets):
         share = -(-(top - len(chosen)) // (len(targets) - place))
         group = [item for item in usable if item.target == target]
-        ordered = [item for some in served(group) for item in best(some, axes, limits, 1)]
-        ordered += [item for item in best(group, axes, limits, share) if item not in ordered]
-        chosen += ordered[:share]
+        ordered = served(group, axes, missing=goals(group) - goals(chosen))
+        costs = [axes.costs_of(item.values) for item in group]
+        violations = [axes.violation(item.values) for item in group]
+        front = [group[index] for index in select(costs, limits, share, [item.hash for item in group], violations)]
+        chosen += [*ordered, *(item for item in front if item not in ordered)][:share]
     return chosen
 
 
-def served(scored: Sequence[Scored[T]]) -> list[list[Scored[T]]]:
-    """Those that may serve each goal, by goal."""
-    goals = sorted({item.goal for item in scored if item.goal is not None})
-    return [[item for item in scored if item.goal == goal] for goal in goals]
+def goals(scored: Sequence[Scored[T]]) -> set[int]:
+    return {goal for item in scored for goal in item.goals}
 
 
-def best(scored: Sequence[Scored[T]], axes: Axes, limits: Sequence[float], count: int) -> list[Scored[T]]:
-    """Up to ``count``, by constrained domination and hypervolume contribution; ``limits``: the reference point."""
-    costs = [axes.costs_of(item.values) for item in scored]
-    violations = [axes.violation(item.values) for item in scored]
-    return [scored[index] for index in select(costs, limits, count, [item.hash for item in scored], violations)]
+def served(scored: Sequence[Scored[T]], axes: Axes, missing: Set[int]) -> list[Scored[T]]:
+    """The best of each goal once: those that hold all bounds first, of these the goals that are ``missing`` so far."""
+
+    learnt = [key for key, objective in axes.objectives.items() if objective.source == "data"]
+
+    def merit(item: Scored[T]) -> tuple[float | str, ...]:
+        return axes.violation(item.values), *(axes.cost(key, item.values[key]) for key in learnt), item.hash
+
+    found: dict[str, tuple[tuple[bool, bool, int], Scored[T]]] = {}
+    for goal in sorted(goals(scored)):
+        item = min((item for item in scored if goal in item.goals), key=merit)
+        found.setdefault(item.hash, ((axes.violation(item.values) > 0, goal not in missing, goal), item))
+    return [item for _, item in sorted(found.values(), key=lambda each: each[0])]
+
+
+def unserved(found: Sequence[Scored[T]], chosen: Sequence[Scored[T]], top: int) -> str | None:
+    """What to tell where of some of the networks that a job asks for one by one none is verified."""
+    asked, left = goals(found), sorted(goals(found) - goals(chosen))
+    if not left:
+        return None
+    named = f"{', '.join(map(str, left))} of {len(asked)}"
+    return f"none of the networks found for bounds, weights or targets {named} is verified; verify.top is {top}"
 
 
 def doubts(chosen: Sequence[Scored[T]], axes: Axes) -> str | None:

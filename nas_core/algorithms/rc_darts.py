@@ -7,8 +7,7 @@ projection, levels); every formula is a reconstruction, see docs/methods/rc-dart
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +22,7 @@ from nas_core.architecture import Architecture, Genotype
 from nas_core.constraints import Constraints, Form
 from nas_core.constraints.projection import violation
 from nas_core.constraints.relaxed import softmax
+from nas_core.constraints.repair import RESTARTS
 from nas_core.differentiable import Engine, Relaxation, Steps
 from nas_core.differentiable.engine import new_supernet
 from nas_core.errors import BoundsError, InvalidSettingsError
@@ -34,6 +34,8 @@ from nas_core.training import seed_of
 from nas_core.valuing import exact_value
 
 Bounds = Mapping[str, Bound]
+FEW_RESTARTS = 2
+"""Random networks from which one is looked for that holds a band, too: not to find any is no error there."""
 
 
 @settings
@@ -64,7 +66,8 @@ class RcDarts(Steps):
     Empty: the constraints alone."""
     band: Annotated[float, Gt(0), Lt(1)] | None = 0.2
     """Costs with an upper bound alone are kept at (1 - band) of it at least, where networks can: short searches prefer
-    cheap ops, which hold any upper bound. None: they may be as low as they like."""
+    cheap ops, which hold any upper bound. Of a set that bounds something itself, only of that. None: they may be as low
+    as they like."""
     warmup: Annotated[float, Ge(0), Lt(1)] = 0.2
     """Share of the epochs before the first projection, shared by all sets of bounds; in the first half of them, the
     weights alone learn. Where nothing is bounded: none."""
@@ -98,7 +101,8 @@ class RcDarts(Steps):
         limit = problem.budget.evaluations - len(problem.seeds)
         if len(wanted) > max(1, limit):
             raise InvalidSettingsError(f"bounds: {len(wanted)} sets, but budget.evaluations leaves {limit} networks")
-        goals = [Goal(self, problem, bounds, tables) for bounds in wanted]
+        own = [frozenset(given) for given in self.bounds] or [frozenset[str]()]
+        goals = [Goal(self, problem, bounds, tables, keys) for bounds, keys in zip(wanted, own, strict=True)]
         supernet = new_supernet(problem, self.share_features)
         relaxation = Bounded(self, problem, supernet, goals)
         alone = max(self.warmup_epochs, relaxation.warm // 2)
@@ -163,8 +167,15 @@ def sets_of(sets: Sequence[Mapping[str, Limits]], problem: Problem[Relaxable], t
 class Goal:
     """One set of bounds, at the first target whose networks can hold it."""
 
-    def __init__(self, settings: RcDarts, problem: Problem[Relaxable], bounds: Bounds, tables: Tables) -> None:
-        """Raises BoundsError where there is none."""
+    def __init__(
+        self,
+        settings: RcDarts,
+        problem: Problem[Relaxable],
+        bounds: Bounds,
+        tables: Tables,
+        own: frozenset[str] = frozenset(),
+    ) -> None:
+        """``own``: what the set itself bounds, the job aside. Raises BoundsError where there is no such network."""
         self.settings, self.bounds, self.seed = settings, bounds, seed_of(problem.seed, "repair")
         self.aims = bounds
         """With the bands below upper ones, as far as some network holds them as well."""
@@ -187,28 +198,32 @@ class Goal:
             except BoundsError as error:
                 reasons.append(str(error))
             else:
-                self._take_bands()
+                self._take_bands(own or frozenset(bounds), problem.warn)
                 return
         raise BoundsError(reasons[0])
 
-    def _checked(self, bounds: Bounds) -> Genotype:
-        return self.constraints.check(bounds, np.random.default_rng(self.seed))
+    def _checked(self, bounds: Bounds, restarts: int = RESTARTS) -> Genotype:
+        return self.constraints.check(bounds, np.random.default_rng(self.seed), restarts)
 
-    def _take_bands(self) -> None:
-        """Below all upper bounds that some network breaks; below one of them where all cannot be had, or none."""
+    def _take_bands(self, keys: Set[str], warn: Callable[[str], None]) -> None:
+        """Below upper bounds that some network breaks, one after another, as far as they can be had together."""
         if self.settings.band is None:
             return
-        bands = {
-            key: Bound((1 - self.settings.band) * bound.max, bound.max)
-            for key, bound in self.bounds.items()
-            if bound.min is None and bound.max is not None and 0 < bound.max < self.constraints.ranges[key][1]
-        }
-        for some in (bands, *({key: band} for key, band in bands.items())):
-            with suppress(BoundsError):
-                aims = {**self.bounds, **some}
-                self.known = self._checked(aims)
+        for key in keys & self.bounds.keys():
+            bound = self.bounds[key]
+            if bound.min is not None or bound.max is None or not 0 < bound.max < self.constraints.ranges[key][1]:
+                continue
+            least = (1 - self.settings.band) * bound.max
+            aims = {**self.aims, key: Bound(least, bound.max)}
+            try:
+                self.known = self._checked(aims, FEW_RESTARTS)
+            except BoundsError:
+                warn(
+                    f"band: beside the other bounds no network was found with '{key}' between {least:.6g} and its "
+                    f"upper bound of {bound.max:.6g}; it may be lower"
+                )
+            else:
                 self.aims = aims
-                return
 
     def aimed(self, share: float, band: bool = True) -> Bounds:
         """What alpha is projected to when bounds are closed in by ``share``, 0 to 1, with the bands or without."""

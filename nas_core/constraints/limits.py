@@ -11,7 +11,7 @@ from nas_core.additive import AdditiveTable, Logits
 from nas_core.architecture import Genotype
 from nas_core.constraints.projection import Projected, Projection, distance, towards, violation
 from nas_core.constraints.relaxed import Form, Rule
-from nas_core.constraints.repair import Repair, extreme
+from nas_core.constraints.repair import RESTARTS, Repair, extreme
 from nas_core.errors import BoundsError
 from nas_core.search import Bound, Relaxable
 
@@ -50,9 +50,10 @@ class Constraints:
     def holds(self, genotype: Genotype, bounds: Mapping[str, Bound]) -> bool:
         return violation(bounds, self.costs(genotype)) == 0
 
-    def check(self, bounds: Mapping[str, Bound], rng: np.random.Generator) -> Genotype:
+    def check(self, bounds: Mapping[str, Bound], rng: np.random.Generator, restarts: int = RESTARTS) -> Genotype:
         """A network that holds them. Raises BoundsError, with floor and ceiling of each, for bounds that no network
-        holds: one by one exactly, all together as far as exchanges of single ops find one.
+        holds: one by one exactly, all together as far as exchanges of single ops find one, from so many random networks
+        at most.
         """
         listed = ", ".join(f"{key} {low:.12g} to {high:.12g}" for key, (low, high) in self.ranges.items())
         for key, bound in bounds.items():
@@ -64,7 +65,8 @@ class Constraints:
                         f"bound of '{key}': {side} {value:.12g} lies beyond {beyond:.12g}, {edge} any network has; "
                         f"possible: {listed}"
                     )
-        found = self.repaired({name: np.zeros(t.shape) for name, t in self._entries().items()}, bounds, rng)
+        even = {name: np.zeros(entries.shape) for name, entries in self._entries().items()}
+        found = Repair(self.tables, self.rule, even, bounds)(rng, restarts)
         if found is None:
             told = ", ".join(f"{key} {_shown(bound)}" for key, bound in bounds.items())
             raise BoundsError(

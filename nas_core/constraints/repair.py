@@ -33,12 +33,12 @@ class Repair:
         chances = rule.chances(logits)
         self.log = {name: np.log(np.maximum(p, 1e-300)) for name, p in chances.items()}
 
-    def __call__(self, rng: np.random.Generator) -> Genotype | None:
+    def __call__(self, rng: np.random.Generator, restarts: int = RESTARTS) -> Genotype | None:
         """The derived network where it holds all bounds, else what is nearest by greedy exchange; None where no such
-        exchange leads to one, nor from the cheapest and dearest networks, nor from random ones.
+        exchange leads to one, nor from the cheapest and dearest networks, nor from so many random ones.
         """
         derived = self.rule.selection(self.logits)
-        for selection in (derived, *self._others(rng)):
+        for selection in (derived, *self._others(rng, restarts)):
             found = self._descend(selection)
             if found is not None:
                 if selection is not derived:
@@ -50,12 +50,12 @@ class Repair:
         """The ops of the network that exchanges lead to from the derived one; None where they lead to none."""
         return self._descend(self.rule.selection(self.logits))
 
-    def _others(self, rng: np.random.Generator) -> Iterator[Selection]:
+    def _others(self, rng: np.random.Generator, restarts: int) -> Iterator[Selection]:
         space = self.rule.space
         for table in self.tables.values():
             for sign in (1.0, -1.0):
                 yield space.selection(extreme(self.rule, table, sign < 0))
-        for _ in range(RESTARTS):
+        for _ in range(restarts):
             yield space.selection(space.sample(rng))
 
     # --- what a network is ------------------------------------------------------------------------------------

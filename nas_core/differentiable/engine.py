@@ -40,7 +40,7 @@ from nas_core.supernet.weights import (
 )
 from nas_core.training import seed_of
 from nas_core.training.room import in_pieces, room_for
-from nas_core.values import GOAL, Value
+from nas_core.values import GOALS, Value
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) and labels (N,)."""
@@ -133,8 +133,8 @@ class Engine:
         """Epochs in a row in which the guard was reached."""
         self.derived: dict[str, Genotype] = {}
         """By key, in the order in which they came."""
-        self.goals_of: dict[str, int] = {}
-        """By key, the last goal in whose epochs it was derived."""
+        self.goals_of: dict[str, list[int]] = {}
+        """By key, the goals in whose epochs it was derived, from 1."""
 
     # --- the search -------------------------------------------------------------------------------------------
 
@@ -145,7 +145,7 @@ class Engine:
             metrics = self.epoch()
             genotypes = list({genotype.key(): genotype for genotype in self.relaxation.derive()}.values())
             new = [genotype for genotype in genotypes if genotype.key() not in self.derived]
-            self.goals_of |= {genotype.key(): self.goal for genotype in genotypes}
+            self._serve(self.goal, genotypes)
             errors = []
             for some, revise in (
                 (new[: self.limit - len(self.derived)], False),
@@ -163,7 +163,7 @@ class Engine:
             yield Checkpoint(self.state())
         last = self.relaxation.last()
         for goal, genotype in enumerate(last, start=self.relaxation.goals - len(last)):
-            self.goals_of[genotype.key()] = goal
+            self._serve(goal, [genotype])
         late = {genotype.key(): genotype for genotype in last if genotype.key() not in self.derived}
         late = dict(list(late.items())[: max(0, self.limit - len(self.derived))])
         if late:
@@ -174,6 +174,13 @@ class Engine:
             yield self.scored(seeds)
         if len(self.derived) > 1:
             yield self.scored(tuple(self.derived.values()), revise=True)
+
+    def _serve(self, goal: int, genotypes: Sequence[Genotype]) -> None:
+        """They were derived for this goal (from 0), perhaps besides others."""
+        for genotype in genotypes:
+            served = self.goals_of.setdefault(genotype.key(), [])
+            if goal + 1 not in served:
+                served.append(goal + 1)
 
     def _goes_on(self) -> bool:
         """Whether another epoch is due; moves on to the next goal where one is done with."""
@@ -296,10 +303,10 @@ class Engine:
         return Propose(genotypes, tuple(known), revise=revise)
 
     def values(self, genotype: Genotype, error: float) -> dict[str, Value]:
-        """With the goal that it serves, from 1, where there are several."""
-        detail = {"epochs": self.done, "split": "validation", "n": self.validation.size}
+        """With the goals that it may serve, where there are several."""
+        detail: dict[str, Any] = {"epochs": self.done, "split": "validation", "n": self.validation.size}
         if self.relaxation.goals > 1 and genotype.key() in self.goals_of:
-            detail[GOAL] = self.goals_of[genotype.key()] + 1
+            detail[GOALS] = list(self.goals_of[genotype.key()])
         return data_values(self.problem, error, detail, self.settings.batch)
 
     # --- safe points ------------------------------------------------------------------------------------------
@@ -315,7 +322,7 @@ class Engine:
             "goal_done": self.goal_done,
             "collapsed": self.collapsed,
             "derived": [genotype_to_json(genotype) for genotype in self.derived.values()],
-            "goals_of": dict(self.goals_of),
+            "goals_of": {key: list(goals) for key, goals in self.goals_of.items()},
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
@@ -327,4 +334,4 @@ class Engine:
             int(state[key]) for key in ("done", "goal", "goal_done", "collapsed")
         )
         self.derived = {genotype.key(): genotype for genotype in map(genotype_from_json, state["derived"])}
-        self.goals_of = dict(state["goals_of"])
+        self.goals_of = {key: list(goals) for key, goals in state.get("goals_of", {}).items()}

@@ -40,7 +40,7 @@ from nas_core.recipe import ShortTraining
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Search
 from nas_core.training import seed_of
-from nas_core.values import GOAL
+from nas_core.values import GOALS
 
 SILENT = 0.005
 """Nats below those of a guess, within which a network says nothing."""
@@ -520,9 +520,10 @@ class Trajectory:
         problem = self.problem
         error = misclassified(self.net, self.validation, problem.device, problem.pieces)
         problem.between_steps()
-        detail = {"epochs": self.done, "split": "validation", "n": self.validation.size}
-        if met := sum(self.cost() < target for target in self.plan.targets):
-            detail[GOAL] = met
+        detail: dict[str, Any] = {"epochs": self.done, "split": "validation", "n": self.validation.size}
+        cost, targets = self.cost(), self.plan.targets
+        if len(targets) > 1 and cost < targets[0]:
+            detail[GOALS] = [sum(cost < target for target in targets)]
         values = data_values(problem, error, detail, self.plan.batch)
         yield Propose((genotype,), (values,), masks=(candidate.masks,), weights=(self.inherited(genotype),))
         self.derived[genotype.key()] = genotype

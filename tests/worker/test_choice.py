@@ -15,14 +15,14 @@ from nas_core.pareto import non_dominated
 from nas_core.search import Axes, Bound
 from worker.conclude import words
 from worker.recorder import FrontKeeper
-from worker.search import Scored, choose, doubts, goal_of
+from worker.search import Scored, choose, doubts, goals_of, unserved
 
 AXES = Axes({"error": Error(), "params": Params()})
 REFERENCE = {"error": 0.9, "params": 1000.0}
 
 
-def scored(name: str, error: float, params: float, target: int = 0, goal: int | None = None) -> Scored[str]:
-    return Scored(name, target, {"error": error, "params": params}, name, goal)
+def scored(name: str, error: float, params: float, target: int = 0, goals: tuple[int, ...] = ()) -> Scored[str]:
+    return Scored(name, target, {"error": error, "params": params}, name, goals)
 
 
 def test_choice_spreads_over_the_front_and_then_takes_the_next_rank() -> None:
@@ -46,33 +46,60 @@ def test_every_target_gets_its_share_and_a_small_one_leaves_it_to_the_others() -
     assert sorted(item.target for item in choose(few, AXES, REFERENCE, 4)) == [0, 1, 1, 1]
 
 
+def names(items: list[Scored[str]]) -> list[str]:
+    return [item.what for item in items]
+
+
 def test_each_network_that_was_asked_for_comes_before_what_the_search_prefers() -> None:
     """The supernet thinks best of the smallest, which dominates what serves the other goals."""
     items = [
-        scored("small", 0.3, 100, goal=3),
-        scored("smaller", 0.35, 90, goal=3),
-        scored("middle", 0.5, 300, goal=2),
-        scored("worse", 0.6, 310, goal=2),
-        scored("large", 0.6, 700, goal=1),
+        scored("small", 0.3, 100, goals=(3,)),
+        scored("smaller", 0.35, 90, goals=(3,)),
+        scored("middle", 0.5, 300, goals=(2,)),
+        scored("worse", 0.6, 290, goals=(2,)),
+        scored("large", 0.6, 700, goals=(1,)),
         scored("seed", 0.34, 95),
     ]
-    assert [item.what for item in choose(items, AXES, REFERENCE, 3)] == ["large", "middle", "small"]
-    assert {item.what for item in choose(items, AXES, REFERENCE, 4)} == {"large", "middle", "small", "smaller"}
-    assert {item.what for item in choose(items, AXES, REFERENCE, 6)} == {item.what for item in items}
+    assert names(choose(items, AXES, REFERENCE, 3)) == ["large", "middle", "small"]
+    assert set(names(choose(items, AXES, REFERENCE, 4))) == {"large", "middle", "small", "smaller"}
+    assert set(names(choose(items, AXES, REFERENCE, 6))) == set(names(items))
     bare = [scored(item.what, *item.values.values()) for item in items]
-    assert {item.what for item in choose(bare, AXES, REFERENCE, 3)} == {"small", "smaller", "seed"}
+    assert set(names(choose(bare, AXES, REFERENCE, 3))) == {"small", "smaller", "seed"}
 
 
-def test_where_bounds_rule_all_of_a_goal_out_it_has_none() -> None:
-    axes = Axes(AXES.objectives, {"params": Bound(max=500)})
-    items = [scored("over", 0.01, 501, goal=1), scored("under", 0.5, 100, goal=2), scored("other", 0.4, 90)]
-    assert [item.what for item in choose(items, axes, REFERENCE, 2)] == ["under", "other"]
+def test_a_network_may_serve_several_goals_and_is_chosen_once() -> None:
+    items = [scored("both", 0.3, 300, goals=(1, 2)), scored("second", 0.4, 310, goals=(2,)), scored("front", 0.2, 50)]
+    assert names(choose(items, AXES, REFERENCE, 2)) == ["both", "front"]
 
 
-def test_goals_are_read_from_the_searchs_own_values() -> None:
-    error = {"value": 0.1, "unit": "", "kind": "supernet", "goal": 2}
-    params = {"value": 10.0, "unit": "", "kind": "exact"}
-    assert goal_of({"params": params, "error": error}) == 2 and goal_of({"params": params}) is None
+def test_goals_that_hold_the_bounds_come_first() -> None:
+    axes = Axes(AXES.objectives, {"error": Bound(max=0.5), "params": Bound(max=500)})
+    items = [
+        scored("over", 0.8, 400, goals=(1,)),
+        scored("within", 0.4, 300, goals=(2,)),
+        scored("beyond", 0.01, 501, goals=(3,)),
+        scored("other", 0.4, 90),
+    ]
+    assert names(choose(items, axes, REFERENCE, 1)) == ["within"]
+    assert names(choose(items, axes, REFERENCE, 9)) == ["within", "over", "other"]
+
+
+def test_targets_share_the_goals_where_there_is_not_room_for_all_of_both() -> None:
+    items = [
+        scored(f"{target}-{goal}", 0.1 * goal, 1000 - 200 * goal, target, (goal,))
+        for target in (0, 1)
+        for goal in (1, 2, 3)
+    ]
+    assert names(choose(items, AXES, REFERENCE, 4)) == ["0-1", "0-2", "1-3", "1-1"]
+    assert unserved(items, choose(items, AXES, REFERENCE, 4), 4) is None
+    told = unserved(items, choose(items, AXES, REFERENCE, 2), 2)
+    assert told is not None and "bounds, weights or targets 3 of 3 is verified; verify.top is 2" in told
+
+
+def test_goals_are_read_from_what_the_search_found_on_its_supernet() -> None:
+    error = {"value": 0.1, "unit": "", "kind": "supernet", "goals": [2, 3]}
+    params = {"value": 10.0, "unit": "", "kind": "exact", "goals": "fast"}
+    assert goals_of({"params": params, "error": error}) == (2, 3) and goals_of({"params": params}) == ()
 
 
 def test_what_breaks_a_bound_for_good_is_never_chosen() -> None:
