@@ -25,7 +25,7 @@ SPEC: dict[str, Any] = {
     "objectives": ["error", "params"],
     "algorithm": {"name": "nsga2", "population": 4, "evaluate": {"epochs": 1, "batch": 32, "subset": 96}},
     "budget": {"evaluations": 6},
-    "verify": {"top": 2, "epochs": 2, "batch": 32, "lr": 0.1},
+    "verify": {"top": 2, "epochs": 12, "batch": 32, "lr": 0.1},  # long enough for a kill in the middle
 }
 KILLED = "killed (SIGKILL): often the system's out-of-memory killer; peak memory "
 LATENCY = {"name": "latency_ms", "seconds": 0.05, "key": "lat"}
@@ -100,7 +100,7 @@ def test_a_verification_that_was_killed_is_done_again(client: Client) -> None:
     pieces = list(client.log_pieces(job.id, follow=True))
     assert {(piece.kind, piece.attempt) for piece in pieces} >= {("search", 1), ("verify", 2), ("conclude", 2)}
     told = client.log_text(job.id, task=deaths[0].task, attempt=2)
-    assert f"==> verify, attempt 2, candidate {str(failed.id)[:8]}" in told and "epoch 2 of 2: loss" in told
+    assert f"==> verify, attempt 2, candidate {str(failed.id)[:8]}" in told and "epoch 12 of 12: loss" in told
 
 
 def test_a_search_that_was_killed_and_one_that_was_cancelled_end_like_the_unbroken_one(client: Client) -> None:
