@@ -216,7 +216,7 @@ def searched(splits: Splits, variant: str, seed: int, epochs: int) -> Row:
         device=CPU,
         splits=few(splits, IMAGES, seed),
     )
-    given = {**STEPS, "fused": not space.connection, "bounds": sets, "warmup": WARM / total}
+    given = {**STEPS, "bounds": sets, "warmup": WARM / total}
     engine = settings.parse(RcDarts, given, "rc-darts").engine(problem)
     run(engine)
     networks = []
