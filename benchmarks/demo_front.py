@@ -30,7 +30,7 @@ from nas_core.training import Training, misclassified, seed_of
 from skyline.schemas import JobSpec
 from store.settings import settings
 from worker.assembly import plan_of, recipe_of, reference_point
-from worker.search import Scored, choose
+from worker.choice import Scored, choose
 
 
 def run(spec: JobSpec) -> Row:

@@ -206,12 +206,18 @@ class Goal:
         return self.constraints.check(bounds, np.random.default_rng(self.seed), restarts)
 
     def _take_bands(self, keys: Set[str], warn: Callable[[str], None]) -> None:
-        """Below upper bounds that some network breaks, one after another, as far as they can be had together."""
+        """Below upper bounds that some network breaks, one after another, as far as they can be had together: in the
+        order of the bounds, so that a process that resumes the search comes to the same.
+        """
         if self.settings.band is None:
             return
-        for key in keys & self.bounds.keys():
-            bound = self.bounds[key]
-            if bound.min is not None or bound.max is None or not 0 < bound.max < self.constraints.ranges[key][1]:
+        for key, bound in self.bounds.items():
+            if (
+                key not in keys
+                or bound.min is not None
+                or bound.max is None
+                or not 0 < bound.max < self.constraints.ranges[key][1]
+            ):
                 continue
             least = (1 - self.settings.band) * bound.max
             aims = {**self.aims, key: Bound(least, bound.max)}

@@ -13,9 +13,9 @@ from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.search import Axes, Bound
+from worker.choice import Scored, choose, doubts, goals_of, unserved
 from worker.conclude import words
 from worker.recorder import FrontKeeper
-from worker.search import Scored, choose, doubts, goals_of, unserved
 
 AXES = Axes({"error": Error(), "params": Params()})
 REFERENCE = {"error": 0.9, "params": 1000.0}
