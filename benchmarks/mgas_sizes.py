@@ -93,6 +93,7 @@ GRANULAR: Mapping[str, Mapping[str, Any]] = {
     "mgas-no-weights": {"weights": False},
 }
 TWO_INPUTS: Mapping[str, Any] = {"batch": 96, "lr": 0.05, "alpha_lr": 0.01, "fused": True}
+BOUNDED: Mapping[str, Any] = {**TWO_INPUTS, "band": 0.2}
 METHODS = ("mgas", "ops", *RATIOS, "width", "entrannas", "rc-darts")
 ABLATIONS = ("mgas-no-regrow", "mgas-no-reprune", "mgas-one-stage", "mgas-no-weights")
 RECIPE: Mapping[str, Any] = {"batch": 96, "lr": 0.1}
@@ -214,7 +215,7 @@ def bounded(world: World, seed: int) -> tuple[Networks, Row]:
     least = count(Architecture(TWO.extreme(target, "params", False), target)).params
     sets = [{"params": {"max": max(size, least)}} for size in SIZES]
     problem = world.problem(TWO, seed, target)
-    engine = settings.parse(RcDarts, {**TWO_INPUTS, "bounds": sets}, "rc-darts").engine(problem)
+    engine = settings.parse(RcDarts, {**BOUNDED, "bounds": sets}, "rc-darts").engine(problem)
     run(engine)
     found = [Found(Architecture(genotype, target)) for genotype in engine.derived.values()]
     return by_size(found), {"channels": target.channels}
@@ -280,7 +281,6 @@ def main() -> int:
     rows: dict[str, list[Row]] = {name: [] for name in given.methods}
 
     def row(method: str, seed: int) -> Row:
-        changed = {**MGAS, **GRANULAR[method]} if method in GRANULAR else TWO_INPUTS
         key = {
             "method": method,
             "seed": seed,
@@ -288,7 +288,7 @@ def main() -> int:
             "trained": given.trained,
             "sizes": SIZES,
             "images": [IMAGES, RETRAINED],
-            "settings": MGAS if method == "width" else changed,
+            "settings": _settings(method),
         }
         return file.row(key, partial(searched, world, method, seed, partial(largest, seed)))
 
@@ -306,6 +306,13 @@ def main() -> int:
             print(f"seed {seed} {method:16s} {', '.join(shown)}; search {found['seconds']:.0f} s", flush=True)
     print(json.dumps({"benchmark": "mgas_sizes", "sizes": SIZES, "results": _summary(rows)}))
     return 0
+
+
+def _settings(method: str) -> Mapping[str, Any]:
+    """Of the search whose networks it trains."""
+    if method in GRANULAR:
+        return {**MGAS, **GRANULAR[method]}
+    return {"width": MGAS, "entrannas": TWO_INPUTS, "rc-darts": BOUNDED}[method]
 
 
 def _summary(rows: Mapping[str, list[Row]]) -> dict[str, Any]:
