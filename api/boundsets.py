@@ -26,12 +26,12 @@ def faults(
     spec: JobSpec,
     algorithm: CatalogEntry,
     entries: Mapping[str, CatalogEntry],
-    calculated: Sequence[str],
+    summed: Sequence[str],
     space: SearchSpace | None,
     skeletons: Sequence[Skeleton],
 ) -> Iterator[Fault]:
-    """``entries``: the catalog's entry by objective key; ``calculated``: keys of the objectives that follow from the
-    architecture alone.
+    """``entries``: the catalog's entry by objective key; ``summed``: keys of the objectives that may be sums over
+    ops.
     """
     if not set(algorithm.settings.get("properties", {})) >= WANTED:
         return
@@ -49,16 +49,16 @@ def faults(
         )
         yield Fault(TITLE, detail, pointer(FIELD), len(given), "fewer sets, or more of both")
     for index, bounds in enumerate(given):
-        wrong = list(_unknown(index, bounds, calculated))
+        wrong = list(_unknown(index, bounds, summed))
         yield from wrong or _unmet(spec, index, bounds, entries, space, skeletons)
 
 
-def _unknown(index: int, bounds: Mapping[str, Any], calculated: Sequence[str]) -> Iterator[Fault]:
-    listed = ", ".join(calculated) or "none"
+def _unknown(index: int, bounds: Mapping[str, Any], summed: Sequence[str]) -> Iterator[Fault]:
+    listed = ", ".join(summed) or "none"
     for key, bound in bounds.items():
         low, high = bound.get("min"), bound.get("max")
-        if key not in calculated:
-            detail = f"bounds: '{key}' is no exact cost of this job; of these it has: {listed}"
+        if key not in summed:
+            detail = f"bounds: '{key}' is no cost of this job that adds up over ops; of these it has: {listed}"
             yield Fault(TITLE, detail, pointer((*FIELD, index, key)), key, f"one of {listed}")
         elif low is not None and high is not None and low > high:
             detail = f"bounds: '{key}' has a min of {low:.12g}, which lies above its max"

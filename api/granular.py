@@ -26,7 +26,7 @@ OTHERS = ("published",)
 def faults(
     spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeletons: Sequence[Skeleton]
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that follow from the architecture alone; ``skeletons``: the targets, if they
+    """``costs``: keys of the objectives that may be sums over ops; ``skeletons``: the targets, if they
     are known.
     """
     form = algorithm.settings.get("properties", {})
@@ -45,7 +45,7 @@ def faults(
     measure, targets = given["measure"], list(given["targets"] or [])
     known = [*COUNTED, *OTHERS, *(key for key in costs if key not in COUNTED)]
     if measure not in known:
-        detail = f"measure: '{measure}' is no cost of this job; use one of {', '.join(known)}"
+        detail = f"measure: '{measure}' is no cost of this job that adds up over ops; use one of {', '.join(known)}"
         yield Fault(TITLE, detail, "/algorithm/measure", measure, f"one of {', '.join(known)}")
     if len(given["rho"]) < given["stages"]:
         detail = f"rho: wants one for each of {given['stages']} stages; got {len(given['rho'])}"

@@ -23,7 +23,7 @@ TITLE = "Invalid setting"
 def faults(
     spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeleton: Skeleton
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that follow from the architecture alone; ``skeleton``: the searched one."""
+    """``costs``: keys of the objectives that may be sums over ops; ``skeleton``: the searched one."""
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
         return
@@ -71,8 +71,8 @@ def _resource(given: dict[str, Any], costs: Sequence[str], spec: JobSpec) -> Ite
         detail = f"resource: '{key}' says nothing without resource_weights"
         yield Fault(TITLE, detail, "/algorithm/resource", key, "null, or weights")
     elif key is not None and key not in costs:
-        detail = f"resource: '{key}' is no exact cost of this job; of these it has: {listed}"
+        detail = f"resource: '{key}' is no cost of this job that adds up over ops; of these it has: {listed}"
         yield Fault(TITLE, detail, "/algorithm/resource", key, f"one of {listed}, or {key} as an objective")
     elif weights and not costs:
-        detail = "resource_weights: none of the objectives is a cost that follows from the architecture alone"
+        detail = "resource_weights: none of the objectives is a cost that adds up over ops"
         yield Fault(TITLE, detail, "/algorithm/resource_weights", weights, "a cost such as params among the objectives")

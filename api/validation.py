@@ -165,11 +165,11 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     looked, faults = lookups.find(spec, known.tables)
     if faults:
         return faults
-    calculated = _calculated(spec, entries, used)
-    ground = _ground(spec, known, entries, given, looked, calculated)
+    summed = _summed(spec, entries, used)
+    ground = _ground(spec, known, entries, given, looked, summed)
     if isinstance(ground, list):
         return ground
-    faults = list(_unmet(spec, entries, ground, given, looked, calculated))
+    faults = list(_unmet(spec, entries, ground, given, looked, summed))
     only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
     faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only)
     if faults:
@@ -248,7 +248,7 @@ def _ground(
     entries: Entries,
     given: Sequence[seeds.Seed],
     looked: lookups.Lookups,
-    calculated: Sequence[str],
+    summed: Sequence[str],
 ) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
@@ -271,8 +271,8 @@ def _ground(
     faults += _too_small(spec, images)
     faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
-    faults += relaxed.faults(spec, entries["algorithm",], calculated, space, searched)
-    faults += granular.faults(spec, entries["algorithm",], calculated, space, [] if faults else skeletons)
+    faults += relaxed.faults(spec, entries["algorithm",], summed, space, searched)
+    faults += granular.faults(spec, entries["algorithm",], summed, space, [] if faults else skeletons)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
@@ -284,10 +284,13 @@ def _costs(spec: JobSpec, entries: Entries) -> list[str]:
     return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]
 
 
-def _calculated(spec: JobSpec, entries: Entries, used: profiles.Used) -> list[str]:
-    """Keys of the objectives that follow from the architecture alone: exact ones, and predictions of a profile."""
-    sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
-    return [key for index, key in enumerate(spec.keys) if sources[index] == "exact" or index in used]
+def _summed(spec: JobSpec, entries: Entries, used: profiles.Used) -> list[str]:
+    """Keys of the objectives that may be sums over ops: exact ones but for those that say no, and predictions of a
+    profile. A plug-in's that does not say is asked by the worker.
+    """
+    facts = [entries["objectives", index].facts for index in range(len(spec.objectives))]
+    exact = {index for index, each in enumerate(facts) if each.get("source") == "exact" and each.get("additive", True)}
+    return [key for index, key in enumerate(spec.keys) if index in exact or index in used]
 
 
 def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
@@ -312,7 +315,7 @@ def _unmet(
     ground: Ground,
     given: Sequence[seeds.Seed],
     looked: lookups.Lookups,
-    calculated: Sequence[str],
+    summed: Sequence[str],
 ) -> Iterator[Fault]:
     """Bounds that no network holds: none of the space, or none of those given where there will be no others."""
     by_key = {objective.effective_key: entries["objectives", index] for index, objective in enumerate(spec.objectives)}
@@ -320,7 +323,7 @@ def _unmet(
     faults = list(ranges.faults(spec, by_key, ground.space, ground.skeletons, columns))
     yield from faults
     if not faults:
-        yield from boundsets.faults(spec, entries["algorithm",], by_key, calculated, ground.space, ground.skeletons)
+        yield from boundsets.faults(spec, entries["algorithm",], by_key, summed, ground.space, ground.skeletons)
     if not faults and entries["algorithm",].facts.get("needs_seeds"):
         yield from ranges.unmet(
             spec, by_key, [Architecture(seed.genotype, on) for seed in given for on in ground.skeletons]

@@ -73,6 +73,11 @@ def additive_table(
     return table
 
 
+def summed(objectives: Mapping[str, Objective]) -> list[str]:
+    """Keys of those that may have a table: exact, and none that says it is no sum over ops."""
+    return [key for key, each in objectives.items() if each.source == "exact" and getattr(each, "additive", True)]
+
+
 def _by_differences(
     space: Relaxable, skeleton: Skeleton, value: Callable[[Architecture], float], rng: np.random.Generator
 ) -> AdditiveTable:

@@ -100,7 +100,8 @@ class ExactObjective(Objective, Protocol):
 
     resource: ClassVar[Resource]
     """The additive cost it rises with. An attribute ``scale`` says of which whole multiple of that it is, if of any;
-    ``roughly``, if true, that the network of most of it need not be the dearest."""
+    ``roughly``, if true, that the network of most of it need not be the dearest; ``additive``, if false, that the value
+    is no sum over the ops of a network."""
 
     def value(self, architecture: Architecture) -> Value: ...
 

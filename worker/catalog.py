@@ -113,6 +113,8 @@ def _facts(kind: CatalogKind, cls: type[Any], plugin: str | None) -> dict[str, A
         case "objective":
             counted = {name: getattr(cls, name, None) for name in ("resource", "scale") if cls.source == "exact"}
             common = {"unit": cls.unit, "direction": cls.direction, "source": cls.source}
+            if cls.source == "exact" and not getattr(cls, "additive", True):
+                common["additive"] = False
             if plugin is None and hasattr(cls, "predicts"):
                 common["predicts"] = cls.predicts
             return common | {name: value for name, value in counted.items() if value is not None}

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from nas_core.additive import additive_table
+from nas_core.additive import additive_table, summed
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import RESOURCES
@@ -157,11 +157,13 @@ class Mgas:
                 return Counted(resource)
         if self.measure == PUBLISHED:
             return Published()
-        exact = {key: each for key, each in problem.axes.objectives.items() if each.source == "exact"}
-        if self.measure not in exact:
-            known = ", ".join(sorted({*RESOURCES, PUBLISHED, *exact}))
-            raise InvalidSettingsError(f"measure: '{self.measure}' is no exact cost of this job; use one of {known}")
-        objective = exact[self.measure]
+        costs = summed(problem.axes.objectives)
+        if self.measure not in costs:
+            known = ", ".join(sorted({*RESOURCES, PUBLISHED, *costs}))
+            raise InvalidSettingsError(
+                f"measure: '{self.measure}' is no cost of this job that adds up over ops; use one of {known}"
+            )
+        objective = problem.axes.objectives[self.measure]
 
         def value(architecture: Architecture) -> float:
             return exact_value(self.measure, objective, architecture).value

@@ -16,7 +16,7 @@ import torch
 from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 
-from nas_core.additive import AdditiveTable, additive_table
+from nas_core.additive import AdditiveTable, additive_table, summed
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype
 from nas_core.constraints import Constraints, Form
@@ -135,26 +135,28 @@ def sets_of(sets: Sequence[Mapping[str, Limits]], problem: Problem[Relaxable], t
     ``sets``; those of the job are left to its fronts, with a warning.
     """
     axes = problem.axes
-    exact = [key for key, objective in axes.objectives.items() if objective.source == "exact"]
-    for key in sorted({key for given in sets for key in given} - set(exact)):
-        listed = ", ".join(exact) or "none"
-        raise InvalidSettingsError(f"bounds: '{key}' is no exact cost of this job; of these it has: {listed}")
+    costs = summed(axes.objectives)
+    for key in sorted({key for given in sets for key in given} - set(costs)):
+        listed = ", ".join(costs) or "none"
+        raise InvalidSettingsError(
+            f"bounds: '{key}' is no cost of this job that adds up over ops; of these it has: {listed}"
+        )
     for key in [key for key in axes.bounds if axes.objectives[key].source != "data"]:
         try:
-            if key in exact:
+            if key in costs:
                 tables.of(0, key)
                 continue
         except InvalidSettingsError:
             if any(key in given for given in sets):
                 raise
-            exact.remove(key)
+            costs.remove(key)
         problem.warn(
             f"the bound on '{key}' is not held while searching, since that is no sum over ops; fronts look at it"
         )
     found: list[Bounds] = []
     for given in sets or ({},):
         bounds = {}
-        for key in exact:
+        for key in costs:
             ours, job = given.get(key, Limits()), axes.bounds.get(key, Bound())
             low = max((each for each in (ours.min, job.min) if each is not None), default=None)
             high = min((each for each in (ours.max, job.max) if each is not None), default=None)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas_core.additive import AdditiveTable, additive_table
+from nas_core.additive import AdditiveTable, additive_table, summed
 from nas_core.architecture import Skeleton
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import Objective, Problem, Relaxable
@@ -28,16 +28,16 @@ def table_of(
 
 
 def resource_of(problem: Problem[Relaxable], key: str | None) -> str:
-    """The objective of this key, or the first that follows from the architecture alone. Raises InvalidSettingsError."""
-    exact = [name for name, objective in problem.axes.objectives.items() if objective.source == "exact"]
-    if not exact or (key is not None and key not in exact):
-        wanted = "none of the objectives" if key is None else f"'{key}' not one that"
-        listed = ", ".join(exact) or "none"
+    """The objective of this key, or the first that is a sum over ops. Raises InvalidSettingsError."""
+    costs = summed(problem.axes.objectives)
+    if not costs or (key is not None and key not in costs):
+        wanted = "none of the objectives is" if key is None else f"'{key}' is not"
+        listed = ", ".join(costs) or "none"
         raise InvalidSettingsError(
-            f"resource: {wanted} follows from the architecture alone, as params, macs and predicted costs do; this job "
-            f"has of these: {listed}"
+            f"resource: {wanted} a cost that adds up over ops, as params, macs and predicted costs do; this job has of "
+            f"these: {listed}"
         )
-    return exact[0] if key is None else key
+    return costs[0] if key is None else key
 
 
 class ExpectedCost:

@@ -26,6 +26,8 @@ class PeakMemoryMb:
     resource: ClassVar[Resource] = "macs"
     """What it rises with, roughly."""
     roughly: ClassVar[bool] = True
+    additive: ClassVar[bool] = False
+    """What lives at once is no sum over ops."""
 
     batch: Annotated[int, Ge(1), Le(65_536)] = 1
     """Images of one inference."""

@@ -21,7 +21,7 @@ FACTS = ("source", "resource", "scale", "predicts", "direction")
 def found(
     bounds: list[dict[str, Any]],
     constraints: dict[str, Any] | None = None,
-    calculated: tuple[str, ...] = ("params", "macs", "latency_ms"),
+    summed: tuple[str, ...] = ("params", "macs", "latency_ms"),
     space: DartsCells = SPACE,
     **budget: int,
 ) -> list[tuple[str, str]]:
@@ -41,9 +41,7 @@ def found(
         facts = {fact: getattr(objectives[name], fact) for fact in FACTS if hasattr(objectives[name], fact)}
         entries[name] = CatalogEntry(kind="objective", name=name, summary="", settings={}, facts=facts)
     skeletons = [SPACE.skeleton((3, 32, 32), 10)]
-    return [
-        (fault.path, fault.detail) for fault in boundsets.faults(spec, ENTRY, entries, calculated, space, skeletons)
-    ]
+    return [(fault.path, fault.detail) for fault in boundsets.faults(spec, ENTRY, entries, summed, space, skeletons)]
 
 
 def test_what_can_be_held_is_taken() -> None:
@@ -58,7 +56,12 @@ def test_what_can_be_held_is_taken() -> None:
         ([{}, {"params": {"max": 1e5}}], {}, "/algorithm/bounds/1/params/max", "lies below 100730, the least"),
         ([{"macs": {"min": 1e9}}], {}, "/algorithm/bounds/0/macs/min", "lies above 81873408, the most"),
         ([{"error": {"max": 0.1}}], {}, "/algorithm/bounds/0/error", "has: params, macs, latency_ms"),
-        ([{"weight": {"max": 1}}], {}, "/algorithm/bounds/0/weight", "'weight' is no exact cost of this job"),
+        (
+            [{"weight": {"max": 1}}],
+            {},
+            "/algorithm/bounds/0/weight",
+            "'weight' is no cost of this job that adds up over ops",
+        ),
         ([{"params": {"min": 3e5, "max": 2e5}}], {}, "/algorithm/bounds/0/params/min", "lies above its max"),
         (
             [{"params": {"min": 3e5}}],
@@ -74,7 +77,7 @@ def test_what_cannot_is_named(bounds: Any, constraints: Any, path: str, detail: 
 
 
 def test_a_measured_latency_is_no_cost_to_look_ahead_to() -> None:
-    ((path, detail),) = found([{"latency_ms": {"max": 3.0}}], calculated=("params", "macs"))
+    ((path, detail),) = found([{"latency_ms": {"max": 3.0}}], summed=("params", "macs"))
     assert path == "/algorithm/bounds/0/latency_ms" and "of these it has: params, macs" in detail
 
 

@@ -105,8 +105,12 @@ def test_what_is_no_sum_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "objectives", "message"),
     [
-        ({}, {}, "resource: none of the objectives follows from the architecture alone.* of these: none"),
-        ({"resource": "error"}, {"params": Params()}, "resource: 'error' not one that follows.* of these: params"),
+        ({}, {}, "resource: none of the objectives is a cost that adds up.* of these: none"),
+        (
+            {"resource": "error"},
+            {"params": Params()},
+            "resource: 'error' is not a cost that adds up.* of these: params",
+        ),
     ],
 )
 def test_a_resource_has_to_be_an_objective(settings: Any, objectives: Any, message: str) -> None:

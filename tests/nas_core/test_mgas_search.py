@@ -511,7 +511,11 @@ def test_bounds_of_the_job_are_the_default_target() -> None:
         ({"targets": (10.0,)}, {}, "the smallest network costs"),
         ({"targets": (1e9,)}, {}, "the full one"),
         ({"targets": (2000.0, 1900.0, 1800.0)}, {"evaluations": 2}, "evaluations leaves 2"),
-        ({"measure": "latency_ms"}, {}, "no exact cost of this job; use one of macs, params, published"),
+        (
+            {"measure": "latency_ms"},
+            {},
+            "no cost of this job that adds up over ops; use one of macs, params, published",
+        ),
         ({}, {"space": replace(SPACE, filters=False)}, "filters: true"),
         ({}, {"space": replace(SPACE, normal_ops=("skip_connect", "conv_3x3"))}, "no gates for op 'conv_3x3'"),
     ],

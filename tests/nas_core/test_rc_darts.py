@@ -833,7 +833,12 @@ def test_a_band_that_cannot_be_had_is_given_up() -> None:
 @pytest.mark.parametrize(
     ("given", "job", "error", "said"),
     [
-        ({"bounds": ({"weight": Limits(max=1.0)},)}, {}, InvalidSettingsError, "'weight' is no exact cost of this job"),
+        (
+            {"bounds": ({"weight": Limits(max=1.0)},)},
+            {},
+            InvalidSettingsError,
+            "'weight' is no cost of this job that adds up over ops",
+        ),
         ({"bounds": ({"error": Limits(max=1.0)},)}, {}, InvalidSettingsError, "of these it has: params, macs"),
         ({"bounds": ({"params": Limits(max=9.0)},)}, {}, BoundsError, "params': max 9 lies beyond 316, the least"),
         ({}, {"macs": Bound(min=1e9)}, BoundsError, "macs': min 1000000000 lies beyond .*, the most any network has"),

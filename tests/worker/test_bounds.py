@@ -10,7 +10,7 @@ import pytest
 
 from api.embedded import Embedded
 from nas_core.architecture import Architecture
-from skyline import Client
+from skyline import ApiError, Client
 from tests import onnx_reader
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -70,6 +70,30 @@ def test_every_network_of_a_bounded_front_holds_its_bounds_by_its_file(
             assert found.macs <= values["macs"] and found.params < values["params"]
         for key, bound in bounds.items():
             assert bound["min"] <= values[key] <= bound["max"]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "path"),
+    [
+        ({"name": "darts", "resource_weights": [0, 1]}, "/algorithm/resource_weights"),
+        ({"name": "darts", "resource_weights": [1], "resource": "peak_memory_mb"}, "/algorithm/resource"),
+        ({"name": "rc-darts", "bounds": [{"peak_memory_mb": {"max": 1}}]}, "/algorithm/bounds/0/peak_memory_mb"),
+    ],
+)
+def test_a_search_cannot_look_ahead_to_a_cost_that_is_no_sum(
+    client: Client, algorithm: dict[str, Any], path: str
+) -> None:
+    wanted = {**JOB, "objectives": ["error", "peak_memory_mb"], "algorithm": algorithm}
+    with pytest.raises(ApiError, match="adds up over ops") as raised:
+        client.submit(wanted)
+    assert [each.path for each in raised.value.problem.errors] == [path]
+
+
+def test_of_several_costs_a_search_looks_ahead_to_the_first_that_is_a_sum(client: Client) -> None:
+    algorithm = {"name": "darts", "batch": 32, "resource_weights": [0, 1]}
+    objectives = ["error", "peak_memory_mb", "params"]
+    job = client.wait(client.submit({**JOB, "objectives": objectives, "algorithm": algorithm}).id, timeout=SECONDS)
+    assert job.status == "succeeded", job.reason
 
 
 def takes_all_inputs(file: Path) -> bool:
