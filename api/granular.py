@@ -23,6 +23,12 @@ OTHERS = ("published",)
 """Measures beside those and the job's own costs."""
 
 
+def narrows(spec: JobSpec, algorithm: CatalogEntry) -> bool:
+    """Whether the search gives cells widths of their own."""
+    form = algorithm.settings.get("properties", {})
+    return set(form) >= WANTED and bool(spec.algorithm.settings.get("filters", form["filters"]["default"]))
+
+
 def faults(
     spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeletons: Sequence[Skeleton]
 ) -> Iterator[Fault]:

@@ -175,12 +175,17 @@ def _no_counter(parts: Sequence[Mapping[str, Any]], place: tuple[object, ...], d
 
 
 def uncovered(
-    spec: JobSpec, used: Used, space: Any, skeletons: Sequence[Skeleton], only: Sequence[Genotype] | None
+    spec: JobSpec,
+    used: Used,
+    space: Any,
+    skeletons: Sequence[Skeleton],
+    only: Sequence[Genotype] | None,
+    narrow: bool,
 ) -> Iterator[Fault]:
     """Parts that networks of the job can have and a profile does not: those networks would fail.
 
     ``only``: the genotypes of a job that will have no others; but for them, its reference point is that of the ceiling
-    network, unless it is given.
+    network, unless it is given. ``narrow``: whether the search gives cells other widths than the full ones.
     """
     if only is None and not isinstance(space, Laid):
         return  # a plug-in's own: each network is looked at when it is there
@@ -192,13 +197,13 @@ def uncovered(
         parts: set[Part] = set()
         for skeleton in skeletons:
             if only is None:
-                parts |= parts_on(space, skeleton)
+                parts |= parts_on(space, skeleton, narrow)
                 continue
             networks = [Architecture(genotype, skeleton) for genotype in only]
             if space is not None and key not in spec.reference_point:
                 networks.append(Architecture(space.extreme(skeleton, "macs", True), skeleton))
             parts = parts.union(*map(parts_of, networks))
-        missing = profile.lacking(parts, quantity)
+        missing = (profile.lacking if only is None else profile.unknown)(parts, quantity)
         if missing:
             lacking.setdefault(profile.name, []).append(Lack(index, quantity, missing, len(parts)))
     for device, lacks in lacking.items():
@@ -248,7 +253,7 @@ def _row(part: Part) -> dict[str, Any]:
 def _command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
     one = skeletons[0]
     widths = ",".join(str(skeleton.channels) for skeleton in skeletons)
-    extra = " --connection" if spec.space.settings.get("connection") else ""
+    extra = "".join(f" --{flag}" for flag in ("connection", "filters") if spec.space.settings.get(flag))
     shape = "x".join(map(str, one.input))
     return (
         f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths} "

@@ -171,7 +171,8 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
         return ground
     faults = list(_unmet(spec, entries, ground, given, looked, summed))
     only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
-    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only)
+    narrow = granular.narrows(spec, entries["algorithm",])
+    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only, narrow)
     if faults:
         return faults
     stored = _normalised(spec, parts, entries, looked, settled)

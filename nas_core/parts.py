@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol, runtime_checkable
 
-from nas_core.architecture import Architecture, CellType, Edge, Skeleton
+import numpy as np
+
+from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton
 from nas_core.costs import (
     BARE,
     OPS,
@@ -92,6 +94,16 @@ class Laid(Protocol):
     def layout(self) -> tuple[Mapping[str, CellType], Choices]: ...
 
 
+@runtime_checkable
+class Widthwise(Protocol):
+    """A space whose cells may have widths of their own, if ``filters`` says so."""
+
+    @property
+    def filters(self) -> bool: ...
+    def widths(self, cell_type: str) -> tuple[int, int]: ...
+    def narrowed(self, genotype: Genotype, rng: np.random.Generator) -> Genotype: ...
+
+
 # --- which parts a network has ----------------------------------------------------------------------------------------
 
 
@@ -112,9 +124,33 @@ def parts_of(architecture: Architecture) -> Counter[Part]:
     return +found
 
 
-def parts_on(space: Laid, skeleton: Skeleton) -> set[Part]:
-    """Every part that a network of the space can have on a skeleton."""
+def parts_on(space: Laid, skeleton: Skeleton, narrow: bool = True) -> set[Part]:
+    """Every part that a network of the space can have on a skeleton. Where cells have widths of their own, parts of the
+    narrowest, the widest and the middle width: a profile that has these predicts the others (``narrow``; without it
+    those of full width alone).
+    """
     types, choices = space.layout()
+    found = _laid(space, types, choices, skeleton)
+    if narrow and isinstance(space, Widthwise) and space.filters:
+        for share in WIDTHS:
+            sized = {name: replace(cell, width=_between(space.widths(name), share)) for name, cell in types.items()}
+            found |= _laid(space, sized, choices, skeleton)
+    return found
+
+
+WIDTHS = (0.0, 0.5, 1.0)
+"""Which widths are listed, from the fewest channels to the most."""
+
+
+def _between(ends: tuple[int, int], share: float) -> int:
+    """Even, but for the ends."""
+    fewest, most = ends
+    width = fewest + share * (most - fewest)
+    return most if share == 1 else min(most, 2 * ceil(width / 2))
+
+
+def _laid(space: Laid, types: Mapping[str, CellType], choices: Choices, skeleton: Skeleton) -> set[Part]:
+    """With cells of these widths."""
     where = sites(types, skeleton)
     found = set(_around(skeleton, where[-1]))
     for site in where:
@@ -123,6 +159,9 @@ def parts_on(space: Laid, skeleton: Skeleton) -> set[Part]:
         if site.type in choices:
             places, ops = choices[site.type]
             edges = [Edge(target, source, op) for target, source in places for op in ops]
+            if cell.width is not None and isinstance(space, Widthwise):  # as wide as can be between the halves
+                most = space.widths(site.type)[1]
+                edges += [replace(edge, width=most) for edge in edges if edge.op.startswith(SEPARABLE)]
         if site.type + PRE in choices:
             inputs, ops = choices[site.type + PRE]
             found.update(prepare_part(site, op, place) for _, place in inputs for op in ops)
@@ -170,6 +209,21 @@ def _edge(site: Site, cell: CellType, edge: Edge) -> Iterator[Part]:
 def _behind(site: Site, cell: CellType) -> Iterator[Part]:
     if cell.combine == "concat":
         yield Part(CONCAT, site.channels, site.outputs, site.size_out)
+
+
+def op_parts(site: Site, cell: CellType, edge: Edge) -> list[Part]:
+    """An op, with the sum that brings it to what came into its node before: a node has one of those too many."""
+    return [*_edge(site, cell, edge), Part(ADD, site.channels, site.channels, site.size_out)]
+
+
+def cell_parts(site: Site, cell: CellType) -> list[Part]:
+    """What a cell does but for the ops on its edges."""
+    return [*_before(site, cell), *_behind(site, cell)]
+
+
+def around_parts(skeleton: Skeleton, last: Site) -> list[Part]:
+    """Stem and classifier."""
+    return list(_around(skeleton, last))
 
 
 # --- what a part does -------------------------------------------------------------------------------------------------

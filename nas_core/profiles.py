@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nas_core.architecture import Architecture
 from nas_core.errors import InvalidGenotypeError, MissingPartError, ProfileError, UnknownNameError
-from nas_core.parts import Part, parts_of
+from nas_core.parts import CLASSIFIER, NORM_CLASSIFIER, STEMS, Part, part_work, parts_of
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Quantity = Literal["ms", "mj"]
@@ -52,6 +54,22 @@ class Row:
     @property
     def part(self) -> Part:
         return Part(self.op, self.inputs, self.outputs, self.size, self.stride, self.middle, self.pool_norm)
+
+
+WHOLE = frozenset({*STEMS.values(), CLASSIFIER, NORM_CLASSIFIER})
+"""Parts that stand once in a network and have the table's cost or none."""
+Kind = tuple[str, tuple[int, int], int, bool]
+"""Op, size of what comes in, stride, whether a batch norm stands behind a pool: parts that differ in channels alone."""
+
+
+def _kind(part: Part) -> Kind:
+    return part.op, part.size, part.stride, part.pool_norm
+
+
+def _amount(part: Part) -> float:
+    """What costs of a kind grow with: its multiply-adds, or what it reads and writes where it has none."""
+    work = part_work(part)
+    return float(work.macs or work.activations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,30 +191,76 @@ class DeviceProfile:
         """Whether any part has it."""
         return bool(self._tables[quantity])
 
+    @cached_property
+    def _kinds(self) -> Mapping[Quantity, Mapping[Kind, tuple[Sequence[float], Sequence[float]]]]:
+        """By kind of part: what its parts do, ascending, and what they cost, the mean of those that do as much."""
+        found: dict[Quantity, dict[Kind, tuple[Sequence[float], Sequence[float]]]] = {}
+        for quantity, table in self._tables.items():
+            by_kind: dict[Kind, dict[float, list[float]]] = {}
+            for part, cost in table.items():
+                by_kind.setdefault(_kind(part), {}).setdefault(_amount(part), []).append(cost)
+            found[quantity] = {
+                kind: (sorted(costs), [sum(costs[amount]) / len(costs[amount]) for amount in sorted(costs)])
+                for kind, costs in by_kind.items()
+            }
+        return found
+
+    def cost(self, part: Part, quantity: Quantity) -> float | None:
+        """Milliseconds or millijoules of a part, uncalibrated. Of one that is not in the table, by a straight line
+        between those of its kind (op, size, stride) that do next less and next more; None where there are none.
+        """
+        found = self._tables[quantity].get(part)
+        if found is not None or part.op in WHOLE:
+            return found
+        amounts, costs = self._kinds[quantity].get(_kind(part), ((), ()))
+        amount = _amount(part)
+        if not amounts or not amounts[0] <= amount <= amounts[-1]:
+            return None
+        return float(np.interp(amount, amounts, costs))
+
     def lacking(self, parts: Iterable[Part], quantity: Quantity) -> list[Part]:
-        """Which of the parts it does not have, in order."""
+        """Which of the parts have no row of their own, in order."""
         table = self._tables[quantity]
         return sorted({part for part in parts if part not in table}, key=str)
 
-    def predict(self, architecture: Architecture, quantity: Quantity) -> float:
-        """Milliseconds or millijoules of one inference. Raises MissingPartError where a part is not in the table."""
+    def unknown(self, parts: Iterable[Part], quantity: Quantity) -> list[Part]:
+        """Which of the parts it tells nothing about, neither by a row nor by those around, in order."""
+        return sorted({part for part in parts if self.cost(part, quantity) is None}, key=str)
+
+    def interpolated(self, architecture: Architecture, quantity: Quantity) -> int:
+        """How many parts of a network are not in the table themselves."""
         counts = parts_of(architecture)
-        missing = self.lacking(counts, quantity)
+        return sum(counts[part] for part in self.lacking(counts, quantity))
+
+    def predict(self, architecture: Architecture, quantity: Quantity) -> float:
+        """Milliseconds or millijoules of one inference. Raises MissingPartError for parts that the table tells nothing
+        about.
+        """
+        counts = parts_of(architecture)
+        calibration = self.calibration(quantity)
+        return calibration.offset + calibration.scale * self.summed(counts.elements(), quantity)
+
+    def summed(self, parts: Iterable[Part], quantity: Quantity) -> float:
+        """Of all together, uncalibrated. Raises MissingPartError for parts that the table tells nothing about."""
+        counts = Counter(parts)
+        missing = self.unknown(counts, quantity)
         if missing:
             raise MissingPartError(self.name, [str(part) for part in missing], quantity)
-        table = self._tables[quantity]
-        total = sum(count * table[part] for part, count in counts.items())
-        calibration = self.latency if quantity == "ms" else self.energy
-        return total if calibration is None else calibration.offset + calibration.scale * total
+        return sum(count * (self.cost(part, quantity) or 0.0) for part, count in counts.items())
+
+    def calibration(self, quantity: Quantity) -> Calibration:
+        """From the sum of parts to a network."""
+        given = self.latency if quantity == "ms" else self.energy
+        return given or Calibration()
 
     def validation(self, quantity: Quantity, space: str) -> Validation | None:
         """The one on networks of this space, if there is any; of several the one with most networks."""
         found: Sequence[Validation] = self.latency_validation if quantity == "ms" else self.energy_validation
         return max((each for each in found if each.space == space), key=lambda each: each.n, default=None)
 
-    def detail(self, quantity: Quantity, space: str) -> dict[str, Any]:
+    def detail(self, quantity: Quantity, architecture: Architecture) -> dict[str, Any]:
         """What stands beside a predicted value: whose profile, under which protocol, how far it can be trusted."""
-        seen = self.validation(quantity, space)
+        seen = self.validation(quantity, architecture.genotype.space)
         trusted: dict[str, Any] = {"tau": None, "tau_repeat": None, "mape": None, "held_out": 0}
         if seen is not None:
             trusted = {"tau": seen.tau, "tau_repeat": seen.tau_repeat, "mape": seen.mape, "held_out": seen.n}
@@ -208,6 +272,7 @@ class DeviceProfile:
             "dtype": self.protocol.dtype,
             "runtime": self.protocol.runtime,
             "threads": self.protocol.threads,
+            "interpolated": self.interpolated(architecture, quantity),
             **trusted,
         }
 

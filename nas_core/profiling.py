@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +28,7 @@ from nas_core.errors import ProfileError
 from nas_core.measuring import fresh, time_interleaved
 from nas_core.network import NORM
 from nas_core.ops import make_op, preprocess
-from nas_core.parts import STEMS, Laid, Part, parts_of, parts_on
+from nas_core.parts import STEMS, Laid, Part, Widthwise, parts_on
 from nas_core.profiles import Calibration, DeviceProfile, Row, Validation
 from nas_core.search import SearchSpace
 from nas_core.stem import Classifier, NormClassifier, Stem
@@ -189,10 +189,15 @@ def fit(sums: Values, measured: Values) -> Calibration:
 
 
 def draw(space: SearchSpace, skeleton: Skeleton, count: int, rng: np.random.Generator) -> list[Architecture]:
-    """Different networks, each drawn as the space samples; fewer where the space has fewer."""
+    """Different networks, each drawn as the space samples, of widths of their own where it has such; fewer where the
+    space has fewer.
+    """
     found: dict[str, Architecture] = {}
     for _ in range(TRIES * count):
-        architecture = Architecture(space.sample(rng), skeleton)
+        genotype = space.sample(rng)
+        if isinstance(space, Widthwise) and space.filters:
+            genotype = space.narrowed(genotype, rng)
+        architecture = Architecture(genotype, skeleton)
         found.setdefault(architecture.hash, architecture)
         if len(found) == count:
             break
@@ -234,13 +239,25 @@ def measure_profile(
     fitted = drawn[len(judges) :]
     parts = sorted(set[Part]().union(*(parts_on(space, skeleton) for skeleton in skeletons)), key=str)
     say(f"{len(parts)} parts")
-    table = dict(zip(parts, bench.parts(parts), strict=True))
+    times_of_parts = bench.parts(parts)
+    bare = DeviceProfile(
+        name=name,
+        device=describe(bench.device),
+        protocol=profiles.Protocol(
+            batch=bench.batch,
+            threads=None if bench.device.type == "cuda" else bench.threads,
+            runtime=f"torch {torch.__version__}",
+        ),
+        parts=tuple(row_of(part, float(ms)) for part, ms in zip(parts, times_of_parts, strict=True)),
+        power_w=power_w,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
     say(f"{len(fitted)} networks to fit on and {len(judges)} to judge by")
     times = bench.networks([*fitted, *judges])
     say(f"the {len(judges)} once more")
     second = bench.networks(judges)
-    calibration = fit(_sums(fitted, table), times[: len(fitted)])
-    first, predicted = times[len(fitted) :], calibration.offset + calibration.scale * _sums(judges, table)
+    calibrated = replace(bare, latency=fit(_predicted(bare, fitted), times[: len(fitted)]))
+    first, predicted = times[len(fitted) :], _predicted(calibrated, judges)
     skeleton = skeletons[0]
     validation = Validation(
         space=space_name,
@@ -253,21 +270,7 @@ def measure_profile(
         mape=float(100 * np.mean(np.abs(predicted - first) / first)),
         tau_repeat=kendall_tau(first, second),
     )
-    profile = DeviceProfile(
-        name=name,
-        device=describe(bench.device),
-        protocol=profiles.Protocol(
-            batch=bench.batch,
-            threads=None if bench.device.type == "cuda" else bench.threads,
-            runtime=f"torch {torch.__version__}",
-        ),
-        parts=tuple(row_of(part, float(ms)) for part, ms in table.items()),
-        power_w=power_w,
-        latency=calibration,
-        latency_validation=(validation,),
-        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    return Judged(profile, first, second, predicted)
+    return Judged(replace(calibrated, latency_validation=(validation,)), first, second, predicted)
 
 
 def row_of(part: Part, ms: float) -> Row:
@@ -283,5 +286,5 @@ def row_of(part: Part, ms: float) -> Row:
     )
 
 
-def _sums(architectures: Sequence[Architecture], table: dict[Part, float]) -> Values:
-    return np.array([sum(n * table[part] for part, n in parts_of(each).items()) for each in architectures])
+def _predicted(profile: DeviceProfile, architectures: Sequence[Architecture]) -> Values:
+    return np.array([profile.predict(each, "ms") for each in architectures])

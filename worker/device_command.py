@@ -36,6 +36,16 @@ def _widths(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def _own_width(text: str | None) -> int | None:
+    """Of the space: its cells have widths up to these. Raises BadParameter."""
+    if text is None:
+        return None
+    first, *more = _widths(text)
+    if more:
+        raise typer.BadParameter(f"one width is wanted with --filters; got '{text}'", param_hint="--channels")
+    return first
+
+
 def _check_place(out: Path) -> None:
     """Before anything is measured. Raises BadParameter."""
     folder = out.absolute().parent
@@ -72,6 +82,9 @@ def profile(
     connection: Annotated[
         bool, typer.Option("--connection", help="Cells of darts that choose how inputs come.")
     ] = False,
+    filters: Annotated[
+        bool, typer.Option("--filters", help="Cells of darts with widths of their own, as mgas finds them.")
+    ] = False,
     on: Annotated[str, typer.Option("--device", help="cpu or cuda:N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images of one inference.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -102,12 +115,16 @@ def profile(
     train, held_out = _counts(networks)
     if out is not None:
         _check_place(out)
-    settings = {"cells": cells, "stem": stem, "connection": connection or None}
+    if filters and connection:
+        raise typer.BadParameter("cells with widths of their own have no connections to choose", param_hint="--filters")
+    settings: dict[str, Any] = {"cells": cells, "stem": stem, "connection": connection or None}
+    if filters:
+        settings |= {"filters": True, "fan_in": "free", "levels": "cell", "channels": _own_width(channels)}
     document = _measured(
         {
             "space": space,
             "settings": {key: value for key, value in settings.items() if value is not None},
-            "widths": [None] if channels is None else _widths(channels),
+            "widths": [None] if channels is None or filters else _widths(channels),
             "input": _shape(input),
             "classes": classes,
             "name": named,

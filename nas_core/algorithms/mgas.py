@@ -22,8 +22,9 @@ from nas_core.errors import InvalidSettingsError
 from nas_core.granularity.gates import Levels
 from nas_core.granularity.layout import Granular, as_derived, base_widths, full_types, tables_of
 from nas_core.granularity.learner import Rates
-from nas_core.granularity.measure import Counted, Measure, Published, Tabled, smallest, total
+from nas_core.granularity.measure import Counted, Measure, Profiled, Published, Tabled, smallest, total
 from nas_core.granularity.trajectory import Plan, Trajectory
+from nas_core.objectives._predicted import FromProfile, PowerTimesLatency
 from nas_core.recipe import ShortTraining
 from nas_core.search import Problem, Search
 from nas_core.settings import settings
@@ -164,13 +165,19 @@ class Mgas:
                 f"measure: '{self.measure}' is no cost of this job that adds up over ops; use one of {known}"
             )
         objective = problem.axes.objectives[self.measure]
+        full = as_derived(full_types(space, problem.skeleton), problem.skeleton)
+        if isinstance(objective, FromProfile | PowerTimesLatency):
+            profiled = Profiled(objective.profile, objective.quantity, objective.factor)
+            least = smallest(profiled, full, skeleton, self.filters)
+            for types in (full, least):  # what is missing is told now, not after the search
+                total(profiled, types, skeleton, whole=True)
+            return profiled
 
         def value(architecture: Architecture) -> float:
             return exact_value(self.measure, objective, architecture).value
 
         chance = np.random.default_rng(seed_of(problem.seed, "cost table"))
         table = additive_table(space, skeleton, self.measure, objective, value, chance)
-        full = as_derived(full_types(space, problem.skeleton), problem.skeleton)
         columns = {name: space.ops(name) for name in space.types}
         measure = Tabled(table, tables, columns, base_widths(full, problem.skeleton))
         least = smallest(measure, full, skeleton, self.filters)

@@ -1,5 +1,5 @@
 """What a search by MGAS holds its network to: parameters or multiply-adds of the network that would be exported now,
-the paper's own measure, or an additive table such as the latency that a device's profile predicts.
+the paper's own measure, the latency that a device's profile predicts, or an additive table.
 
 All are sums over the ops of a network. No torch but by what it names.
 """
@@ -18,6 +18,8 @@ from nas_core.granularity.layout import base_widths
 from nas_core.granularity.masked import Subnet
 from nas_core.granularity.widths import even, widths
 from nas_core.ops import FAMILIES
+from nas_core.parts import ADD, Part, around_parts, cell_parts, op_parts
+from nas_core.profiles import DeviceProfile, Quantity
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,30 @@ class Tabled:
 
     def around(self, skeleton: Skeleton, last: Site) -> float:
         return self.table.constant
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What a device's profile predicts of the network that would be exported now."""
+
+    profile: DeviceProfile
+    quantity: Quantity
+    factor: float = 1.0
+    """Of the quantity: 1, or a power."""
+
+    def _of(self, parts: Sequence[Part]) -> float:
+        return self.factor * self.profile.calibration(self.quantity).scale * self.profile.summed(parts, self.quantity)
+
+    def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
+        return self._of(op_parts(site, cell, edge))
+
+    def cell(self, site: Site, cell: CellType) -> float:
+        first = Part(ADD, site.channels, site.channels, site.size_out)  # nothing to add it to
+        return self._of(cell_parts(site, cell)) - cell.nodes * self._of([first])
+
+    def around(self, skeleton: Skeleton, last: Site) -> float:
+        offset = self.factor * self.profile.calibration(self.quantity).offset
+        return self._of(around_parts(skeleton, last)) + offset
 
 
 Kept = Mapping[tuple[str, Slot], Filters]

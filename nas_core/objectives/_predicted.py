@@ -43,6 +43,8 @@ class FromProfile(_Predicted):
 
     profile: DeviceProfile
     quantity: Quantity
+    factor: ClassVar[float] = 1.0
+    """Of the predicted quantity."""
 
     @property
     def unit(self) -> str:
@@ -51,7 +53,7 @@ class FromProfile(_Predicted):
     def value(self, architecture: Architecture) -> Value:
         """Raises MissingPartError for a network with a part that the profile does not have."""
         predicted = self.profile.predict(architecture, self.quantity)
-        detail = self.profile.detail(self.quantity, architecture.genotype.space)
+        detail = self.profile.detail(self.quantity, architecture)
         return Value(predicted, self.unit, "predicted", {"method": "parts", **detail})
 
 
@@ -60,15 +62,21 @@ class PowerTimesLatency(_Predicted):
     """Power of the busy device times the predicted time of an inference."""
 
     unit: ClassVar[str] = "mJ"
+    quantity: ClassVar[Quantity] = "ms"
     profile: DeviceProfile
     power_w: float
 
+    @property
+    def factor(self) -> float:
+        """Of the predicted quantity: W x ms = mJ."""
+        return self.power_w
+
     def value(self, architecture: Architecture) -> Value:
         """Raises MissingPartError for a network with a part that the profile does not have."""
-        ms = self.profile.predict(architecture, "ms")
-        detail = self.profile.detail("ms", architecture.genotype.space)
+        ms = self.profile.predict(architecture, self.quantity)
+        detail = self.profile.detail(self.quantity, architecture)
         told = {"method": "power x predicted latency", "power_w": self.power_w, "latency_ms": ms, **detail}
-        return Value(self.power_w * ms, self.unit, "predicted", told)  # W x ms = mJ
+        return Value(self.factor * ms, self.unit, "predicted", told)
 
 
 @dataclass(frozen=True)

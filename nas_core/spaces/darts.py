@@ -222,6 +222,18 @@ class DartsCells:
         half = -(-most // 2)
         return most if last else min(most, max(FEWEST_CHANNELS, half + half % 2)), most
 
+    def narrowed(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+        """With even widths drawn uniformly, of cells and between the halves of their separable convolutions."""
+        types = {}
+        for name, cell in genotype.types.items():
+            width, most = _even(*self.widths(name), rng), self.widths(name)[1]
+            edges = [
+                replace(edge, width=_even(width, most, rng)) if edge.op.startswith("sep_conv_") else edge
+                for edge in cell.edges
+            ]
+            types[name] = replace(cell, edges=tuple(edges), width=width)
+        return replace(genotype, types=types)
+
     def _check_widths(self, name: str, cell: CellType) -> None:
         """Raises InvalidGenotypeError."""
         if not self.filters:
@@ -528,6 +540,11 @@ class DartsCells:
                 if value != 0 and self.ops(name)[column] != "none"
             ]
         return self._genotype(cells)
+
+
+def _even(fewest: int, most: int, rng: np.random.Generator) -> int:
+    """From ``fewest`` in steps of two."""
+    return int(fewest + 2 * rng.integers((most - fewest) // 2 + 1))
 
 
 def levels_of(genotype: Genotype) -> dict[str, Any]:

@@ -451,19 +451,20 @@ def test_levels_measures_and_stages_by_setting(changed: dict[str, Any]) -> None:
         assert trajectory.served == 1
 
 
-def timed(**changed: Any) -> Problem[Any]:
-    """With a latency that a made-up profile of full widths predicts."""
+def timed(narrow: bool, **changed: Any) -> Problem[Any]:
+    """With a latency that a made-up profile predicts, of full widths or of narrow ones, too."""
     made = on(TINY, **changed)
-    latency = FromProfile(profile_of(TINY, made.skeleton), "ms")
+    latency = FromProfile(profile_of(TINY, made.skeleton, narrow), "ms")
     object.__setattr__(made, "axes", Axes({**made.axes.objectives, "latency_ms": latency}, {}))
     return made
 
 
 @pytest.mark.slow
-def test_a_predicted_latency_can_be_the_target() -> None:
-    made = timed(epochs=12)
+@pytest.mark.parametrize("filters", [False, True])
+def test_a_predicted_latency_can_be_the_target(filters: bool) -> None:
+    made = timed(filters, epochs=12)
     latency = made.axes.objectives["latency_ms"]
-    trajectory = Mgas(**QUICK, measure="latency_ms", filters=False).trajectory(made)
+    trajectory = Mgas(**QUICK, measure="latency_ms", filters=filters).trajectory(made)
     full = Architecture(Genotype("darts", derived(trajectory)), trajectory.target)
     assert total(trajectory.measure, full.genotype.types, trajectory.target, True) == pytest.approx(
         latency.value(full).value  # type: ignore[attr-defined]
@@ -476,7 +477,21 @@ def test_a_predicted_latency_can_be_the_target() -> None:
 
 def test_a_profile_without_narrow_parts_is_told_before_the_search() -> None:
     with pytest.raises(MissingPartError, match="measure these sizes as well"):
-        Mgas(measure="latency_ms").trajectory(timed())
+        Mgas(measure="latency_ms").trajectory(timed(narrow=False))
+
+
+def test_what_a_profile_predicts_is_what_a_search_counts() -> None:
+    """Of any widths, many ops to a node among them."""
+    made = timed(narrow=True)
+    latency = made.axes.objectives["latency_ms"]
+    measure = Mgas(measure="latency_ms").trajectory(made).measure
+    rng, interpolated = np.random.default_rng(0), []
+    for _ in range(20):
+        network = Architecture(TINY.narrowed(TINY.sample(rng), rng), made.skeleton)
+        value = latency.value(network)  # type: ignore[attr-defined]
+        assert total(measure, network.genotype.types, made.skeleton, True) == pytest.approx(value.value)
+        interpolated.append(value.detail["interpolated"])
+    assert max(interpolated) > 0
 
 
 def test_narrower_ops_cost_their_share_of_a_table() -> None:

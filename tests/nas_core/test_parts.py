@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, UnknownNameError
 from nas_core.network import Network
 from nas_core.parts import Part, part_work, parts_of, parts_on, work_of
+from nas_core.profiles import DeviceProfile, Protocol, Row
 from nas_core.profiling import module_of
 from nas_core.spaces import spaces
 
@@ -27,6 +29,23 @@ def test_the_parts_of_a_space_are_those_of_its_networks(name: str) -> None:
     for _ in range(200):
         met |= set(parts_of(Architecture(space.sample(rng), skeleton)))
     assert met == listed, "each part that is listed stands in some network, and no other"
+
+
+@pytest.mark.parametrize(("cells", "channels"), [(3, 4), (6, 10)])
+def test_a_profile_of_three_widths_tells_of_all_others(cells: int, channels: int) -> None:
+    space = spaces["darts"](cells=cells, channels=channels, fan_in="free", levels="cell", filters=True)
+    skeleton, rng = space.skeleton((3, 16, 16), 10), np.random.default_rng(4)
+    listed = parts_on(space, skeleton)
+    assert parts_on(space, skeleton, narrow=False) < listed
+    rows = tuple(Row(**asdict(part), ms=float(place)) for place, part in enumerate(listed))
+    profile = DeviceProfile(name="a", device="b", protocol=Protocol(runtime="c"), parts=rows)
+    widths = set()
+    for _ in range(100):
+        genotype = space.narrowed(space.sample(rng), rng)
+        space.check(genotype)
+        assert profile.unknown(parts_of(Architecture(genotype, skeleton)), "ms") == []
+        widths |= {cell.width for cell in genotype.types.values()}
+    assert widths >= set(range(channels // 2 + channels // 2 % 2, channels, 2))
 
 
 @pytest.mark.parametrize("name", list(SPACES))

@@ -20,6 +20,7 @@ from skyline import schemas
 
 SPACE = spaces["nasbench201"](cells=5, channels=2)
 SKELETON = SPACE.skeleton((1, 8, 8), 10)
+DARTS = spaces["darts"](cells=3, channels=4)
 
 
 def rows(parts: Any = None) -> list[dict[str, Any]]:
@@ -63,11 +64,12 @@ def test_a_prediction_is_the_calibrated_sum_over_parts() -> None:
 
 def test_what_stands_beside_a_prediction() -> None:
     profile = DeviceProfile.from_json(document())
-    told = profile.detail("ms", "nasbench201")
+    told = profile.detail("ms", network())
     assert (told["device"], told["describes"], told["profile"]) == ("pi", "cpu:Cortex-A72", profile.sha256)
     assert (told["batch"], told["threads"], told["runtime"]) == (2, 4, "torch 2.13.0")
     assert (told["tau"], told["tau_repeat"], told["mape"], told["held_out"]) == (0.9, 0.95, 4.0, 40)
-    other = profile.detail("ms", "darts")
+    elsewhere = Architecture(DARTS.sample(np.random.default_rng(0)), DARTS.skeleton((1, 8, 8), 10))
+    other = profile.detail("ms", elsewhere)
     assert (other["tau"], other["mape"], other["held_out"]) == (None, None, 0), "no network of that space was held out"
 
 
@@ -91,6 +93,22 @@ def test_a_network_with_a_part_that_is_not_there_has_no_value() -> None:
     with pytest.raises(MissingPartError, match="no mj of"):
         profile.predict(architecture, "mj")
     assert profile.lacking([Part("add", 2, 2, (8, 8))], "ms") == [Part("add", 2, 2, (8, 8))]
+
+
+def test_a_part_between_two_widths_costs_what_lies_between() -> None:
+    """By multiply-adds, or by what is read and written; never beyond the ends, nor of another op, size or stride."""
+    ends = [Part("conv_3x3", width, width, (8, 8)) for width in (4, 8)]
+    ends += [Part("add", width, width, (8, 8)) for width in (4, 8)]
+    profile = DeviceProfile.from_json(
+        document(parts=[{**row, "ms": ms} for row, ms in zip(rows(ends), (1.0, 2.0, 10.0, 70.0), strict=True)])
+    )
+    assert profile.cost(Part("add", 6, 6, (8, 8)), "ms") == pytest.approx(1.5)
+    assert profile.cost(Part("conv_3x3", 6, 6, (8, 8)), "ms") == pytest.approx(10 + 60 * (36 - 16) / (64 - 16))
+    assert profile.cost(ends[0], "ms") == 10.0
+    beyond = [Part("add", 9, 9, (8, 8)), Part("add", 6, 6, (4, 4)), Part("conv_3x3", 6, 6, (8, 8), 2)]
+    others = [Part("conv_1x1", 6, 6, (8, 8)), Part("classifier", 6, 10, (8, 8))]
+    assert profile.unknown([*beyond, *others], "ms") == sorted([*beyond, *others], key=str)
+    assert profile.lacking([Part("add", 6, 6, (8, 8))], "ms"), "it has no row of its own"
 
 
 @pytest.mark.parametrize(

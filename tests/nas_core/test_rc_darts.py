@@ -105,10 +105,10 @@ def half(on: Constraints, logits: Logits, band: float | None = None) -> dict[str
     return found
 
 
-def profile_of(space: Any, skeleton: Any) -> DeviceProfile:
-    """Times that do not follow from sizes, a scale and an offset."""
-    rng = np.random.default_rng(7)
-    rows = tuple(row_of(part, float(rng.uniform(0.01, 1.0))) for part in sorted(parts_on(space, skeleton), key=str))
+def profile_of(space: Any, skeleton: Any, narrow: bool = False) -> DeviceProfile:
+    """Times that do not follow from sizes, a scale and an offset; ``narrow``: of narrower cells, too."""
+    rng, parts = np.random.default_rng(7), sorted(parts_on(space, skeleton, narrow), key=str)
+    rows = tuple(row_of(part, float(rng.uniform(0.01, 1.0))) for part in parts)
     return DeviceProfile(
         name="made-up",
         device="cpu:none",

@@ -12,7 +12,11 @@ import safetensors.torch
 from api.embedded import Embedded
 from nas_core.architecture import Architecture
 from nas_core.masks import Masks
-from skyline import Client
+from nas_core.parts import part_work, parts_on
+from nas_core.profiles import DeviceProfile, Protocol
+from nas_core.profiling import row_of
+from nas_core.spaces.darts import DartsCells
+from skyline import ApiError, Client
 from skyline.schemas import Candidate, Job
 from tests import onnx_reader
 from tests.worker.test_bounds import takes_all_inputs
@@ -49,6 +53,8 @@ JOB: dict[str, Any] = {
     "budget": {"evaluations": 10, "epochs": 16},
     "verify": {"top": 3, "epochs": 1, "batch": 32, "start": "inherited"},
 }
+SPACE = DartsCells(**{name: value for name, value in JOB["space"].items() if name != "name"})
+SKELETON = SPACE.skeleton((1, 8, 8), 10)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +110,38 @@ def test_its_networks_begin_with_the_weights_of_the_search_and_keep_their_masks(
             assert all((weights[name][~kept] == 0).all() for name, kept in masks.kept.items())
         assert params.get("nonzero", params["value"]) == params["value"] - removed
     assert masked, "no network lost single weights"
+
+
+def profile(name: str, narrow: bool) -> DeviceProfile:
+    """Of a device on which a part takes a microsecond for every thousand numbers that it multiplies or moves."""
+    parts = sorted(parts_on(SPACE, SKELETON, narrow), key=str)
+    work = {part: part_work(part) for part in parts}
+    rows = tuple(row_of(part, 1e-6 * (done.macs + done.activations)) for part, done in work.items())
+    return DeviceProfile(name=name, device="cpu:none", protocol=Protocol(runtime="none"), parts=rows)
+
+
+def test_a_target_in_a_devices_latency_is_met_by_narrower_cells(client: Client) -> None:
+    board = profile("board", narrow=True)
+    client.add_device(board.to_json())
+    full = board.predict(Architecture(SPACE.extreme(SKELETON, "macs", True), SKELETON), "ms")
+    target = 0.3 * full
+    algorithm = {**JOB["algorithm"], "measure": "time", "targets": [target]}
+    objectives = ["error", "params", {"name": "latency_ms", "device": "board", "key": "time"}]
+    wanted = {**JOB, "algorithm": algorithm, "objectives": objectives, "verify": {"top": 1, "epochs": 1, "batch": 32}}
+    job = client.wait(client.submit(wanted).id, timeout=300.0)
+    assert job.status == "succeeded", job.reason
+    (met,) = [each for each in client.candidates(job.id) if each.status == "verified"]
+    latency = met.values["time"].model_dump()
+    architecture = Architecture.from_json(met.architecture)
+    assert latency["value"] == pytest.approx(board.predict(architecture, "ms")) and latency["value"] < target
+    assert latency["interpolated"] == board.interpolated(architecture, "ms")
+
+
+def test_a_profile_of_full_widths_alone_is_refused_unless_widths_stay(client: Client) -> None:
+    client.add_device(profile("plain", narrow=False).to_json())
+    objectives = ["error", {"name": "latency_ms", "device": "plain", "key": "time"}]
+    algorithm = {**JOB["algorithm"], "measure": "time", "targets": []}
+    with pytest.raises(ApiError, match=r"(?s)Parts without a cost.*skyline device profile .* --filters"):
+        client.submit({**JOB, "algorithm": algorithm, "objectives": objectives})
+    wide = {**JOB, "algorithm": {**algorithm, "filters": False}, "objectives": objectives}
+    client.cancel(client.submit(wide).id)
