@@ -60,7 +60,7 @@ METHODS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
     "darts": (Darts, {"order": "first"}),
     "darts-weights": (Darts, {"resource": "ms", "resource_weights": list(WEIGHTS)}),
     "entrannas": (EnTranNas, {}),
-    "rc-darts": (RcDarts, {"warmup": WARM}),
+    "rc-darts": (RcDarts, {"warmup": WARM, "band": 0.2}),
 }
 
 
