@@ -129,6 +129,7 @@ class Training:
         recipe = self.recipe
         self.network.train()
         self.network.drop_path = recipe.drop_path * self.done / recipe.epochs
+        learned = list(self.network.parameters())
         per_epoch = max(1, self.split.size // recipe.batch)
         total = torch.zeros((), device=self.device)
         seen = 0
@@ -144,7 +145,7 @@ class Training:
                 loss = self._loss(some, theirs) * share
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * len(labels)
-            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(learned, recipe.clip)
             self.optimizer.step()
             seen += len(labels)
             self.between_steps()
