@@ -6,21 +6,22 @@ The API imports no algorithm: what one is asked for is read from its published f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 from api.errors import Fault, pointer
-from nas_core.architecture import Architecture, Skeleton
-from nas_core.costs import Resource, count
-from nas_core.search import SearchSpace
+from nas_core.architecture import Skeleton
+from nas_core.costs import RESOURCES
+from nas_core.errors import MissingPartError
+from nas_core.granularity.layout import Granular
+from nas_core.granularity.measure import PUBLISHED, measured_by, reachable
+from nas_core.search import Objective, SearchSpace
 from skyline.schemas import CatalogEntry, JobSpec
 
 WANTED = frozenset({"measure", "targets", "rho"})
 """An algorithm with these settings is one of them."""
 TITLE = "Invalid setting"
-COUNTED: tuple[str, ...] = get_args(Resource)
-OTHERS = ("published",)
-"""Measures beside those and the job's own costs."""
 
 
 def narrows(spec: JobSpec, algorithm: CatalogEntry) -> bool:
@@ -30,10 +31,16 @@ def narrows(spec: JobSpec, algorithm: CatalogEntry) -> bool:
 
 
 def faults(
-    spec: JobSpec, algorithm: CatalogEntry, costs: Sequence[str], space: SearchSpace, skeletons: Sequence[Skeleton]
+    spec: JobSpec,
+    algorithm: CatalogEntry,
+    costs: Sequence[str],
+    predicted: Mapping[str, Objective],
+    space: SearchSpace,
+    searched: Skeleton,
+    target: Skeleton | None,
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that may be sums over ops; ``skeletons``: the targets, if they
-    are known.
+    """``costs``: keys of the objectives that may be sums over ops; ``predicted``: those of them that a profile
+    predicts; ``target``: of the networks, if it is known.
     """
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
@@ -49,7 +56,7 @@ def faults(
         yield Fault("Space does not fit", detail, "/space/filters", False, "true, with fan_in: free and levels: cell")
         return
     measure, targets = given["measure"], list(given["targets"] or [])
-    known = [*COUNTED, *OTHERS, *(key for key in costs if key not in COUNTED)]
+    known = [*RESOURCES, PUBLISHED, *(key for key in costs if key not in RESOURCES)]
     if measure not in known:
         detail = f"measure: '{measure}' is no cost of this job that adds up over ops; use one of {', '.join(known)}"
         yield Fault(TITLE, detail, "/algorithm/measure", measure, f"one of {', '.join(known)}")
@@ -60,18 +67,18 @@ def faults(
     if len(set(targets)) > left:
         detail = f"targets: {len(set(targets))} networks are wanted, but budget.evaluations leaves {left}"
         yield Fault(TITLE, detail, "/algorithm/targets", len(targets), "fewer targets, or more evaluations")
-    if measure in COUNTED and skeletons:
-        yield from _unreachable(targets, measure, space, skeletons[0])
+    found = measured_by(measure, predicted)
+    if found is not None and target is not None and isinstance(space, Granular):
+        with suppress(MissingPartError):  # told of the objective
+            ends = reachable(found, space, searched, target, given["filters"])
+            yield from _unreachable(targets, measure, *ends)
 
 
-def _unreachable(targets: list[float], measure: Resource, space: SearchSpace, skeleton: Skeleton) -> Iterator[Fault]:
-    """Targets that no network of the space meets, or that every one does."""
-    floor, ceiling = (
-        getattr(count(Architecture(space.extreme(skeleton, measure, highest), skeleton)), measure)
-        for highest in (False, True)
-    )
+def _unreachable(targets: list[float], measure: str, floor: float, ceiling: float) -> Iterator[Fault]:
+    """Targets that no pruning comes to, or that the full network meets."""
     for index, target in enumerate(targets):
         if not floor < target <= ceiling:
-            detail = f"targets: {target:.12g} {measure} lies outside what networks have here, {floor} to {ceiling}"
+            ends = f"{floor:.12g} to {ceiling:.12g}"
+            detail = f"targets: {target:.12g} in '{measure}' lies outside what networks have here, {ends}"
             place = pointer(("algorithm", "targets", index))
-            yield Fault(TITLE, detail, place, target, f"more than {floor}, at most {ceiling}")
+            yield Fault(TITLE, detail, place, target, f"more than {floor:.12g}, at most {ceiling:.12g}")

@@ -166,7 +166,7 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if faults:
         return faults
     summed = _summed(spec, entries, used)
-    ground = _ground(spec, known, entries, given, looked, summed)
+    ground = _ground(spec, known, entries, given, looked, summed, used)
     if isinstance(ground, list):
         return ground
     faults = list(_unmet(spec, entries, ground, given, looked, summed))
@@ -250,6 +250,7 @@ def _ground(
     given: Sequence[seeds.Seed],
     looked: lookups.Lookups,
     summed: Sequence[str],
+    used: profiles.Used,
 ) -> Ground | list[Fault]:
     widths = spec.target.widths
     if widths is not None and len(set(widths)) < len(widths):
@@ -273,7 +274,9 @@ def _ground(
     faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
     faults += relaxed.faults(spec, entries["algorithm",], summed, space, searched)
-    faults += granular.faults(spec, entries["algorithm",], summed, space, [] if faults else skeletons)
+    target = None if faults else skeletons[0]
+    predicted = {spec.keys[index]: objective.on(profile) for index, (profile, objective) in used.items()}
+    faults += granular.faults(spec, entries["algorithm",], summed, predicted, space, searched, target)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)

@@ -49,8 +49,7 @@ from nas_core.costs import count
 from nas_core.data import Splits, first_drawn
 from nas_core.evaluation import Evaluator
 from nas_core.events import Progress, Propose
-from nas_core.granularity.layout import base_widths
-from nas_core.granularity.widths import even
+from nas_core.granularity.layout import base_widths, even
 from nas_core.masks import Masks
 from nas_core.objectives.error import Error
 from nas_core.objectives.params import Params

@@ -179,6 +179,21 @@ OPS: Mapping[str, OpLayers] = {
 }
 """Every op with a known cost; an op that is not here cannot be counted."""
 
+FAMILIES: Mapping[str, tuple[str, int]] = {
+    "none": ("none", 0),
+    "skip_connect": ("skip", 0),
+    "avg_pool_3x3": ("avg", 3),
+    **{f"max_pool_{k}x{k}": ("max", k) for k in (3, 5, 7)},
+    **{f"sep_conv_{k}x{k}": ("sep", k) for k in (3, 5, 7)},
+    **{f"dil_conv_{k}x{k}": ("dil", k) for k in (3, 5)},
+    **{f"conv_{k}x{k}": ("conv", k) for k in (1, 3)},
+    **{f"conv_{k}x1_1x{k}": ("split", k) for k in (3, 7)},
+    "pool_conv_1x1": ("poolconv", 1),
+    **{f"conv_1x1_g{groups}": ("group", groups) for groups in (2, 4, 8)},
+    "dw_conv_3x3_g4": ("dwgroup", 4),
+}
+"""Op name -> (family, kernel; of convolutions in groups, how many)."""
+
 KEEP_CHANNELS = frozenset({"none", "skip_connect", "avg_pool_3x3", *(f"max_pool_{k}x{k}" for k in (3, 5, 7))})
 """Ops that give as many channels as they take (``skip_connect`` at stride 1 alone)."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from nas_core.costs import BARE, check_channels, groups_for
+from nas_core.costs import BARE, FAMILIES, check_channels, groups_for
 from nas_core.errors import UnknownNameError
 
 
@@ -189,22 +189,6 @@ def _pool(kind: str, kernel: int, channels: int, stride: int, norm: Norm, pool_n
         else nn.AvgPool2d(kernel, stride, padding=half, count_include_pad=False)
     )
     return nn.Sequential(pool, norm(channels)) if pool_norm else pool
-
-
-FAMILIES: dict[str, tuple[str, int]] = {
-    "none": ("none", 0),
-    "skip_connect": ("skip", 0),
-    "avg_pool_3x3": ("avg", 3),
-    **{f"max_pool_{k}x{k}": ("max", k) for k in (3, 5, 7)},
-    **{f"sep_conv_{k}x{k}": ("sep", k) for k in (3, 5, 7)},
-    **{f"dil_conv_{k}x{k}": ("dil", k) for k in (3, 5)},
-    **{f"conv_{k}x{k}": ("conv", k) for k in (1, 3)},
-    **{f"conv_{k}x1_1x{k}": ("split", k) for k in (3, 7)},
-    "pool_conv_1x1": ("poolconv", 1),
-    **{f"conv_1x1_g{groups}": ("group", groups) for groups in (2, 4, 8)},
-    "dw_conv_3x3_g4": ("dwgroup", 4),
-}
-"""Op name -> (family, kernel; of convolutions in groups, how many)."""
 
 
 def make_op(

@@ -19,12 +19,11 @@ from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import RESOURCES
 from nas_core.errors import InvalidSettingsError
-from nas_core.granularity.gates import Levels
 from nas_core.granularity.layout import Granular, as_derived, base_widths, full_types, tables_of
 from nas_core.granularity.learner import Rates
-from nas_core.granularity.measure import Counted, Measure, Profiled, Published, Tabled, smallest, total
+from nas_core.granularity.measure import PUBLISHED, Measure, Tabled, measured_by, reachable, smallest
+from nas_core.granularity.slots import Levels
 from nas_core.granularity.trajectory import Plan, Trajectory
-from nas_core.objectives._predicted import FromProfile, PowerTimesLatency
 from nas_core.recipe import ShortTraining
 from nas_core.search import Problem, Search
 from nas_core.settings import settings
@@ -32,7 +31,6 @@ from nas_core.training import seed_of
 from nas_core.valuing import exact_value
 
 Share = Annotated[float, Gt(0), Lt(1)]
-PUBLISHED = "published"
 TENTH = 0.1
 """Of the full network, the default target where a network can cost nothing."""
 
@@ -153,25 +151,18 @@ class Mgas:
     def _measure(self, problem: Problem[Granular]) -> Measure:
         space, skeleton = problem.space, replace(problem.targets[0], channels=problem.skeleton.channels)
         tables = tables_of(space)
-        for resource in RESOURCES:
-            if self.measure == resource:
-                return Counted(resource)
-        if self.measure == PUBLISHED:
-            return Published()
+        known = measured_by(self.measure, problem.axes.objectives)
+        if known is not None:
+            reachable(known, space, problem.skeleton, skeleton, self.filters)  # what is missing is told now
+            return known
         costs = summed(problem.axes.objectives)
         if self.measure not in costs:
-            known = ", ".join(sorted({*RESOURCES, PUBLISHED, *costs}))
+            listed = ", ".join(sorted({*RESOURCES, PUBLISHED, *costs}))
             raise InvalidSettingsError(
-                f"measure: '{self.measure}' is no cost of this job that adds up over ops; use one of {known}"
+                f"measure: '{self.measure}' is no cost of this job that adds up over ops; use one of {listed}"
             )
         objective = problem.axes.objectives[self.measure]
         full = as_derived(full_types(space, problem.skeleton), problem.skeleton)
-        if isinstance(objective, FromProfile | PowerTimesLatency):
-            profiled = Profiled(objective.profile, objective.quantity, objective.factor)
-            least = smallest(profiled, full, skeleton, self.filters)
-            for types in (full, least):  # what is missing is told now, not after the search
-                total(profiled, types, skeleton, whole=True)
-            return profiled
 
         def value(architecture: Architecture) -> float:
             return exact_value(self.measure, objective, architecture).value
@@ -185,9 +176,7 @@ class Mgas:
         return measure
 
     def _default(self, problem: Problem[Granular], measure: Measure) -> tuple[float, ...]:
-        full = as_derived(full_types(problem.space, problem.skeleton), problem.skeleton)
-        least = smallest(measure, full, problem.targets[0], self.filters)
-        floor, ceiling = (total(measure, types, problem.targets[0], whole=True) for types in (least, full))
+        floor, ceiling = reachable(measure, problem.space, problem.skeleton, problem.targets[0], self.filters)
         bound = problem.axes.bounds.get(self.measure)
         if bound is not None and bound.max is not None and bound.max <= ceiling:
             return (bound.max,)

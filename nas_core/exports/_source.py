@@ -19,7 +19,7 @@ from torch import nn
 
 from nas_core import ops
 from nas_core.architecture import CellType, Edge
-from nas_core.costs import BARE, Site, sites
+from nas_core.costs import BARE, FAMILIES, Site, sites
 from nas_core.errors import ExportError
 from nas_core.exports._model import Model
 from nas_core.stem import Classifier, NormClassifier, Stem
@@ -209,7 +209,7 @@ def _class_names(types: Iterator[str]) -> dict[str, str]:
 
 def _op(edge: Edge, cell: CellType) -> str:
     """The call that makes an edge's op, as nas_core.ops.make_op does."""
-    family, kernel = ops.FAMILIES[edge.op]
+    family, kernel = FAMILIES[edge.op]
     from_input = edge.source < cell.inputs
     stride = 2 if cell.reduction and from_input else 1
     width = f"before[{edge.source}][0]" if from_input and cell.pre[edge.source] == BARE else "channels"
@@ -254,7 +254,7 @@ def _prepare(op: str, place: int) -> str:
     width, stride = f"before[{place}][0]", f"before[{place}][1]"
     if op == "conv_1x1":
         return f"preprocess({width}, channels, {stride}, NORM)"
-    family, groups = ops.FAMILIES[op]
+    family, groups = FAMILIES[op]
     kind = {"group": "GroupConv", "dwgroup": "DepthwiseGroupConv"}[family]
     return f"{kind}({width}, channels, {groups}, {stride}, NORM)"
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas_core.costs import Site
-from nas_core.granularity.gates import slot_of
 from nas_core.granularity.masked import Placed, Subnet
 from nas_core.granularity.measure import Measure, all_filters
+from nas_core.granularity.slots import slot_of
 
 SHARES = tuple(share / 20 for share in range(19, 0, -1))
 """Of the filters of a cell, tried in turn where a network has to become narrower."""

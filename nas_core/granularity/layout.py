@@ -1,16 +1,17 @@
 """The cells that a search by MGAS begins with: every op on every edge, at full width, each position a type of its own.
-No torch but by what it names.
+No torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 from nas_core.architecture import CellType, Edge, Skeleton
 from nas_core.errors import IncompatibleSpaceError, InvalidSettingsError
-from nas_core.granularity.gates import KNOWN, Table, family
+from nas_core.granularity.slots import KNOWN, Table, family
 from nas_core.search import Relaxable
 
 
@@ -79,3 +80,13 @@ def first_cells(skeleton: Skeleton, end: int) -> Skeleton:
 def ends(cells: int, stages: int) -> tuple[int, ...]:
     """The last position of each stage: one before each reduction cell, and the last of all."""
     return (cells - 1,) if stages == 1 else (cells // 3 - 1, 2 * cells // 3 - 1, cells - 1)
+
+
+def even(number: float) -> int:
+    """The next even number."""
+    return 2 * ceil(number / 2)
+
+
+def least_width(base: int) -> int:
+    """Channels below which the width rule never takes a cell of so many."""
+    return min(base, max(2, even(base / 2)))

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture, CellType, Genotype, Skeleton
 from nas_core.compiled import pair
 from nas_core.costs import Site, sites
-from nas_core.granularity.gates import CellGates, Levels, Table, family, filter_names, name_of, slot_of
+from nas_core.granularity.gates import CellGates
 from nas_core.granularity.heads import StageHead
+from nas_core.granularity.slots import Levels, Table, family, filter_names, name_of, slot_of
 from nas_core.granularity.step import masked
 from nas_core.network import Cell, Network
 

@@ -1,7 +1,7 @@
 """What a search by MGAS holds its network to: parameters or multiply-adds of the network that would be exported now,
 the paper's own measure, the latency that a device's profile predicts, or an additive table.
 
-All are sums over the ops of a network. No torch but by what it names.
+All are sums over the ops of a network. No torch.
 """
 
 from __future__ import annotations
@@ -12,14 +12,24 @@ from typing import Protocol
 
 from nas_core.additive import AdditiveTable
 from nas_core.architecture import CellType, Edge, Skeleton
-from nas_core.costs import Cost, Resource, Site, cell_constant, classifier_cost, edge_cost, sites, stem_cost
-from nas_core.granularity.gates import Slot, Table, family, name_of, slot_of
-from nas_core.granularity.layout import base_widths
-from nas_core.granularity.masked import Subnet
-from nas_core.granularity.widths import even, widths
-from nas_core.ops import FAMILIES
+from nas_core.costs import (
+    FAMILIES,
+    RESOURCES,
+    Cost,
+    Resource,
+    Site,
+    cell_constant,
+    classifier_cost,
+    edge_cost,
+    sites,
+    stem_cost,
+)
+from nas_core.granularity.layout import Granular, as_derived, full_types, least_width
+from nas_core.granularity.slots import Slot, Table, slot_of
+from nas_core.objectives._predicted import FromProfile, PowerTimesLatency
 from nas_core.parts import ADD, Part, around_parts, cell_parts, op_parts
 from nas_core.profiles import DeviceProfile, Quantity
+from nas_core.search import Objective
 
 
 @dataclass(frozen=True)
@@ -157,38 +167,6 @@ def all_filters(site: Site, edge: Edge) -> Filters:
     return Filters(middle, middle, site.channels)
 
 
-def cost_of(measure: Measure, net: Subnet, skeleton: Skeleton, whole: bool, fixed: Sequence[int]) -> float:
-    """Of a sub-net by its committed masks: as it is when filters are physically removed, but for the paper's own
-    measure of a part of the network (not ``whole``), which counts what masks leave.
-
-    ``skeleton``: the stack of the net's cells with the channels, images and classes to count for; ``fixed``: positions
-    of cells that keep their width.
-    """
-    base = base_widths(net.types, net.skeleton)
-    if whole or not isinstance(measure, Published):
-        return total(measure, _derived(widths(net, base, fixed)), skeleton, whole)
-    now = {net.skeleton.cells[position]: net.alive_edges(position) for position in range(len(net.sites))}
-    return total(measure, now, skeleton, whole, filters_left(net))
-
-
-def _derived(types: Mapping[str, CellType]) -> dict[str, CellType]:
-    return {name: replace(cell, pool_norm=True) for name, cell in types.items()}
-
-
-def filters_left(net: Subnet) -> dict[tuple[str, Slot], Filters]:
-    """What the committed masks leave of convolutions that are alive."""
-    found = {}
-    for position, gates in enumerate(net.gates) if net.levels.filters else ():
-        for edge in net.alive_edges(position).edges:
-            slot, now = slot_of(edge), net.sites[position].channels
-            name, middle = name_of(slot), edge.width or now
-            if family(edge.op) in ("sep", "dil"):
-                between = int(gates.filters[f"{name}.middle"].sum()) if family(edge.op) == "sep" else middle
-                left = int(gates.filters[f"{name}.output"].sum())
-                found[net.skeleton.cells[position], slot] = Filters(between, middle, left)
-    return found
-
-
 def smallest(measure: Measure, full: Mapping[str, CellType], skeleton: Skeleton, filters: bool) -> dict[str, CellType]:
     """The cells of least cost that pruning can come to: one op a node, and where filters go half of the width in all
     cells but the last.
@@ -210,6 +188,31 @@ def smallest(measure: Measure, full: Mapping[str, CellType], skeleton: Skeleton,
     return found
 
 
-def least_width(base: int) -> int:
-    """Channels below which the width rule never takes a cell of so many."""
-    return min(base, max(2, even(base / 2)))
+PUBLISHED = "published"
+"""By its name in jobs."""
+
+
+def measured_by(name: str, costs: Mapping[str, Objective]) -> Measure | None:
+    """A resource, the paper's own measure, or the key of one of ``costs`` that a device's profile predicts; None of
+    others.
+    """
+    for resource in RESOURCES:
+        if name == resource:
+            return Counted(resource)
+    if name == PUBLISHED:
+        return Published()
+    objective = costs.get(name)
+    if isinstance(objective, FromProfile | PowerTimesLatency):
+        return Profiled(objective.profile, objective.quantity, objective.factor)
+    return None
+
+
+def reachable(
+    measure: Measure, space: Granular, skeleton: Skeleton, target: Skeleton, filters: bool
+) -> tuple[float, float]:
+    """Costs on ``target`` of the smallest network that pruning can come to, and of the full one, of cells as wide as
+    those of ``skeleton``. Raises MissingPartError where a profile does not know one of them.
+    """
+    full = as_derived(full_types(space, skeleton), skeleton)
+    least = smallest(measure, full, target, filters)
+    return total(measure, least, target, whole=True), total(measure, full, target, whole=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nas_core.architecture import CellType, Edge, Skeleton
-from nas_core.granularity.gates import family, name_of, slot_of
 from nas_core.granularity.masked import Subnet
+from nas_core.granularity.slots import family, name_of, slot_of
 from nas_core.granularity.widths import Channels, Places
 from nas_core.network import Network
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nas_core.granularity.gates import family, is_convolution, name_of, slot_of
 from nas_core.granularity.masked import Subnet
+from nas_core.granularity.slots import family, is_convolution, name_of, slot_of
 
 
 def retention(net: Subnet, base: Mapping[str, int]) -> dict[str, float]:

@@ -25,14 +25,16 @@ from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Event, Progress, Propose
 from nas_core.granularity.control import LambdaControl
 from nas_core.granularity.finishing import enough, meet
-from nas_core.granularity.gates import CellGates, Levels, Slot, is_convolution, slot_of
+from nas_core.granularity.gates import CellGates
 from nas_core.granularity.layout import Granular, as_derived, base_widths, ends, first_cells, full_types, tables_of
 from nas_core.granularity.learner import Learner, Rates, misclassified
 from nas_core.granularity.masked import Subnet
-from nas_core.granularity.measure import Measure, all_filters, cost_of, smallest, total
+from nas_core.granularity.measure import Measure, all_filters, reachable
 from nas_core.granularity.narrowing import inherited, rebuilt
 from nas_core.granularity.regrowth import Survivors, regrown
 from nas_core.granularity.retention import retention
+from nas_core.granularity.slots import Levels, Slot, is_convolution, slot_of
+from nas_core.granularity.spent import cost_of
 from nas_core.granularity.widths import channels, widths
 from nas_core.masks import Masks, masked
 from nas_core.network import Network
@@ -145,10 +147,8 @@ class Trajectory:
         self._enter(0)
 
     def _check(self, targets: tuple[float, ...]) -> None:
-        derived = as_derived(self.full, self.skeleton)
-        least = smallest(self.measure, derived, self.target, self.plan.levels.filters)
-        floor = total(self.measure, least, self.target, whole=True)
-        ceiling = total(self.measure, derived, self.target, whole=True)
+        filters, space = self.plan.levels.filters, self.problem.space
+        floor, ceiling = reachable(self.measure, space, self.skeleton, self.target, filters)
         for target in targets:
             if not floor < target <= ceiling:
                 raise InvalidSettingsError(
@@ -159,6 +159,7 @@ class Trajectory:
             raise InvalidSettingsError(
                 f"targets: {len(targets)} networks are wanted, but budget.evaluations leaves {self.limit}"
             )
+        derived = as_derived(self.full, self.skeleton)
         ops = [(site, edge) for site in sites(derived, self.target) for edge in derived[site.type].edges]
         every = [self.measure.op(site, derived[site.type], edge, all_filters(site, edge)) for site, edge in ops]
         self.mean_cost = float(np.mean(every)) or 1.0

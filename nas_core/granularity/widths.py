@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas_core.architecture import FEWEST_CHANNELS, CellType
-from nas_core.granularity.gates import CellGates, Slot, family, is_convolution, name_of, slot_of
+from nas_core.granularity.gates import CellGates
+from nas_core.granularity.layout import even
 from nas_core.granularity.masked import Subnet
+from nas_core.granularity.slots import Slot, family, is_convolution, name_of, slot_of
 from nas_core.network import Cell
 from nas_core.ops import FactorizedReduce
 
@@ -32,11 +33,6 @@ class Channels:
     cell: Places
     middle: Mapping[Slot, Places]
     """Of each separable convolution that is alive, between its halves."""
-
-
-def even(number: float) -> int:
-    """The next even number."""
-    return 2 * ceil(number / 2)
 
 
 def common_width(surviving: list[int], base: int, now: int) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -9,6 +12,10 @@ import pytest
 from api import granular
 from nas_core.algorithms.darts import Darts
 from nas_core.algorithms.mgas import Mgas
+from nas_core.granularity.measure import Counted, reachable
+from nas_core.objectives._predicted import FromProfile
+from nas_core.parts import parts_on
+from nas_core.profiles import DeviceProfile, Protocol, Row
 from nas_core.settings import form, parse
 from nas_core.spaces import spaces
 from skyline.schemas import CatalogEntry, JobSpec
@@ -16,7 +23,13 @@ from skyline.schemas import CatalogEntry, JobSpec
 SPACE = {"cells": 3, "channels": 4, "fan_in": "free", "levels": "cell", "filters": True}
 
 
-def found(cls: type[Any] = Mgas, space: dict[str, Any] = SPACE, evaluations: int = 20, **settings: Any) -> list[Any]:
+def found(
+    cls: type[Any] = Mgas,
+    space: dict[str, Any] = SPACE,
+    evaluations: int = 20,
+    predicted: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
+) -> list[Any]:
     spec = JobSpec.model_validate(
         {
             "space": {"name": "darts", **space},
@@ -28,7 +41,8 @@ def found(cls: type[Any] = Mgas, space: dict[str, Any] = SPACE, evaluations: int
     )
     entry = CatalogEntry(kind="algorithm", name="mgas", summary="", settings=form(cls))
     made = parse(spaces["darts"], space, "space")
-    faults = granular.faults(spec, entry, ["params"], made, [made.skeleton((1, 8, 8), 10)])
+    on = made.skeleton((1, 8, 8), 10)
+    faults = granular.faults(spec, entry, ["params", *predicted], predicted, made, on, on)
     return [(fault.path, fault.detail) for fault in faults]
 
 
@@ -44,10 +58,35 @@ def test_what_fits_is_taken() -> None:
         ({"measure": "watts"}, "/algorithm/measure", "use one of params, macs, published"),
         ({"rho": [0.3, 0.3]}, "/algorithm/rho", "rho: wants one for each of 3 stages; got 2"),
         ({"targets": [9000.0, 8000.0], "evaluations": 1}, "/algorithm/targets", "evaluations leaves 1"),
-        ({"targets": [9000.0, 10.0]}, "/algorithm/targets/1", "10 params lies outside"),
-        ({"measure": "macs", "targets": [1e12]}, "/algorithm/targets/0", "1e+12 macs lies outside"),
+        ({"targets": [9000.0, 10.0]}, "/algorithm/targets/1", "10 in 'params' lies outside"),
+        ({"measure": "macs", "targets": [1e12]}, "/algorithm/targets/0", "1e+12 in 'macs' lies outside"),
+        ({"measure": "published", "targets": [1e6]}, "/algorithm/targets/0", "1000000 in 'published' lies outside"),
     ],
 )
 def test_what_does_not_is_told(given: dict[str, Any], path: str, detail: str) -> None:
     ((place, text),) = found(**given)
     assert place == path and detail in text
+
+
+def test_without_narrower_cells_fewer_targets_can_be_reached() -> None:
+    """Between what halves of all cells and what full ones cost with one op to a node."""
+    made = parse(spaces["darts"], SPACE, "space")
+    on = made.skeleton((1, 8, 8), 10)
+    narrow, wide = (reachable(Counted("params"), made, on, on, filters)[0] for filters in (True, False))
+    between = (narrow + wide) / 2
+    assert narrow < wide and found(targets=[between]) == []
+    ((place, text),) = found(targets=[between], filters=False)
+    assert place == "/algorithm/targets/0" and f"lies outside what networks have here, {wide:.12g} to" in text
+
+
+def test_targets_in_a_predicted_cost_are_held_against_the_profile() -> None:
+    made = parse(spaces["darts"], SPACE, "space")
+    on = made.skeleton((1, 8, 8), 10)
+    rows = tuple(Row(**asdict(part), ms=1.0) for part in parts_on(made, on))
+    board = DeviceProfile(name="board", device="cpu:none", protocol=Protocol(runtime="none"), parts=rows)
+    given = {"predicted": {"time": FromProfile(board, "ms")}, "measure": "time"}
+    assert found(targets=[100.0], **given) == []
+    ((place, text),) = found(targets=[1.0], **given)
+    assert place == "/algorithm/targets/0" and "1 in 'time' lies outside what networks have here" in text
+    bare = replace(board, parts=rows[:1])
+    assert found(targets=[1.0], predicted={"time": FromProfile(bare, "ms")}, measure="time") == [], "told elsewhere"

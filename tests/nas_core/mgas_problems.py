@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas_core.granularity.gates import Levels, Table
 from nas_core.granularity.layout import first_cells, full_types
 from nas_core.granularity.masked import Subnet
+from nas_core.granularity.slots import Levels, Table
 from nas_core.spaces.darts import DARTS_OPS, DartsCells
 
 OPS = DARTS_OPS[1:]

@@ -18,14 +18,15 @@ from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import count, sites
 from nas_core.errors import InvalidGenotypeError
 from nas_core.granularity.control import LambdaControl
-from nas_core.granularity.gates import Levels, name_of, slot_of
 from nas_core.granularity.layout import as_derived, base_widths, full_types
 from nas_core.granularity.learner import Learner, Rates
 from nas_core.granularity.masked import Subnet
-from nas_core.granularity.measure import Published, cost_of, total
+from nas_core.granularity.measure import Published, total
 from nas_core.granularity.narrowing import inherited, rebuilt
 from nas_core.granularity.penalty import ops_term, thresholds_term
 from nas_core.granularity.regrowth import Survivors, importances, regrown
+from nas_core.granularity.slots import Levels, name_of, slot_of
+from nas_core.granularity.spent import cost_of
 from nas_core.granularity.step import masked, step
 from nas_core.granularity.widths import channels, common_width, widths
 from nas_core.network import Network

@@ -29,8 +29,9 @@ from nas_core.errors import (
 )
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
-from nas_core.granularity.gates import slot_of
-from nas_core.granularity.measure import Published, cost_of, smallest, total
+from nas_core.granularity.measure import Published, smallest, total
+from nas_core.granularity.slots import slot_of
+from nas_core.granularity.spent import cost_of
 from nas_core.granularity.trajectory import Trajectory
 from nas_core.memory import LiveTensors
 from nas_core.network import Network
