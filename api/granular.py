@@ -12,35 +12,37 @@ from typing import Any
 
 from api.errors import Fault, pointer
 from nas_core.architecture import Skeleton
-from nas_core.costs import RESOURCES
 from nas_core.errors import MissingPartError
 from nas_core.granularity.layout import Granular
-from nas_core.granularity.measure import PUBLISHED, measured_by, reachable
-from nas_core.search import Objective, SearchSpace
+from nas_core.granularity.measure import BY_NAME, Measure, reachable
+from nas_core.parts import Widths
+from nas_core.search import SearchSpace
 from skyline.schemas import CatalogEntry, JobSpec
 
-WANTED = frozenset({"measure", "targets", "rho"})
+WANTED = frozenset({"measure", "targets", "rho", "stages", "filters"})
 """An algorithm with these settings is one of them."""
 TITLE = "Invalid setting"
 
 
-def narrows(spec: JobSpec, algorithm: CatalogEntry) -> bool:
-    """Whether the search gives cells widths of their own."""
+def widths(spec: JobSpec, algorithm: CatalogEntry) -> Widths:
+    """Which widths the search gives to cells."""
     form = algorithm.settings.get("properties", {})
-    return set(form) >= WANTED and bool(spec.algorithm.settings.get("filters", form["filters"]["default"]))
+    if not set(form) >= WANTED:
+        return "rule"
+    return "all" if spec.algorithm.settings.get("filters", form["filters"].get("default")) else "full"
 
 
 def faults(
     spec: JobSpec,
     algorithm: CatalogEntry,
     costs: Sequence[str],
-    predicted: Mapping[str, Objective],
+    measures: Mapping[str, Measure],
     space: SearchSpace,
     searched: Skeleton,
     target: Skeleton | None,
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that may be sums over ops; ``predicted``: those of them that a profile
-    predicts; ``target``: of the networks, if it is known.
+    """``costs``: keys of the objectives that may be sums over ops; ``measures``: by key, where it is known
+    here how; ``target``: of the networks, if it is known.
     """
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
@@ -56,7 +58,7 @@ def faults(
         yield Fault("Space does not fit", detail, "/space/filters", False, "true, with fan_in: free and levels: cell")
         return
     measure, targets = given["measure"], list(given["targets"] or [])
-    known = [*RESOURCES, PUBLISHED, *(key for key in costs if key not in RESOURCES)]
+    known = [*BY_NAME, *(key for key in costs if key not in BY_NAME)]
     if measure not in known:
         detail = f"measure: '{measure}' is no cost of this job that adds up over ops; use one of {', '.join(known)}"
         yield Fault(TITLE, detail, "/algorithm/measure", measure, f"one of {', '.join(known)}")
@@ -67,7 +69,7 @@ def faults(
     if len(set(targets)) > left:
         detail = f"targets: {len(set(targets))} networks are wanted, but budget.evaluations leaves {left}"
         yield Fault(TITLE, detail, "/algorithm/targets", len(targets), "fewer targets, or more evaluations")
-    found = measured_by(measure, predicted)
+    found = BY_NAME.get(measure) or measures.get(measure)
     if found is not None and target is not None and isinstance(space, Granular):
         with suppress(MissingPartError):  # told of the objective
             ends = reachable(found, space, searched, target, given["filters"])

@@ -17,7 +17,7 @@ from nas_core import settings as forms
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.errors import LISTED_PARTS, SettingError
 from nas_core.objectives import objectives
-from nas_core.parts import Laid, Part, parts_of, parts_on
+from nas_core.parts import Laid, Part, Widths, parts_beside, parts_of, parts_on
 from nas_core.profiles import DeviceProfile
 from skyline import schemas
 from skyline.schemas import CatalogEntry, Device, JobSpec, ObjectiveSpec
@@ -179,35 +179,45 @@ def uncovered(
     used: Used,
     space: Any,
     skeletons: Sequence[Skeleton],
-    only: Sequence[Genotype] | None,
-    narrow: bool,
+    given: Sequence[Genotype],
+    alone: bool,
+    widths: Widths,
 ) -> Iterator[Fault]:
     """Parts that networks of the job can have and a profile does not: those networks would fail.
 
-    ``only``: the genotypes of a job that will have no others; but for them, its reference point is that of the ceiling
-    network, unless it is given. ``narrow``: whether the search gives cells other widths than the full ones.
+    ``given``: the job's own genotypes; ``alone``: whether it will have no others; but for them, its reference point is
+    that of the ceiling network, unless it is given. ``widths``: which the search gives to cells.
     """
-    if only is None and not isinstance(space, Laid):
+    if not alone and not isinstance(space, Laid):
         return  # a plug-in's own: each network is looked at when it is there
     lacking: dict[str, list[Lack]] = {}
     for index, (profile, objective) in used.items():
         key, quantity = spec.objectives[index].effective_key, objective.reads()
         if quantity is None:
             continue
-        parts: set[Part] = set()
+        listed: set[Part] = set()
+        between: set[Part] = set()
+        """Parts that may be predicted by those around them."""
         for skeleton in skeletons:
-            if only is None:
-                parts |= parts_on(space, skeleton, narrow)
+            if alone:
+                networks = [Architecture(genotype, skeleton) for genotype in given]
+                if space is not None and key not in spec.reference_point:
+                    networks.append(Architecture(space.extreme(skeleton, "macs", True), skeleton))
+                between = between.union(*map(parts_of, networks))
                 continue
-            networks = [Architecture(genotype, skeleton) for genotype in only]
-            if space is not None and key not in spec.reference_point:
-                networks.append(Architecture(space.extreme(skeleton, "macs", True), skeleton))
-            parts = parts.union(*map(parts_of, networks))
-        missing = (profile.lacking if only is None else profile.unknown)(parts, quantity)
+            listed |= parts_on(space, skeleton, widths)
+            between = between.union(*(parts_beside(space, skeleton, genotype) for genotype in _narrow(given)))
+        missing = sorted({*profile.lacking(listed, quantity), *profile.unknown(between, quantity)}, key=str)
         if missing:
-            lacking.setdefault(profile.name, []).append(Lack(index, quantity, missing, len(parts)))
+            lacking.setdefault(profile.name, []).append(Lack(index, quantity, missing, len(listed | between)))
+    by_ceiling = alone and space is not None and not {spec.keys[index] for index in used} <= set(spec.reference_point)
     for device, lacks in lacking.items():
-        yield from _uncovered(device, lacks, _command(spec, skeletons))
+        yield from _uncovered(device, lacks, measuring_command(spec, skeletons), by_ceiling)
+
+
+def _narrow(genotypes: Sequence[Genotype]) -> list[Genotype]:
+    """Those with widths of their own."""
+    return [each for each in genotypes if any(cell.width is not None for cell in each.types.values())]
 
 
 @dataclass(frozen=True)
@@ -222,8 +232,10 @@ class Lack:
     """That its networks can have."""
 
 
-def _uncovered(device: str, lacks: Sequence[Lack], command: str) -> Iterator[Fault]:
-    """One for each objective; the first has all rows, as they can be put into the profile's JSON."""
+def _uncovered(device: str, lacks: Sequence[Lack], command: str, by_ceiling: bool) -> Iterator[Fault]:
+    """One for each objective; the first has all rows, as they can be put into the profile's JSON. ``by_ceiling``:
+    whether the ceiling network is asked for, for a reference point.
+    """
     rows: dict[Part, dict[str, Any]] = {}
     counts = {}
     for lack in lacks:
@@ -236,6 +248,8 @@ def _uncovered(device: str, lacks: Sequence[Lack], command: str) -> Iterator[Fau
         f"the profile of device '{device}' has {' and '.join(counts.values())} parts that networks of this job can "
         f"have: {listed}; {command} measures all of them, or write them by hand: 'errors' has the rows"
     )
+    if by_ceiling:
+        detail += ". With a value in reference_point the space's largest network is not asked for"
     written = ",\n".join(json.dumps(rows[part]) for part in ordered)
     expected = f"a device whose profile has these parts, too, with numbers in place of null:\n[{written}]"
     for lack in lacks:
@@ -250,12 +264,33 @@ def _row(part: Part) -> dict[str, Any]:
     return {name: value for name, value in asdict(part).items() if value != usual[name]}
 
 
-def _command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
-    one = skeletons[0]
+def measuring_command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
+    """Which measures every part of the job's networks on a device, in quotes."""
+    one, settings = skeletons[0], dict(spec.space.settings)
+    settings.pop("cells", None)
+    flags = [flag for flag in ("connection", "filters") if settings.pop(flag, False)]
+    if "filters" in flags:  # which stands for these, too; cells are as wide as the space says, whatever the target
+        settings = {name: value for name, value in settings.items() if name not in ("fan_in", "levels")}
+    else:
+        settings.pop("channels", None)
+    words = [f"--{flag}" for flag in flags]
+    words += [f"--set {name}={_written(value)}" for name, value in sorted(settings.items()) if value is not None]
     widths = ",".join(str(skeleton.channels) for skeleton in skeletons)
-    extra = "".join(f" --{flag}" for flag in ("connection", "filters") if spec.space.settings.get(flag))
     shape = "x".join(map(str, one.input))
     return (
-        f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths} "
-        f"--input {shape} --classes {one.classes}{extra}'"
+        " ".join(
+            [
+                f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths}",
+                f"--input {shape} --classes {one.classes}",
+                *words,
+            ]
+        )
+        + "'"
     )
+
+
+def _written(value: Any) -> str:
+    """As ``--set`` reads it."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(str, value))}]"
+    return json.dumps(value) if isinstance(value, bool) else str(value)

@@ -18,6 +18,7 @@ from api.origins import Origin
 from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
 from nas_core.errors import InvalidSettingsError
+from nas_core.granularity.measure import Counted, Measure, measure_of
 from nas_core.recipe import shrunk_input
 from nas_core.search import SearchSpace
 from nas_core.settings import parse
@@ -170,9 +171,9 @@ def _checked(spec: JobSpec, known: Known) -> Accepted | list[Fault]:
     if isinstance(ground, list):
         return ground
     faults = list(_unmet(spec, entries, ground, given, looked, summed))
-    only = [seed.genotype for seed in given] if entries["algorithm",].facts.get("needs_seeds") else None
-    narrow = granular.narrows(spec, entries["algorithm",])
-    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, only, narrow)
+    genotypes, alone = [seed.genotype for seed in given], bool(entries["algorithm",].facts.get("needs_seeds"))
+    widths = granular.widths(spec, entries["algorithm",])
+    faults += profiles.uncovered(spec, used, ground.space, ground.skeletons, genotypes, alone, widths)
     if faults:
         return faults
     stored = _normalised(spec, parts, entries, looked, settled)
@@ -275,8 +276,8 @@ def _ground(
     searched = space.skeleton(images.input, images.classes)
     faults += relaxed.faults(spec, entries["algorithm",], summed, space, searched)
     target = None if faults else skeletons[0]
-    predicted = {spec.keys[index]: objective.on(profile) for index, (profile, objective) in used.items()}
-    faults += granular.faults(spec, entries["algorithm",], summed, predicted, space, searched, target)
+    measures = _measures(spec, entries, used)
+    faults += granular.faults(spec, entries["algorithm",], summed, measures, space, searched, target)
     faults += lookups.misfits(looked, [] if faults else skeletons)
     faults += seeds.misfits(given, spec.space.name, space, [] if faults else skeletons)
     return faults or Ground(images, space, skeletons)
@@ -286,6 +287,20 @@ def _costs(spec: JobSpec, entries: Entries) -> list[str]:
     """Keys of the objectives that do not follow from the error on images."""
     sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
     return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]
+
+
+def _measures(spec: JobSpec, entries: Entries, used: profiles.Used) -> dict[str, Measure]:
+    """Of the objectives that count a resource or that a profile predicts."""
+    found: dict[str, Measure] = {}
+    for index, key in enumerate(spec.keys):
+        facts = entries["objectives", index].facts
+        if index in used:
+            profile, objective = used[index]
+            made = measure_of(objective.on(profile))
+            found |= {} if made is None else {key: made}
+        elif facts.get("source") == "exact" and facts.get("scale") is not None:
+            found[key] = Counted(facts["resource"], facts["scale"])
+    return found
 
 
 def _summed(spec: JobSpec, entries: Entries, used: profiles.Used) -> list[str]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -74,6 +74,10 @@ class Part:
             raise UnknownNameError("part", self.op, NAMES)
         if min(self.inputs, self.outputs, *self.size, self.stride, self.middle or 1) < 1:
             raise InvalidGenotypeError(f"a part has channels, a size and a stride of 1 or more; got {self}")
+        if self.middle is not None and not self.op.startswith(SEPARABLE):
+            raise InvalidGenotypeError(f"a sep_conv alone has a width between its halves; got {self}")
+        if self.pool_norm and not self.op.startswith(POOLS):
+            raise InvalidGenotypeError(f"a pool alone has a batch norm behind it; got {self}")
         if self.op in OPS:
             op_layers(Edge(1, 0, self.op, self.middle), self.inputs, self.stride, self.pool_norm, self.outputs)
         elif self.op in (ADD, SCALE) and self.inputs != self.outputs:
@@ -124,22 +128,31 @@ def parts_of(architecture: Architecture) -> Counter[Part]:
     return +found
 
 
-def parts_on(space: Laid, skeleton: Skeleton, narrow: bool = True) -> set[Part]:
-    """Every part that a network of the space can have on a skeleton. Where cells have widths of their own, parts of the
-    narrowest, the widest and the middle width: a profile that has these predicts the others (``narrow``; without it
-    those of full width alone).
+Widths = Literal["rule", "full", "all"]
+"""Of cells that may have widths of their own: those of the skeleton's rule, written down in full, or any."""
+SHARES: Mapping[Widths, Sequence[float]] = {"full": (1.0,), "all": (0.0, 0.5, 1.0)}
+"""Which are listed, from the fewest channels to the most."""
+
+
+def parts_on(space: Laid, skeleton: Skeleton, widths: Widths = "all") -> set[Part]:
+    """Every part that a network of the space can have on a skeleton. Of cells of any width those of the narrowest, the
+    widest and the middle one: a profile that has these predicts the others.
     """
     types, choices = space.layout()
-    found = _laid(space, types, choices, skeleton)
-    if narrow and isinstance(space, Widthwise) and space.filters:
-        for share in WIDTHS:
-            sized = {name: replace(cell, width=_between(space.widths(name), share)) for name, cell in types.items()}
-            found |= _laid(space, sized, choices, skeleton)
+    if widths == "rule" or not (isinstance(space, Widthwise) and space.filters):
+        return _laid(space, types, choices, skeleton)
+    found: set[Part] = set()
+    for share in SHARES[widths]:
+        sized = {name: replace(cell, width=_between(space.widths(name), share)) for name, cell in types.items()}
+        found |= _laid(space, sized, choices, skeleton)
     return found
 
 
-WIDTHS = (0.0, 0.5, 1.0)
-"""Which widths are listed, from the fewest channels to the most."""
+def parts_beside(space: Laid, skeleton: Skeleton, genotype: Genotype) -> set[Part]:
+    """Every part of the networks of the space whose cells are as wide as those of ``genotype``, and its own."""
+    types, choices = space.layout()
+    sized = {name: replace(cell, width=genotype.types[name].width) for name, cell in types.items()}
+    return _laid(space, sized, choices, skeleton) | set(parts_of(Architecture(genotype, skeleton)))
 
 
 def _between(ends: tuple[int, int], share: float) -> int:

@@ -53,7 +53,8 @@ class Row:
 
     @property
     def part(self) -> Part:
-        return Part(self.op, self.inputs, self.outputs, self.size, self.stride, self.middle, self.pool_norm)
+        middle = None if self.middle == self.inputs else self.middle
+        return Part(self.op, self.inputs, self.outputs, self.size, self.stride, middle, self.pool_norm)
 
 
 WHOLE = frozenset({*STEMS.values(), CLASSIFIER, NORM_CLASSIFIER})

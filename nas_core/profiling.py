@@ -204,6 +204,14 @@ def draw(space: SearchSpace, skeleton: Skeleton, count: int, rng: np.random.Gene
     return list(found.values())
 
 
+def listed(space: Laid, skeletons: Sequence[Skeleton]) -> list[Part]:
+    """What is timed: every part of the space's networks, in order."""
+    found: set[Part] = set()
+    for skeleton in skeletons:
+        found |= parts_on(space, skeleton, "all") | parts_on(space, skeleton, "rule")
+    return sorted(found, key=str)
+
+
 @dataclass(frozen=True)
 class Judged:
     """A profile, and the times it was judged by, ms: of the held-out networks, measured twice and predicted."""
@@ -237,7 +245,7 @@ def measure_profile(
         raise ProfileError(f"space '{space_name}' gave {len(drawn)} different networks; a profile needs {fewest}")
     judges = drawn[: max(profiles.FEWEST_HELD_OUT, len(drawn) * held_out // (train + held_out))]
     fitted = drawn[len(judges) :]
-    parts = sorted(set[Part]().union(*(parts_on(space, skeleton) for skeleton in skeletons)), key=str)
+    parts = listed(space, skeletons)
     say(f"{len(parts)} parts")
     times_of_parts = bench.parts(parts)
     bare = DeviceProfile(

@@ -37,13 +37,9 @@ def _widths(text: str) -> list[int]:
 
 
 def _own_width(text: str | None) -> int | None:
-    """Of the space: its cells have widths up to these. Raises BadParameter."""
-    if text is None:
-        return None
-    first, *more = _widths(text)
-    if more:
-        raise typer.BadParameter(f"one width is wanted with --filters; got '{text}'", param_hint="--channels")
-    return first
+    """Of cells that have widths of their own, whatever the target's: the one that is asked for, unless it is set."""
+    widths = [] if text is None else _widths(text)
+    return widths[0] if len(widths) == 1 else None
 
 
 def _check_place(out: Path) -> None:
@@ -85,6 +81,9 @@ def profile(
     filters: Annotated[
         bool, typer.Option("--filters", help="Cells of darts with widths of their own, as mgas finds them.")
     ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Another setting of the space, such as nodes=2. Repeatable.")
+    ] = None,
     on: Annotated[str, typer.Option("--device", help="cpu or cuda:N.")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Images of one inference.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -105,6 +104,7 @@ def profile(
 
     Takes half a minute to two minutes for networks of the default size; nothing else should run meanwhile.
     """
+    from skyline.cli.datasets import parsed
     from skyline.cli.output import emit
     from skyline.schemas.datasets import NAME_FORM, NAME_RULE
     from worker.identity import default_name
@@ -117,14 +117,17 @@ def profile(
         _check_place(out)
     if filters and connection:
         raise typer.BadParameter("cells with widths of their own have no connections to choose", param_hint="--filters")
-    settings: dict[str, Any] = {"cells": cells, "stem": stem, "connection": connection or None}
+    given = {"cells": cells, "stem": stem, "connection": connection or None, **parsed(settings or [])}
     if filters:
-        settings |= {"filters": True, "fan_in": "free", "levels": "cell", "channels": _own_width(channels)}
+        if channels is not None and "," in channels and "channels" not in given:
+            several = f"got '{channels}'; with --filters --set channels=16 says up to how many channels cells have"
+            raise typer.BadParameter(several, param_hint="--channels")
+        given = {"channels": _own_width(channels), "fan_in": "free", "levels": "cell", "filters": True, **given}
     document = _measured(
         {
             "space": space,
-            "settings": {key: value for key, value in settings.items() if value is not None},
-            "widths": [None] if channels is None or filters else _widths(channels),
+            "settings": {key: value for key, value in given.items() if value is not None},
+            "widths": [None] if channels is None else _widths(channels),
             "input": _shape(input),
             "classes": classes,
             "name": named,

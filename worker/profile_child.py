@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas_core.architecture import Skeleton
 from nas_core.devices import device_of
 from nas_core.errors import NasCoreError, ProfileError
 from nas_core.profiles import DeviceProfile
@@ -26,11 +27,7 @@ REFUSED = 2
 
 def measured(request: Mapping[str, Any]) -> DeviceProfile:
     """With the machine to itself, as far as our own workers go. Raises NasCoreError."""
-    made = parse(spaces[request["space"]], request["settings"], f"space '{request['space']}'")
-    if not isinstance(made, Profilable):
-        raise ProfileError(f"space '{request['space']}' does not list its parts: it has no 'layout'")
-    channels, height, width = request["input"]
-    skeletons = [made.skeleton((channels, height, width), request["classes"], channels=w) for w in request["widths"]]
+    made, skeletons = asked(request)
     device, seconds = device_of(request["device"]), request["seconds"]
     bench = Bench(device, request["batch"], request["threads"], PART_SHARE * seconds, seconds)
     room = Room()
@@ -50,6 +47,15 @@ def measured(request: Mapping[str, Any]) -> DeviceProfile:
             ).profile
     finally:
         room.close()
+
+
+def asked(request: Mapping[str, Any]) -> tuple[Profilable, list[Skeleton]]:
+    """The space, and its networks' skeletons. Raises NasCoreError."""
+    made = parse(spaces[request["space"]], request["settings"], f"space '{request['space']}'")
+    if not isinstance(made, Profilable):
+        raise ProfileError(f"space '{request['space']}' does not list its parts: it has no 'layout'")
+    channels, height, width = request["input"]
+    return made, [made.skeleton((channels, height, width), request["classes"], channels=w) for w in request["widths"]]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,11 +17,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from nas_core.additive import additive_table, summed
 from nas_core.algorithms import algorithms
 from nas_core.architecture import Architecture, Genotype
-from nas_core.costs import RESOURCES
 from nas_core.errors import InvalidSettingsError
 from nas_core.granularity.layout import Granular, as_derived, base_widths, full_types, tables_of
 from nas_core.granularity.learner import Rates
-from nas_core.granularity.measure import PUBLISHED, Measure, Tabled, measured_by, reachable, smallest
+from nas_core.granularity.measure import BY_NAME, Measure, Tabled, measure_of, reachable, smallest
 from nas_core.granularity.slots import Levels
 from nas_core.granularity.trajectory import Plan, Trajectory
 from nas_core.recipe import ShortTraining
@@ -151,13 +150,13 @@ class Mgas:
     def _measure(self, problem: Problem[Granular]) -> Measure:
         space, skeleton = problem.space, replace(problem.targets[0], channels=problem.skeleton.channels)
         tables = tables_of(space)
-        known = measured_by(self.measure, problem.axes.objectives)
+        known = self._known(problem)
         if known is not None:
-            reachable(known, space, problem.skeleton, skeleton, self.filters)  # what is missing is told now
+            reachable(known, space, problem.skeleton, problem.targets[0], self.filters)  # what is missing is told now
             return known
         costs = summed(problem.axes.objectives)
         if self.measure not in costs:
-            listed = ", ".join(sorted({*RESOURCES, PUBLISHED, *costs}))
+            listed = ", ".join(sorted({*BY_NAME, *costs}))
             raise InvalidSettingsError(
                 f"measure: '{self.measure}' is no cost of this job that adds up over ops; use one of {listed}"
             )
@@ -175,9 +174,17 @@ class Mgas:
         value(Architecture(Genotype("darts", least), skeleton))  # told now, not after the search
         return measure
 
+    def _known(self, problem: Problem[Granular]) -> Measure | None:
+        """None of a key whose costs have to be asked for."""
+        objective = problem.axes.objectives.get(self.measure)
+        return BY_NAME.get(self.measure) or (None if objective is None else measure_of(objective))
+
     def _default(self, problem: Problem[Granular], measure: Measure) -> tuple[float, ...]:
         floor, ceiling = reachable(measure, problem.space, problem.skeleton, problem.targets[0], self.filters)
-        bound = problem.axes.bounds.get(self.measure)
-        if bound is not None and bound.max is not None and bound.max <= ceiling:
-            return (bound.max,)
+        objectives, bounds = problem.axes.objectives, problem.axes.bounds
+        same = [key for key in bounds if key == self.measure or measure_of(objectives[key]) == measure]
+        most = [bounds[key].max for key in same]
+        found = [each for each in most if each is not None and each <= ceiling]
+        if found:
+            return (min(found),)
         return ((floor * ceiling) ** 0.5 if floor > 0 else TENTH * ceiling,)

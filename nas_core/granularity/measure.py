@@ -1,5 +1,5 @@
 """What a search by MGAS holds its network to: parameters or multiply-adds of the network that would be exported now,
-the paper's own measure, the latency that a device's profile predicts, or an additive table.
+the paper's own measure, what is predicted by parts (latency and energy), or an additive table.
 
 All are sums over the ops of a network. No torch.
 """
@@ -26,9 +26,8 @@ from nas_core.costs import (
 )
 from nas_core.granularity.layout import Granular, as_derived, full_types, least_width
 from nas_core.granularity.slots import Slot, Table, slot_of
-from nas_core.objectives._predicted import FromProfile, PowerTimesLatency
+from nas_core.objectives._predicted import Predicted
 from nas_core.parts import ADD, Part, around_parts, cell_parts, op_parts
-from nas_core.profiles import DeviceProfile, Quantity
 from nas_core.search import Objective
 
 
@@ -71,12 +70,13 @@ class Published:
 
 @dataclass(frozen=True)
 class Counted:
-    """Exactly what the exported network has, in one resource."""
+    """Exactly what the exported network has, in one resource or a whole multiple of it."""
 
     resource: Resource
+    scale: int = 1
 
     def _of(self, cost: Cost) -> float:
-        return float(getattr(cost, self.resource))
+        return float(self.scale * getattr(cost, self.resource))
 
     def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
         return self._of(edge_cost(site, cell, edge))
@@ -119,27 +119,20 @@ class Tabled:
 
 
 @dataclass(frozen=True)
-class Profiled:
-    """What a device's profile predicts of the network that would be exported now."""
+class ByParts:
+    """What is predicted of the network that would be exported now, part by part."""
 
-    profile: DeviceProfile
-    quantity: Quantity
-    factor: float = 1.0
-    """Of the quantity: 1, or a power."""
-
-    def _of(self, parts: Sequence[Part]) -> float:
-        return self.factor * self.profile.calibration(self.quantity).scale * self.profile.summed(parts, self.quantity)
+    objective: Predicted
 
     def op(self, site: Site, cell: CellType, edge: Edge, filters: Filters) -> float:
-        return self._of(op_parts(site, cell, edge))
+        return self.objective.of_parts(op_parts(site, cell, edge))
 
     def cell(self, site: Site, cell: CellType) -> float:
         first = Part(ADD, site.channels, site.channels, site.size_out)  # nothing to add it to
-        return self._of(cell_parts(site, cell)) - cell.nodes * self._of([first])
+        return self.objective.of_parts(cell_parts(site, cell)) - cell.nodes * self.objective.of_parts([first])
 
     def around(self, skeleton: Skeleton, last: Site) -> float:
-        offset = self.factor * self.profile.calibration(self.quantity).offset
-        return self._of(around_parts(skeleton, last)) + offset
+        return self.objective.of_parts(around_parts(skeleton, last)) + self.objective.constant
 
 
 Kept = Mapping[tuple[str, Slot], Filters]
@@ -192,19 +185,16 @@ PUBLISHED = "published"
 """By its name in jobs."""
 
 
-def measured_by(name: str, costs: Mapping[str, Objective]) -> Measure | None:
-    """A resource, the paper's own measure, or the key of one of ``costs`` that a device's profile predicts; None of
-    others.
-    """
-    for resource in RESOURCES:
-        if name == resource:
-            return Counted(resource)
-    if name == PUBLISHED:
-        return Published()
-    objective = costs.get(name)
-    if isinstance(objective, FromProfile | PowerTimesLatency):
-        return Profiled(objective.profile, objective.quantity, objective.factor)
-    return None
+BY_NAME: Mapping[str, Measure] = {**{resource: Counted(resource) for resource in RESOURCES}, PUBLISHED: Published()}
+"""Those that need no objective."""
+
+
+def measure_of(objective: Objective) -> Measure | None:
+    """What counts a resource, or predicts by parts; None of others."""
+    if isinstance(objective, Predicted):
+        return ByParts(objective)
+    resource, scale = getattr(objective, "resource", None), getattr(objective, "scale", None)
+    return None if resource is None or scale is None else Counted(resource, scale)
 
 
 def reachable(

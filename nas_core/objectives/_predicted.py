@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from nas_core.architecture import Architecture
 from nas_core.costs import Resource
 from nas_core.errors import SettingError
-from nas_core.parts import Work, work_of
+from nas_core.parts import Part, Work, part_work, work_of
 from nas_core.profiles import DeviceProfile, Quantity
 from nas_core.values import Value
 
@@ -27,8 +27,8 @@ def require_meaning(given: Mapping[str, Any], meaningful: Collection[str], what:
 
 
 @dataclass(frozen=True)
-class _Predicted:
-    """What all of them are: known from the architecture alone."""
+class Predicted:
+    """What all of them are: known from the architecture alone, a sum over its parts."""
 
     direction: ClassVar[Literal["minimize", "maximize"]] = "minimize"
     source: ClassVar[Literal["data", "exact", "measured"]] = "exact"
@@ -36,15 +36,29 @@ class _Predicted:
     roughly: ClassVar[bool] = True
     """The value does not rise strictly with the resource."""
 
+    @property
+    def constant(self) -> float:
+        """Of every network, whatever its parts."""
+        return 0.0
+
+    def of_parts(self, parts: Sequence[Part]) -> float:
+        """What these add to a network's value. Raises MissingPartError."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
-class FromProfile(_Predicted):
+class FromProfile(Predicted):
     """The sum over a network's parts in the table of a device, calibrated on whole networks."""
 
     profile: DeviceProfile
     quantity: Quantity
-    factor: ClassVar[float] = 1.0
-    """Of the predicted quantity."""
+
+    @property
+    def constant(self) -> float:
+        return self.profile.calibration(self.quantity).offset
+
+    def of_parts(self, parts: Sequence[Part]) -> float:
+        return self.profile.calibration(self.quantity).scale * self.profile.summed(parts, self.quantity)
 
     @property
     def unit(self) -> str:
@@ -58,29 +72,30 @@ class FromProfile(_Predicted):
 
 
 @dataclass(frozen=True)
-class PowerTimesLatency(_Predicted):
+class PowerTimesLatency(Predicted):
     """Power of the busy device times the predicted time of an inference."""
 
     unit: ClassVar[str] = "mJ"
-    quantity: ClassVar[Quantity] = "ms"
     profile: DeviceProfile
     power_w: float
 
     @property
-    def factor(self) -> float:
-        """Of the predicted quantity: W x ms = mJ."""
-        return self.power_w
+    def constant(self) -> float:
+        return self.power_w * self.profile.calibration("ms").offset
+
+    def of_parts(self, parts: Sequence[Part]) -> float:
+        return self.power_w * self.profile.calibration("ms").scale * self.profile.summed(parts, "ms")  # W x ms = mJ
 
     def value(self, architecture: Architecture) -> Value:
         """Raises MissingPartError for a network with a part that the profile does not have."""
-        ms = self.profile.predict(architecture, self.quantity)
-        detail = self.profile.detail(self.quantity, architecture)
+        ms = self.profile.predict(architecture, "ms")
+        detail = self.profile.detail("ms", architecture)
         told = {"method": "power x predicted latency", "power_w": self.power_w, "latency_ms": ms, **detail}
-        return Value(self.factor * ms, self.unit, "predicted", told)
+        return Value(self.power_w * ms, self.unit, "predicted", told)
 
 
 @dataclass(frozen=True)
-class ByOperations(_Predicted):
+class ByOperations(Predicted):
     """Energy by counting: so much for a multiply-add, so much for a byte that goes to or from memory."""
 
     unit: ClassVar[str] = "mJ"
@@ -90,21 +105,26 @@ class ByOperations(_Predicted):
     source_of: str
     """Where the coefficients come from."""
 
+    def of_parts(self, parts: Sequence[Part]) -> float:
+        return self._millijoules(sum(map(part_work, parts), start=Work()))
+
+    def _millijoules(self, work: Work) -> float:
+        moved = bytes_moved(work, self.batch)
+        return PICO_TO_MILLI * (self.pj_per_mac * work.macs * self.batch + self.pj_per_byte * moved)
+
     def value(self, architecture: Architecture) -> Value:
         work = work_of(architecture)
-        macs, moved = work.macs * self.batch, bytes_moved(work, self.batch)
-        picojoules = self.pj_per_mac * macs + self.pj_per_byte * moved
         detail: Mapping[str, Any] = {
             "method": "operations",
             "batch": self.batch,
             "dtype": "float32",
-            "macs": macs,
-            "bytes": moved,
+            "macs": work.macs * self.batch,
+            "bytes": bytes_moved(work, self.batch),
             "pj_per_mac": self.pj_per_mac,
             "pj_per_byte": self.pj_per_byte,
             "coefficients": self.source_of,
         }
-        return Value(picojoules * PICO_TO_MILLI, self.unit, "predicted", detail)
+        return Value(self._millijoules(work), self.unit, "predicted", detail)
 
 
 def bytes_moved(work: Work, batch: int) -> int:

@@ -12,7 +12,7 @@ import pytest
 from api import granular
 from nas_core.algorithms.darts import Darts
 from nas_core.algorithms.mgas import Mgas
-from nas_core.granularity.measure import Counted, reachable
+from nas_core.granularity.measure import ByParts, Counted, reachable
 from nas_core.objectives._predicted import FromProfile
 from nas_core.parts import parts_on
 from nas_core.profiles import DeviceProfile, Protocol, Row
@@ -27,7 +27,7 @@ def found(
     cls: type[Any] = Mgas,
     space: dict[str, Any] = SPACE,
     evaluations: int = 20,
-    predicted: Mapping[str, Any] = MappingProxyType({}),
+    measures: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> list[Any]:
     spec = JobSpec.model_validate(
@@ -42,7 +42,7 @@ def found(
     entry = CatalogEntry(kind="algorithm", name="mgas", summary="", settings=form(cls))
     made = parse(spaces["darts"], space, "space")
     on = made.skeleton((1, 8, 8), 10)
-    faults = granular.faults(spec, entry, ["params", *predicted], predicted, made, on, on)
+    faults = granular.faults(spec, entry, ["params", *measures], measures, made, on, on)
     return [(fault.path, fault.detail) for fault in faults]
 
 
@@ -84,9 +84,24 @@ def test_targets_in_a_predicted_cost_are_held_against_the_profile() -> None:
     on = made.skeleton((1, 8, 8), 10)
     rows = tuple(Row(**asdict(part), ms=1.0) for part in parts_on(made, on))
     board = DeviceProfile(name="board", device="cpu:none", protocol=Protocol(runtime="none"), parts=rows)
-    given = {"predicted": {"time": FromProfile(board, "ms")}, "measure": "time"}
+    given = {"measures": {"time": ByParts(FromProfile(board, "ms"))}, "measure": "time"}
     assert found(targets=[100.0], **given) == []
     ((place, text),) = found(targets=[1.0], **given)
     assert place == "/algorithm/targets/0" and "1 in 'time' lies outside what networks have here" in text
     bare = replace(board, parts=rows[:1])
-    assert found(targets=[1.0], predicted={"time": FromProfile(bare, "ms")}, measure="time") == [], "told elsewhere"
+    assert found(targets=[1.0], measures={"time": ByParts(FromProfile(bare, "ms"))}, measure="time") == [], (
+        "told elsewhere"
+    )
+
+
+def test_which_widths_a_search_gives_to_cells() -> None:
+    def of(form: dict[str, Any], **settings: Any) -> str:
+        algorithm = CatalogEntry(kind="algorithm", name="own", summary="", settings=form)
+        document = {"space": {"name": "darts"}, "dataset": {"name": "digits"}, "objectives": ["error", "params"]}
+        return granular.widths(
+            JobSpec.model_validate({**document, "algorithm": {"name": "own", **settings}}), algorithm
+        )
+
+    assert (of(form(Mgas)), of(form(Mgas), filters=False), of(form(Darts))) == ("all", "full", "rule")
+    plugin = {"properties": {name: {} for name in ("measure", "targets", "rho")}}
+    assert of(plugin) == "rule", "a plug-in's own"

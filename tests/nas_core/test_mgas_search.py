@@ -29,17 +29,20 @@ from nas_core.errors import (
 )
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Evaluated, Event, Progress, Propose
-from nas_core.granularity.measure import Published, smallest, total
+from nas_core.granularity.measure import ByParts, Published, reachable, smallest, total
 from nas_core.granularity.slots import slot_of
 from nas_core.granularity.spent import cost_of
 from nas_core.granularity.trajectory import Trajectory
 from nas_core.memory import LiveTensors
 from nas_core.network import Network
 from nas_core.objectives._predicted import ByOperations, FromProfile
+from nas_core.objectives.flops import Flops
+from nas_core.objectives.params import Params
 from nas_core.recipe import ShortTraining
 from nas_core.search import Axes, Bound, Problem, drive
 from nas_core.settings import form
 from nas_core.spaces.darts import DartsCells
+from nas_core.values import Value
 from tests.contracts.problems import problem
 from tests.nas_core.mgas_problems import images, subnet
 from tests.nas_core.test_rc_darts import profile_of
@@ -455,7 +458,7 @@ def test_levels_measures_and_stages_by_setting(changed: dict[str, Any]) -> None:
 def timed(narrow: bool, **changed: Any) -> Problem[Any]:
     """With a latency that a made-up profile predicts, of full widths or of narrow ones, too."""
     made = on(TINY, **changed)
-    latency = FromProfile(profile_of(TINY, made.skeleton, narrow), "ms")
+    latency = FromProfile(profile_of(TINY, made.skeleton, "all" if narrow else "full"), "ms")
     object.__setattr__(made, "axes", Axes({**made.axes.objectives, "latency_ms": latency}, {}))
     return made
 
@@ -495,9 +498,18 @@ def test_what_a_profile_predicts_is_what_a_search_counts() -> None:
     assert max(interpolated) > 0
 
 
+class Own:
+    """A plug-in's sum, of which nothing is known but its values: a picojoule for a multiply-add."""
+
+    unit, direction, source, resource = "mJ", "minimize", "exact", "macs"
+
+    def value(self, architecture: Architecture) -> Value:
+        return Value(1e-9 * count(architecture).macs, "mJ", "exact", {})
+
+
 def test_narrower_ops_cost_their_share_of_a_table() -> None:
     made = on()
-    energy = ByOperations(batch=1, pj_per_mac=1.0, pj_per_byte=0.0, source_of="a test")
+    energy = Own()
     object.__setattr__(made, "axes", Axes({**made.axes.objectives, "energy_mj": energy}, {}))
     trajectory = Mgas(**QUICK, measure="energy_mj").trajectory(made)
     whole_cost = total(trajectory.measure, derived(trajectory), trajectory.target, whole=True)
@@ -512,6 +524,40 @@ def test_narrower_ops_cost_their_share_of_a_table() -> None:
 
 def derived(trajectory: Trajectory) -> dict[str, Any]:
     return {name: replace(cell, pool_norm=True) for name, cell in trajectory.full.items()}
+
+
+@pytest.mark.parametrize(("objective", "measure", "times"), [(Flops(), "macs", 2), (Params(), "params", 1)])
+def test_a_resource_counts_the_same_under_any_name(objective: Any, measure: str, times: int) -> None:
+    made, bound = on(), 6000.0 if measure == "params" else 60_000.0
+    object.__setattr__(made, "axes", Axes({**made.axes.objectives, "own": objective}, {"own": Bound(max=bound)}))
+    own, plain = Mgas(measure="own").trajectory(made), Mgas(measure=measure).trajectory(made)
+    ends = [reachable(each.measure, made.space, made.skeleton, made.skeleton, True) for each in (own, plain)]
+    assert ends[0] == (times * ends[1][0], times * ends[1][1])
+    if times == 1:
+        assert plain.plan.targets == (bound,), "the job's bound, by whatever name"
+    assert own.plan.targets == (bound,)
+
+
+def test_energy_by_operations_is_counted_part_by_part() -> None:
+    objective = ByOperations(1, 4.6, 162.5, "here")
+    made, rng = on(TINY), np.random.default_rng(0)
+    for _ in range(5):
+        network = Architecture(TINY.narrowed(TINY.sample(rng), rng), made.skeleton)
+        counted = total(ByParts(objective), network.genotype.types, made.skeleton, True)
+        assert counted == pytest.approx(objective.value(network).value)
+
+
+def test_at_another_target_a_profile_needs_what_its_networks_have() -> None:
+    """Cells as wide as the space has them, behind the target's stem."""
+    made = on(TINY)
+    target = replace(made.skeleton, channels=2 * made.skeleton.channels)
+    latency = FromProfile(profile_of(TINY, target, "all"), "ms")
+    axes = Axes({**made.axes.objectives, "latency_ms": latency}, {})
+    trajectory = Mgas(measure="latency_ms").trajectory(replace(made, axes=axes, targets=(target,)))
+    rng = np.random.default_rng(0)
+    network = Architecture(TINY.narrowed(TINY.sample(rng), rng), target)
+    counted = total(trajectory.measure, network.genotype.types, target, True)
+    assert counted == pytest.approx(latency.value(network).value)
 
 
 def test_bounds_of_the_job_are_the_default_target() -> None:

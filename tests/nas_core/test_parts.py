@@ -36,7 +36,7 @@ def test_a_profile_of_three_widths_tells_of_all_others(cells: int, channels: int
     space = spaces["darts"](cells=cells, channels=channels, fan_in="free", levels="cell", filters=True)
     skeleton, rng = space.skeleton((3, 16, 16), 10), np.random.default_rng(4)
     listed = parts_on(space, skeleton)
-    assert parts_on(space, skeleton, narrow=False) < listed
+    assert parts_on(space, skeleton, "rule") == parts_on(space, skeleton, "full") < listed
     rows = tuple(Row(**asdict(part), ms=float(place)) for place, part in enumerate(listed))
     profile = DeviceProfile(name="a", device="b", protocol=Protocol(runtime="c"), parts=rows)
     widths = set()

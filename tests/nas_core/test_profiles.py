@@ -111,6 +111,15 @@ def test_a_part_between_two_widths_costs_what_lies_between() -> None:
     assert profile.lacking([Part("add", 6, 6, (8, 8))], "ms"), "it has no row of its own"
 
 
+def test_a_middle_as_wide_as_what_comes_in_says_nothing() -> None:
+    (row,) = rows([Part("sep_conv_3x3", 4, 4, (8, 8))])
+    profile = DeviceProfile.from_json(document(parts=[{**row, "middle": 4}, {**row, "middle": 6}]))
+    assert [each.part.middle for each in profile.parts] == [None, 6]
+    for wrong in ({**row, "op": "dil_conv_3x3", "middle": 6}, {**row, "pool_norm": True}):
+        with pytest.raises(ProfileError, match="/parts/0/op: a (sep_conv|pool) alone has"):
+            DeviceProfile.from_json(document(parts=[wrong]))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [

@@ -36,7 +36,7 @@ from nas_core.objectives.flops import Flops
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
-from nas_core.parts import parts_on
+from nas_core.parts import Widths, parts_on
 from nas_core.profiles import Calibration, DeviceProfile, Protocol
 from nas_core.profiling import row_of
 from nas_core.recipe import Recipe
@@ -105,9 +105,9 @@ def half(on: Constraints, logits: Logits, band: float | None = None) -> dict[str
     return found
 
 
-def profile_of(space: Any, skeleton: Any, narrow: bool = False) -> DeviceProfile:
-    """Times that do not follow from sizes, a scale and an offset; ``narrow``: of narrower cells, too."""
-    rng, parts = np.random.default_rng(7), sorted(parts_on(space, skeleton, narrow), key=str)
+def profile_of(space: Any, skeleton: Any, widths: Widths = "rule") -> DeviceProfile:
+    """Times that do not follow from sizes, a scale and an offset."""
+    rng, parts = np.random.default_rng(7), sorted(parts_on(space, skeleton, widths), key=str)
     rows = tuple(row_of(part, float(rng.uniform(0.01, 1.0))) for part in parts)
     return DeviceProfile(
         name="made-up",

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import socket
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from api.profiles import measuring_command
+from nas_core.parts import Widths, parts_on
 from nas_core.profiles import DeviceProfile
+from nas_core.profiling import listed
+from nas_core.settings import parse
+from nas_core.spaces import spaces
+from skyline.schemas import JobSpec
+from worker import device_command
 from worker.device_command import device
+from worker.profile_child import asked
 
 SMALL = ["profile", "--space", "nasbench201", "--cells", "5", "--channels", "2,3", "--input", "1x8x8", "--name", "here"]
 
@@ -30,6 +41,42 @@ def test_a_profile_is_measured_and_written(tmp_path: Path) -> None:
     (seen,) = profile.latency_validation
     assert (seen.n, seen.channels, profile.latency and profile.latency.n) == (8, 2, 6)
     assert "skyline devices add" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"cells": 5, "nodes": 2},
+        {"cells": 4, "channels": 6, "stem": "imagenet", "connection": True},
+        {"cells": 3, "channels": 4, "fan_in": "free", "normal_ops": ["skip_connect", "sep_conv_3x3"]},
+        {"cells": 3, "channels": 4, "nodes": 2, "fan_in": "free", "levels": "cell", "filters": True, "stem": "cifar"},
+    ],
+)
+def test_the_command_that_a_refusal_names_measures_what_is_lacking(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = parse(spaces["darts"], settings, "space")
+    skeletons = [space.skeleton((3, 64, 64), 7, channels=channels) for channels in (8, 16)]
+    document = {
+        "space": {"name": "darts", **settings},
+        "dataset": {"name": "digits"},
+        "objectives": ["error", "params"],
+    }
+    command = measuring_command(JobSpec.model_validate({**document, "algorithm": {"name": "random"}}), skeletons)
+    requests: list[dict[str, Any]] = []
+
+    def measured(request: dict[str, Any]) -> dict[str, Any]:
+        requests.append(request)
+        raise typer.Exit(1)
+
+    monkeypatch.setattr(device_command, "_measured", measured)
+    program, group, *words = shlex.split(command.strip("'"))
+    CliRunner().invoke(device, [*words, "--out", str(tmp_path / "profile.json")])
+    there = set(listed(*asked(requests[0])))
+    assert (program, group) == ("skyline", "device")
+    for skeleton in skeletons:
+        for widths in get_args(Widths):
+            assert parts_on(space, skeleton, widths) <= there
 
 
 @pytest.mark.slow
@@ -62,6 +109,10 @@ def test_a_profile_that_cannot_be_uploaded_is_kept() -> None:
         (["profile", "--device", "tpu"], "unknown device 'tpu'"),
         (["profile", "--networks", "3"], "numbers such as 24,40"),
         (["profile", "--networks", "0,40"], "numbers such as 24,40"),
+        (["profile", "--filters", "--connection"], "no connections to choose"),
+        (["profile", "--filters", "--channels", "8,16"], "--set channels=16 says up to how many channels"),
+        (["profile", "--set", "nodes"], "'nodes' is no setting"),
+        (["profile", "--set", "nodes=none"], "space 'darts': nodes"),
     ],
 )
 def test_what_cannot_be_measured_is_exit_2(words: list[str], message: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def test_its_networks_begin_with_the_weights_of_the_search_and_keep_their_masks(
 
 def profile(name: str, narrow: bool) -> DeviceProfile:
     """Of a device on which a part takes a microsecond for every thousand numbers that it multiplies or moves."""
-    parts = sorted(parts_on(SPACE, SKELETON, narrow), key=str)
+    parts = sorted(parts_on(SPACE, SKELETON, "all" if narrow else "full"), key=str)
     work = {part: part_work(part) for part in parts}
     rows = tuple(row_of(part, 1e-6 * (done.macs + done.activations)) for part, done in work.items())
     return DeviceProfile(name=name, device="cpu:none", protocol=Protocol(runtime="none"), parts=rows)
