@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from nas_core.parts import parts_on
+from nas_core.architecture import Genotype, genotype_to_json
+from nas_core.parts import Widths, parts_on
 from nas_core.profiles import DeviceProfile
 from nas_core.spaces import spaces
 from skyline.schemas import Catalog, Device, DeviceWithProfile, Problem
@@ -282,6 +285,26 @@ def stored(client: httpx.Client, spec: dict[str, Any], objective: Any) -> dict[s
     assert again.status_code == 201, again.text
     assert again.json()["spec"]["objectives"][1] == found, "what is stored can be posted again"
     return found
+
+
+def test_given_networks_of_narrower_cells_need_parts_around_theirs(client: httpx.Client, spec: dict[str, Any]) -> None:
+    """And so do the networks that a search makes of them."""
+    settings: dict[str, Any] = {"cells": 5, "channels": 8, "fan_in": "free", "levels": "cell", "filters": True}
+    space = spaces["darts"](**settings)
+    skeleton, rng = space.skeleton((1, 8, 8), 10), np.random.default_rng(0)
+    plain, narrow = space.sample(rng), space.narrowed(space.sample(rng), rng)
+    assert any(cell.width not in (None, space.widths(name)[1]) for name, cell in narrow.types.items())
+    kinds: tuple[tuple[str, Widths], ...] = (("full", "rule"), ("any", "all"))
+    for name, widths in kinds:
+        rows = [{**asdict(part), "size": list(part.size), "ms": 0.01} for part in parts_on(space, skeleton, widths)]
+        upload(client, {**profile(name), "parts": rows})
+
+    def posted(device: str, genotype: Genotype) -> httpx.Response:
+        changes = {"space": {"name": "darts", **settings}, "seed_genotypes": [genotype_to_json(genotype)]}
+        return client.post("/v1/jobs", json=job(spec, {"name": "latency_ms", "device": device}, **changes))
+
+    assert posted("full", plain).status_code == posted("any", narrow).status_code == 201
+    assert "--filters" in problem(posted("full", narrow), 422).detail
 
 
 def test_energy_is_settled_when_the_job_is_posted(client: httpx.Client, spec: dict[str, Any]) -> None:
