@@ -12,8 +12,8 @@ from typing import Any
 
 from api.errors import Fault, pointer
 from nas_core.architecture import Skeleton
-from nas_core.errors import MissingPartError
-from nas_core.granularity.layout import Granular
+from nas_core.errors import InvalidSettingsError, MissingPartError
+from nas_core.granularity.layout import Granular, tables_of
 from nas_core.granularity.measure import BY_NAME, Measure, reachable
 from nas_core.parts import Widths
 from nas_core.search import SearchSpace
@@ -56,6 +56,12 @@ def faults(
             "each position: the space darts with filters: true, fan_in: free and levels: cell"
         )
         yield Fault("Space does not fit", detail, "/space/filters", False, "true, with fan_in: free and levels: cell")
+        return
+    try:
+        if isinstance(space, Granular):
+            tables_of(space)
+    except InvalidSettingsError as error:
+        yield Fault(TITLE, str(error), "/space", dict(spec.space.settings), "ops that have gates")
         return
     measure, targets = given["measure"], list(given["targets"] or [])
     known = [*BY_NAME, *(key for key in costs if key not in BY_NAME)]

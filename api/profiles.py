@@ -17,6 +17,7 @@ from nas_core import settings as forms
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.errors import LISTED_PARTS, SettingError
 from nas_core.objectives import objectives
+from nas_core.objectives._predicted import Predicted
 from nas_core.parts import Laid, Part, Widths, parts_beside, parts_of, parts_on
 from nas_core.profiles import DeviceProfile
 from skyline import schemas
@@ -86,8 +87,8 @@ def _unknown(sha256: str) -> DeviceProfile:
 
 NONE = Devices({}, _unknown)
 
-Used = Mapping[int, tuple[DeviceProfile, Any]]
-"""Profiles with the objectives that read them, by the objectives' number in the job."""
+Used = Mapping[int, tuple[DeviceProfile | None, Any]]
+"""Objectives that are predicted by parts, with the profile that they read, if any, by their number in the job."""
 Settled = Mapping[int, Mapping[str, Any]]
 """Settings of objectives with nothing left open, by their number in the job."""
 
@@ -95,9 +96,9 @@ Settled = Mapping[int, Mapping[str, Any]]
 def settle(
     spec: JobSpec, entries: Mapping[tuple[object, ...], CatalogEntry], there: Devices, live: frozenset[str]
 ) -> tuple[Settled, Used, list[Fault]]:
-    """(settings, profiles with the objectives that read them, faults), by the objectives' number in the job."""
+    """(settings, what is predicted, faults), by the objectives' number in the job."""
     settled: dict[int, Mapping[str, Any]] = {}
-    used: dict[int, tuple[DeviceProfile, Any]] = {}
+    used: dict[int, tuple[DeviceProfile | None, Any]] = {}
     faults: list[Fault] = []
     for index, objective in enumerate(spec.objectives):
         entry = entries["objectives", index]
@@ -110,7 +111,7 @@ def settle(
         made, profile = found
         dumped = forms.dump(made)
         settled[index] = {name: dumped[name] for name in made.meaningful() if dumped[name] is not None}
-        if profile is not None:
+        if isinstance(made.on(profile), Predicted):
             used[index] = profile, made
     return settled, used, faults
 
@@ -193,7 +194,7 @@ def uncovered(
     lacking: dict[str, list[Lack]] = {}
     for index, (profile, objective) in used.items():
         key, quantity = spec.objectives[index].effective_key, objective.reads()
-        if quantity is None:
+        if profile is None or quantity is None:
             continue
         listed: set[Part] = set()
         between: set[Part] = set()
@@ -210,7 +211,8 @@ def uncovered(
         missing = sorted({*profile.lacking(listed, quantity), *profile.unknown(between, quantity)}, key=str)
         if missing:
             lacking.setdefault(profile.name, []).append(Lack(index, quantity, missing, len(listed | between)))
-    by_ceiling = alone and space is not None and not {spec.keys[index] for index in used} <= set(spec.reference_point)
+    read = {spec.keys[index] for index, (profile, _) in used.items() if profile is not None}
+    by_ceiling = alone and space is not None and not read <= set(spec.reference_point)
     for device, lacks in lacking.items():
         yield from _uncovered(device, lacks, measuring_command(spec, skeletons), by_ceiling)
 

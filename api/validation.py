@@ -290,7 +290,7 @@ def _costs(spec: JobSpec, entries: Entries) -> list[str]:
 
 
 def _measures(spec: JobSpec, entries: Entries, used: profiles.Used) -> dict[str, Measure]:
-    """Of the objectives that count a resource or that a profile predicts."""
+    """Of the objectives that count a resource or are predicted by parts."""
     found: dict[str, Measure] = {}
     for index, key in enumerate(spec.keys):
         facts = entries["objectives", index].facts
@@ -304,8 +304,8 @@ def _measures(spec: JobSpec, entries: Entries, used: profiles.Used) -> dict[str,
 
 
 def _summed(spec: JobSpec, entries: Entries, used: profiles.Used) -> list[str]:
-    """Keys of the objectives that may be sums over ops: exact ones but for those that say no, and predictions of a
-    profile. A plug-in's that does not say is asked by the worker.
+    """Keys of the objectives that may be sums over ops: exact ones but for those that say no, and what is predicted by
+    parts. A plug-in's that does not say is asked by the worker.
     """
     facts = [entries["objectives", index].facts for index in range(len(spec.objectives))]
     exact = {index for index, each in enumerate(facts) if each.get("source") == "exact" and each.get("additive", True)}

@@ -56,6 +56,7 @@ def test_what_fits_is_taken() -> None:
     [
         ({"space": {"cells": 3}}, "/space/filters", "needs cells with widths of their own"),
         ({"measure": "watts"}, "/algorithm/measure", "use one of params, macs, published"),
+        ({"space": {**SPACE, "normal_ops": ["conv_3x3"]}}, "/space", "no gates for op 'conv_3x3' of cell 'normal1'"),
         ({"rho": [0.3, 0.3]}, "/algorithm/rho", "rho: wants one for each of 3 stages; got 2"),
         ({"targets": [9000.0, 8000.0], "evaluations": 1}, "/algorithm/targets", "evaluations leaves 1"),
         ({"targets": [9000.0, 10.0]}, "/algorithm/targets/1", "10 in 'params' lies outside"),

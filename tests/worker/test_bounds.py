@@ -96,6 +96,19 @@ def test_of_several_costs_a_search_looks_ahead_to_the_first_that_is_a_sum(client
     assert job.status == "succeeded", job.reason
 
 
+def test_energy_by_operations_is_a_cost_to_look_ahead_to(client: Client) -> None:
+    energy = {"name": "energy_mj", "kind": "predicted", "key": "energy"}
+    for algorithm in (
+        {"name": "darts", "resource_weights": [0, 1], "resource": "energy"},
+        {"name": "rc-darts", "bounds": [{"energy": {"max": 1.0}}]},
+    ):
+        client.estimate({**JOB, "objectives": ["error", energy], "algorithm": algorithm})
+    space = {**JOB["space"], "fan_in": "free", "levels": "cell", "filters": True}
+    wanted = {**JOB, "space": space, "target": {}, "objectives": ["error", energy]}
+    with pytest.raises(ApiError, match="1e-09 in 'energy' lies outside what networks have here"):
+        client.estimate({**wanted, "algorithm": {"name": "mgas", "measure": "energy", "targets": [1e-9]}})
+
+
 def takes_all_inputs(file: Path) -> bool:
     """Of each cell; always so where nodes take two inputs."""
     architecture = Architecture.from_json(file.read_text())
