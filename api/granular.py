@@ -41,8 +41,8 @@ def faults(
     searched: Skeleton,
     target: Skeleton | None,
 ) -> Iterator[Fault]:
-    """``costs``: keys of the objectives that may be sums over ops; ``measures``: how to count them, of all but plug-ins'
-    own; ``target``: the networks' skeleton, if it is known.
+    """``costs``: keys of the objectives that may be sums over ops; ``measures``: how they are counted (not those of
+    plug-ins); ``target``: the networks' skeleton, if it is known.
     """
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
