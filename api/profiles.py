@@ -17,8 +17,8 @@ from nas_core import settings as forms
 from nas_core.architecture import Architecture, Genotype, Skeleton
 from nas_core.errors import LISTED_PARTS, SettingError
 from nas_core.objectives import objectives
-from nas_core.objectives._predicted import Predicted
 from nas_core.parts import Laid, Part, Widths, parts_beside, parts_of, parts_on
+from nas_core.predicted import Predicted
 from nas_core.profiles import DeviceProfile
 from skyline import schemas
 from skyline.schemas import CatalogEntry, Device, JobSpec, ObjectiveSpec
@@ -275,20 +275,11 @@ def measuring_command(spec: JobSpec, skeletons: Sequence[Skeleton]) -> str:
         settings = {name: value for name, value in settings.items() if name not in ("fan_in", "levels")}
     else:
         settings.pop("channels", None)
-    words = [f"--{flag}" for flag in flags]
-    words += [f"--set {name}={_written(value)}" for name, value in sorted(settings.items()) if value is not None]
     widths = ",".join(str(skeleton.channels) for skeleton in skeletons)
-    shape = "x".join(map(str, one.input))
-    return (
-        " ".join(
-            [
-                f"'skyline device profile --space {spec.space.name} --cells {len(one.cells)} --channels {widths}",
-                f"--input {shape} --classes {one.classes}",
-                *words,
-            ]
-        )
-        + "'"
-    )
+    words = [f"--space {spec.space.name} --cells {len(one.cells)} --channels {widths}"]
+    words += [f"--input {'x'.join(map(str, one.input))} --classes {one.classes}", *(f"--{flag}" for flag in flags)]
+    words += [f"--set {name}={_written(value)}" for name, value in sorted(settings.items()) if value is not None]
+    return f"'skyline device profile {' '.join(words)}'"
 
 
 def _written(value: Any) -> str:

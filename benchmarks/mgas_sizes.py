@@ -44,12 +44,12 @@ from nas_core import settings
 from nas_core.algorithms.entrannas import EnTranNas
 from nas_core.algorithms.mgas import Mgas
 from nas_core.algorithms.rc_darts import RcDarts
-from nas_core.architecture import Architecture, Genotype, Skeleton, genotype_from_json, genotype_to_json
+from nas_core.architecture import Architecture, Genotype, Skeleton, even, genotype_from_json, genotype_to_json
 from nas_core.costs import count
 from nas_core.data import Splits, first_drawn
 from nas_core.evaluation import Evaluator
 from nas_core.events import Progress, Propose
-from nas_core.granularity.layout import base_widths, even
+from nas_core.granularity.layout import base_widths
 from nas_core.masks import Masks
 from nas_core.objectives.error import Error
 from nas_core.objectives.params import Params

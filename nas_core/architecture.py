@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import ceil
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -267,6 +268,16 @@ def _digest_of(text: str) -> str:
 
 def _digest(architecture: Architecture) -> str:
     return _digest_of(_canonical(architecture))
+
+
+def even(number: float) -> int:
+    """The next even number."""
+    return 2 * ceil(number / 2)
+
+
+def least_width(full: int) -> int:
+    """Fewest channels of a cell that has ``full`` where widths are searched: half of them, even."""
+    return min(full, max(FEWEST_CHANNELS, even(full / 2)))
 
 
 def parse_json(cls: type[T], data: Mapping[str, Any] | str) -> T:

@@ -15,7 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton
+from nas_core.architecture import Architecture, CellType, Edge, Genotype, Skeleton, even
 from nas_core.costs import (
     BARE,
     OPS,
@@ -156,10 +156,9 @@ def parts_beside(space: Laid, skeleton: Skeleton, genotype: Genotype) -> set[Par
 
 
 def _between(ends: tuple[int, int], share: float) -> int:
-    """Even, but for the ends."""
+    """Even, but for the upper end."""
     fewest, most = ends
-    width = fewest + share * (most - fewest)
-    return most if share == 1 else min(most, 2 * ceil(width / 2))
+    return min(most, even(fewest + share * (most - fewest)))
 
 
 def _laid(space: Laid, types: Mapping[str, CellType], choices: Choices, skeleton: Skeleton) -> set[Part]:

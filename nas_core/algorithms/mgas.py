@@ -152,7 +152,6 @@ class Mgas:
         tables = tables_of(space)
         known = self._known(problem)
         if known is not None:
-            reachable(known, space, problem.skeleton, problem.targets[0], self.filters)  # what is missing is told now
             return known
         costs = summed(problem.axes.objectives)
         if self.measure not in costs:

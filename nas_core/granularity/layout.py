@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import ceil
 from typing import Protocol, runtime_checkable
 
 from nas_core.architecture import CellType, Edge, Skeleton
@@ -80,13 +79,3 @@ def first_cells(skeleton: Skeleton, end: int) -> Skeleton:
 def ends(cells: int, stages: int) -> tuple[int, ...]:
     """The last position of each stage: one before each reduction cell, and the last of all."""
     return (cells - 1,) if stages == 1 else (cells // 3 - 1, 2 * cells // 3 - 1, cells - 1)
-
-
-def even(number: float) -> int:
-    """The next even number."""
-    return 2 * ceil(number / 2)
-
-
-def least_width(base: int) -> int:
-    """Channels below which the width rule never takes a cell of so many."""
-    return min(base, max(2, even(base / 2)))

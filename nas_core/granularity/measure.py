@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from nas_core.additive import AdditiveTable
-from nas_core.architecture import CellType, Edge, Skeleton
+from nas_core.architecture import CellType, Edge, Skeleton, least_width
 from nas_core.costs import (
     FAMILIES,
     RESOURCES,
@@ -24,10 +24,10 @@ from nas_core.costs import (
     sites,
     stem_cost,
 )
-from nas_core.granularity.layout import Granular, as_derived, full_types, least_width
+from nas_core.granularity.layout import Granular, as_derived, full_types
 from nas_core.granularity.slots import Slot, Table, slot_of
-from nas_core.objectives._predicted import Predicted
 from nas_core.parts import ADD, Part, around_parts, cell_parts, op_parts
+from nas_core.predicted import Predicted
 from nas_core.search import Objective
 
 

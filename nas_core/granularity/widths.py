@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nas_core.architecture import FEWEST_CHANNELS, CellType
+from nas_core.architecture import FEWEST_CHANNELS, CellType, even
 from nas_core.granularity.gates import CellGates
-from nas_core.granularity.layout import even
 from nas_core.granularity.masked import Subnet
 from nas_core.granularity.slots import Slot, family, is_convolution, name_of, slot_of
 from nas_core.network import Cell

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from nas_core.architecture import Architecture
 from nas_core.errors import EnergyError, SettingError
 from nas_core.objectives import objectives
-from nas_core.objectives._predicted import (
+from nas_core.predicted import (
     HERE,
     ByOperations,
     FromProfile,

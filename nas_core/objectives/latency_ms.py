@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from nas_core.architecture import Architecture
 from nas_core.errors import SettingError
 from nas_core.objectives import objectives
-from nas_core.objectives._predicted import HERE, FromProfile, require_meaning
+from nas_core.predicted import HERE, FromProfile, require_meaning
 from nas_core.profiles import DeviceProfile, Quantity
 from nas_core.settings import settings
 from nas_core.values import Value

@@ -25,7 +25,7 @@ from annotated_types import Ge, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from nas_core.architecture import FEWEST_CHANNELS, CellType, Edge, Genotype, Skeleton, parse_json, stem_for
+from nas_core.architecture import CellType, Edge, Genotype, Skeleton, least_width, parse_json, stem_for
 from nas_core.costs import CONNECTIONS, OPS, PRE, CostTable, Resource, cost_table
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
 from nas_core.parts import Choices
@@ -218,9 +218,7 @@ class DartsCells:
         """Fewest and most channels of the cell at a position, where widths are searched."""
         reductions = sum(kind.startswith("reduce") for kind in self.types[: self.types.index(cell_type) + 1])
         most = self.channels * 2**reductions
-        last = cell_type == self.types[-1]
-        half = -(-most // 2)
-        return most if last else min(most, max(FEWEST_CHANNELS, half + half % 2)), most
+        return most if cell_type == self.types[-1] else least_width(most), most
 
     def narrowed(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         """With even widths drawn uniformly, of cells and between the halves of their separable convolutions."""

@@ -13,8 +13,8 @@ from api import granular
 from nas_core.algorithms.darts import Darts
 from nas_core.algorithms.mgas import Mgas
 from nas_core.granularity.measure import ByParts, Counted, reachable
-from nas_core.objectives._predicted import FromProfile
 from nas_core.parts import parts_on
+from nas_core.predicted import FromProfile
 from nas_core.profiles import DeviceProfile, Protocol, Row
 from nas_core.settings import form, parse
 from nas_core.spaces import spaces

@@ -35,14 +35,15 @@ from nas_core.granularity.spent import cost_of
 from nas_core.granularity.trajectory import Trajectory
 from nas_core.memory import LiveTensors
 from nas_core.network import Network
-from nas_core.objectives._predicted import ByOperations, FromProfile
 from nas_core.objectives.flops import Flops
 from nas_core.objectives.params import Params
+from nas_core.predicted import ByOperations, FromProfile
 from nas_core.recipe import ShortTraining
 from nas_core.search import Axes, Bound, Problem, drive
 from nas_core.settings import form
 from nas_core.spaces.darts import DartsCells
 from nas_core.values import Value
+from nas_core.valuing import exact_value
 from tests.contracts.problems import problem
 from tests.nas_core.mgas_problems import images, subnet
 from tests.nas_core.test_rc_darts import profile_of
@@ -492,7 +493,7 @@ def test_what_a_profile_predicts_is_what_a_search_counts() -> None:
     rng, interpolated = np.random.default_rng(0), []
     for _ in range(20):
         network = Architecture(TINY.narrowed(TINY.sample(rng), rng), made.skeleton)
-        value = latency.value(network)  # type: ignore[attr-defined]
+        value = exact_value("latency_ms", latency, network)
         assert total(measure, network.genotype.types, made.skeleton, True) == pytest.approx(value.value)
         interpolated.append(value.detail["interpolated"])
     assert max(interpolated) > 0

@@ -30,13 +30,13 @@ from nas_core.errors import BoundsError, InvalidSettingsError, MissingPartError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Checkpoint, Progress, Propose
 from nas_core.exports import Model, export
-from nas_core.objectives._predicted import ByOperations, FromProfile
 from nas_core.objectives.error import Error
 from nas_core.objectives.flops import Flops
 from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.parts import Widths, parts_on
+from nas_core.predicted import ByOperations, FromProfile
 from nas_core.profiles import Calibration, DeviceProfile, Protocol
 from nas_core.profiling import row_of
 from nas_core.recipe import Recipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -27,7 +28,7 @@ def require_meaning(given: Mapping[str, Any], meaningful: Collection[str], what:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class Predicted(ABC):
     """What all of them are: known from the architecture alone, a sum over its parts."""
 
     direction: ClassVar[Literal["minimize", "maximize"]] = "minimize"
@@ -41,9 +42,9 @@ class Predicted:
         """Of every network, whatever its parts."""
         return 0.0
 
+    @abstractmethod
     def of_parts(self, parts: Sequence[Part]) -> float:
         """What these add to a network's value. Raises MissingPartError."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
