@@ -1,13 +1,15 @@
-"""TND-NAS against NSGA-II in the space ``darts`` on CIFAR-10's images, at equal processor seconds.
+"""TND-NAS against NSGA-II in the space ``darts`` on CIFAR-10's images, at equal processor seconds, and against itself
+without a policy.
 
-    python -m benchmarks.tnd_darts --data FOLDER [--first 0] [--seeds 5] [--epochs 18] [--top 6] [--trained 8]
-        [--cache build/search-quality]
+    python -m benchmarks.tnd_darts --data FOLDER [--methods nsga2 frozen] [--first 0] [--seeds 5] [--epochs 18]
+        [--top 6] [--trained 8] [--cache build/search-quality]
 
 FOLDER holds ``cifar10_full_jpeg.npz``. Images are made half as large (16 x 16); networks have five cells and eight
 channels; objectives are error and parameters. ``tnd-nas`` searches first, ``nsga2`` (short trainings of one epoch on
-5,000 images) for as many processor seconds. Of each search front the ``top`` by hypervolume contribution are trained
-from scratch by one recipe, as verification does; held-out images (select) decide which of them are the front, whose
-hypervolume is that of their errors on all 10,000 test images. Rows are kept in the cache. Prints one JSON object last.
+5,000 images) for as many processor seconds; ``frozen`` is ``tnd-nas`` whose alpha stays uniform. Of each search front
+the ``top`` by hypervolume contribution are trained from scratch by one recipe, as verification does; held-out images
+(select) decide which of them are the front, whose hypervolume is that of their errors on all 10,000 test images. Rows
+are kept in the cache. Prints one JSON object last.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from nas_core.training import seed_of
 from nas_core.training.networks import Training, misclassified
 
 SPACE = DartsCells(cells=5, channels=8, fan_in="any")
-TND: Mapping[str, Any] = {
+OURS: Mapping[str, Any] = {
     "weights": "paths",
     "draws": 4,
     "depths": [5, 5, 5],
@@ -61,6 +63,7 @@ TND: Mapping[str, Any] = {
     "score_images": 500,
     "rescored": 100,
 }
+TND: Mapping[str, Mapping[str, Any]] = {"tnd-nas": OURS, "frozen": {**OURS, "alpha_lr": 1e-12}}
 NSGA2 = Nsga2(population=20, evaluate=ShortTraining(epochs=1, subset=5000, batch=64, lr=0.05, score_images=2000))
 RECIPE: Mapping[str, Any] = {"batch": 128, "lr": 0.05}
 WORST_ERROR = 0.75
@@ -154,35 +157,44 @@ def main() -> int:
     given = _arguments()
     torch.set_num_threads(1)
     file, images = RowFile(given.cache / "tnd_darts.jsonl"), halved(given.data)
-    results: dict[str, list[dict[str, float]]] = {"tnd-nas": [], "nsga2": []}
-    tnd = settings.parse(TndNas, dict(TND), "tnd-nas")
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in ("tnd-nas", *given.methods)}
     for seed in range(given.first, given.first + given.seeds):
-        shared = {"seed": seed, "epochs": given.epochs, "top": given.top, "trained": given.trained}
+        seconds = np.inf
+        for name, worths in results.items():
+            algorithm: SearchAlgorithm = (
+                NSGA2 if name == "nsga2" else settings.parse(TndNas, dict(TND[name]), "tnd-nas")
+            )
+            most = 100_000 if name == "nsga2" else 2 * int(TND[name]["rescored"])
 
-        def by_tnd(seed: int = seed) -> Row:
-            return run(problem(images(seed), seed, 200, given.epochs), tnd, np.inf, given.top, given.trained)
+            def compute(
+                seed: int = seed,
+                algorithm: SearchAlgorithm = algorithm,
+                most: int = most,
+                seconds: float = seconds if name == "nsga2" else np.inf,
+            ) -> Row:
+                on = problem(images(seed), seed, most, given.epochs)
+                return run(on, algorithm, seconds, given.top, given.trained)
 
-        mine = file.row({**shared, "method": "tnd-nas", "settings": TND}, by_tnd)
-
-        def by_nsga2(seed: int = seed, seconds: float = mine["seconds"]) -> Row:
-            return run(problem(images(seed), seed, 100_000, given.epochs), NSGA2, seconds, given.top, given.trained)
-
-        theirs = file.row({**shared, "method": "nsga2", "settings": settings.dump(NSGA2)}, by_nsga2)
-        for name, row in (("tnd-nas", mine), ("nsga2", theirs)):
-            results[name].append(worth(row))
+            shared = {"seed": seed, "epochs": given.epochs, "top": given.top, "trained": given.trained}
+            row = file.row({**shared, "method": name, "settings": settings.dump(algorithm)}, compute)
+            if name == "tnd-nas":
+                seconds = row["seconds"]
+            worths.append(worth(row))
             print(
                 f"seed {seed} {name:8s} {row['seconds']:.0f} s, {row['candidates']} candidates: {worth(row)}",
                 flush=True,
             )
-    volumes = {name: [row["hypervolume"] for row in rows] for name, rows in results.items()}
+    volumes = {name: [each["hypervolume"] for each in worths] for name, worths in results.items()}
     summary = {name: estimate(values).to_json() for name, values in volumes.items()}
-    ahead = paired(volumes["tnd-nas"], volumes["nsga2"]).to_json()
-    print(json.dumps({"benchmark": "tnd_darts", "hypervolume": summary, "tnd_nas_ahead": ahead, "rows": results}))
+    ahead = {name: paired(volumes["tnd-nas"], volumes[name]).to_json() for name in volumes if name != "tnd-nas"}
+    print(json.dumps({"benchmark": "tnd_darts", "hypervolume": summary, "tnd_nas_ahead_of": ahead, "rows": results}))
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = seeded(__doc__)
+    others = ("nsga2", "frozen")
+    parser.add_argument("--methods", nargs="+", default=["nsga2"], choices=others, help="besides tnd-nas")
     parser.add_argument("--epochs", type=int, default=18, help="of the supernet, all stages together")
     parser.add_argument("--top", type=int, default=6, help="networks trained of each search")
     parser.add_argument("--trained", type=int, default=8, help="epochs of each")

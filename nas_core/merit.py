@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nas_core.architecture import Architecture, Genotype, genotype_from_json
 from nas_core.costs import count
-from nas_core.proxies import noise_images, progressivity, synflow, untrained
+from nas_core.network import Network
+from nas_core.proxies import noise_images, progressivity, redrawn, synflow, untrained
 from nas_core.ranking import Blend, agreed
 from nas_core.recipe import TRAINING_PASSES, shrunk_input
 from nas_core.search import Problem
@@ -59,7 +60,7 @@ class Merit:
         key = genotype.key()
         if key not in self._others:
             architecture = Architecture(genotype, self.skeleton)
-            self._others[key] = np.mean([self._taken(architecture, seed) for seed in self.seeds], axis=0).tolist()
+            self._others[key] = self._taken(architecture, self.seeds)
         return self._others[key]
 
     def take_anew(self, genotype: Genotype, draws: int) -> None:
@@ -68,15 +69,23 @@ class Merit:
         """
         if self.others:
             architecture = Architecture(genotype, self.skeleton)
-            found = [self._taken(architecture, seed_of(self.seed, "anew", draw)) for draw in range(draws)]
-            self._others[genotype.key()] = np.mean(found, axis=0).tolist()
+            seeds = [seed_of(self.seed, "anew", draw) for draw in range(draws)]
+            self._others[genotype.key()] = self._taken(architecture, seeds)
 
-    def _taken(self, architecture: Architecture, seed: int) -> list[float]:
-        """Of one network: synflow comes first, it wants the first weights; progressivity draws its own."""
+    def _taken(self, architecture: Architecture, seeds: Sequence[int]) -> list[float]:
+        """Means over draws of an untrained network's weights, a seed each."""
+        if not {"synflow", "progressivity"} & set(self.others):
+            return [float(count(architecture).macs) for _ in self.others]
+        network = untrained(architecture, seeds[0])
+        first = self._of_a_draw(architecture, network, seeds[0])
+        rest = [self._of_a_draw(architecture, redrawn(network, seed), seed) for seed in seeds[1:]]
+        return [float(mean) for mean in np.mean([first, *rest], axis=0)]
+
+    def _of_a_draw(self, architecture: Architecture, network: Network, seed: int) -> list[float]:
+        """Synflow comes first, it wants the first weights; progressivity draws its own."""
+        network.to(self.device)
         macs = float(count(architecture).macs)
-        found = {"macs": macs}
-        if {"synflow", "progressivity"} & set(self.others):
-            network = untrained(architecture, seed).to(self.device)
+        found: dict[Signal, float] = {"macs": macs}
         if "synflow" in self.others:
             self.spent += TRAINING_PASSES * macs
             found["synflow"] = synflow(network, self.skeleton.input)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from nas_core.architecture import Architecture
-from nas_core.proxies import progressivity, synflow, untrained
+from nas_core.proxies import progressivity, redrawn, synflow, untrained
 from nas_core.ranking import Blend, agreed
+from nas_core.spaces.darts import DartsCells
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
 
 SPACE = NasBench201(cells=8, channels=8)
@@ -54,6 +55,17 @@ def test_progressivity_is_the_least_step_of_the_cells_entropies() -> None:
         entropies.append(float(-(shares * shares.log()).sum()))
     assert len(entropies) == 8
     assert score == pytest.approx(min(np.diff(entropies)), abs=1e-4)
+
+
+@pytest.mark.parametrize("space", [SPACE, DartsCells(cells=3, channels=4)])
+def test_a_network_drawn_anew_is_the_one_made_by_that_seed(space: NasBench201 | DartsCells) -> None:
+    skeleton = space.skeleton((3, 8, 8), 10)
+    architecture = Architecture(space.sample(np.random.default_rng(0)), skeleton)
+    used = untrained(architecture, 1)
+    synflow(used, skeleton.input)  # its parameters are absolute values in float64 now
+    redrawn(used, 2)
+    fresh = untrained(architecture, 2).state_dict()
+    assert all(torch.equal(value, fresh[name]) for name, value in used.state_dict().items())
 
 
 def test_progressivity_is_the_same_for_a_seed_and_prefers_a_residual_cell() -> None:
