@@ -62,6 +62,7 @@ OURS: Mapping[str, Any] = {
     "score": "expected_error",
     "score_images": 500,
     "rescored": 100,
+    "final_draws": 4,
 }
 TND: Mapping[str, Mapping[str, Any]] = {"tnd-nas": OURS, "frozen": {**OURS, "alpha_lr": 1e-12}}
 NSGA2 = Nsga2(population=20, evaluate=ShortTraining(epochs=1, subset=5000, batch=64, lr=0.05, score_images=2000))
