@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from api import completing, forms, names
+from api import completing, forms, names, stages
 from api.errors import Fault, ProblemError, echo, pointer, refusal
 from api.lookups import WHOLE_FRONT
 from api.shapes import shaped
@@ -57,6 +57,8 @@ class Origin:
         whole: dict[str, Any] = {**{name: self.spec[name] for name in SAME}, **given}
         for part in ("space", "algorithm"):
             own = self._settings(part, catalog)
+            if part == "algorithm":
+                own = stages.without_others(own, given.get("objectives"))
             whole[part] = _over(given.get(part, {}), own, self._redone(catalog) if part == "algorithm" else ())
         whole["dataset"] = self._dataset(given.get("dataset"), registered)
         for part in PARTS:

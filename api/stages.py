@@ -8,14 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from api.errors import Fault
 from nas_core.errors import InvalidSettingsError
-from nas_core.search import SearchSpace
+from nas_core.search import Relaxable, SearchSpace
 from skyline.schemas import CatalogEntry, JobSpec
+from skyline.schemas.jobs import Objectives, ObjectiveSpec
 
-WANTED = frozenset({"stages", "depths", "normal_left", "reduce_left", "exponents", "references"})
+BY_OBJECTIVE = ("exponents", "references")
+"""Settings by objective key."""
+WANTED = frozenset({"stages", "depths", "normal_left", "reduce_left", *BY_OBJECTIVE})
 """An algorithm with these settings goes by stages."""
+ALSO = ("ranked_by", "carry", "weights", "draws", "path_explore")
 TITLE = "Invalid setting"
+_OBJECTIVES: TypeAdapter[list[ObjectiveSpec]] = TypeAdapter(Objectives)
 
 
 def faults(
@@ -25,24 +32,42 @@ def faults(
     form = algorithm.settings.get("properties", {})
     if not set(form) >= WANTED:
         return
-    given: dict[str, Any] = {name: spec.algorithm.settings.get(name, form[name].get("default")) for name in WANTED}
+    given: dict[str, Any] = {
+        name: spec.algorithm.settings.get(name, form[name].get("default")) for name in (*WANTED, *ALSO) if name in form
+    }
     stages = given["stages"]
-    if spec.budget.epochs < stages:
+    if spec.origin is None and spec.budget.epochs < stages:
         detail = f"budget.epochs: {spec.budget.epochs} are too few for {stages} stages, one for each"
         yield Fault(TITLE, detail, "/budget/epochs", spec.budget.epochs, f"{stages} or more, or fewer stages")
     yield from _lists(given, stages)
+    yield from _of_no_use(given, space)
     yield from _depths(given["depths"] or [], space, input)
-    for name in ("exponents", "references"):
+    for name in BY_OBJECTIVE:
         for key, values in (given[name] or {}).items():
             if key not in costs:
                 listed = ", ".join(costs) or "none"
                 detail = f"{name}: '{key}' is no cost of this job; its costs are {listed}"
-                yield Fault(
-                    TITLE, detail, f"/algorithm/{name}/{key}", key, f"one of {listed}, or {key} as an objective"
-                )
+                expected = f"one of {listed}, or {key} as an objective, or '{name}: {{}}' for none"
+                yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", key, expected)
             elif len(values) not in (1, stages):
                 detail = f"{name}.{key}: wants one number, or one for each of {stages} stages; got {values}"
                 yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", values, f"1 or {stages} numbers")
+
+
+def without_others(settings: dict[str, Any], objectives: Any) -> dict[str, Any]:
+    """The algorithm's settings of a job that is gone on from, without what they say of objectives that the posted job
+    has not. As they are where it has no objectives: the form says so.
+    """
+    try:
+        keys = {objective.effective_key for objective in _OBJECTIVES.validate_python(objectives)}
+    except ValidationError:
+        return settings
+    kept = {
+        name: {key: values for key, values in settings[name].items() if key in keys}
+        for name in BY_OBJECTIVE
+        if isinstance(settings.get(name), dict)
+    }
+    return settings | kept
 
 
 def _lists(given: dict[str, Any], stages: int) -> Iterator[Fault]:
@@ -54,6 +79,37 @@ def _lists(given: dict[str, Any], stages: int) -> Iterator[Fault]:
         elif name != "depths" and values and (values[-1] != 1 or values != sorted(values, reverse=True)):
             detail = f"{name}: never grows, and is 1 after the last stage; got {values}"
             yield Fault(TITLE, detail, f"/algorithm/{name}", values, "numbers that fall to 1")
+
+
+def _of_no_use(given: dict[str, Any], space: SearchSpace) -> Iterator[Fault]:
+    """Settings that leave each other, or the space, nothing to do."""
+    ranked_by = given.get("ranked_by")
+    if ranked_by is not None and "supernet" not in ranked_by:
+        named = ", ".join(ranked_by) or "nothing"
+        detail = f"ranked_by: 'supernet' must be among them; got {named}"
+        yield Fault(TITLE, detail, "/algorithm/ranked_by", ranked_by, "a weight for 'supernet' among others")
+    depths = given["depths"] or []
+    if given.get("carry") and len(set(depths)) > 1:
+        detail = f"carry: weights of one depth do not fit another; give equal depths, or none; got {depths}"
+        yield Fault(TITLE, detail, "/algorithm/carry", True, "false, or equal depths")
+    if given.get("weights") == "relaxed":
+        for name, idle in (("draws", 1), ("path_explore", 0)):
+            if given.get(name, idle) != idle:
+                detail = (
+                    f"{name}: {given[name]} is of networks that weight steps draw, and 'weights: relaxed' draws none"
+                )
+                yield Fault(TITLE, detail, f"/algorithm/{name}", given[name], f"{idle}, or weights: paths")
+    if not isinstance(space, Relaxable):
+        return
+    for name, prefix in (("normal_left", "normal"), ("reduce_left", "reduce")):
+        types = [type_ for type_ in getattr(space, "types", ("normal",)) if type_.startswith(prefix)]
+        values = given[name] or []
+        if values and not types:
+            detail = f"{name}: the space has no cells of that type to search"
+            yield Fault(TITLE, detail, f"/algorithm/{name}", values, "nothing")
+        elif values and values[0] > (most := max(len(space.ops(type_)) for type_ in types)):
+            detail = f"{name}: an edge has {most} ops; got {values}"
+            yield Fault(TITLE, detail, f"/algorithm/{name}", values, f"numbers from {most} down to 1")
 
 
 def _depths(depths: list[int], space: SearchSpace, input: tuple[int, int, int]) -> Iterator[Fault]:

@@ -108,7 +108,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "policy-paths": {"path_explore": 0.0},
     "few-draws": {"final_draws": 0},
     "supernet": {"ranked_by": {"supernet": 1.0}},
-    "relaxed": {"weights": "relaxed"},
+    "relaxed": {"weights": "relaxed", "draws": 1, "path_explore": 0.0},
 }
 BASELINES = {"random": ("random", False), "nsga2": ("nsga2", False), "random-plain": ("random", True)}
 BASELINES["nsga2-plain"] = ("nsga2", True)

@@ -123,13 +123,20 @@ class Evaluator:
                 else:
                     taken = measured[architecture.hash, key]
                     if isinstance(taken, str):
-                        return Evaluation(genotype, (), f"{key} could not be measured: {taken}")
+                        return Evaluation(
+                            genotype, (), f"{key} could not be measured{self._where(architecture)}: {taken}"
+                        )
                     found[key] = taken
                 if not math.isfinite(found[key].value):
-                    return Evaluation(genotype, (), f"{key} is {found[key].value}, not a finite number")
+                    why = f"{key} is {found[key].value}, not a finite number{self._where(architecture)}"
+                    return Evaluation(genotype, (), why)
             values.append(found)
             self.journal[architecture.hash] = found
         return Evaluation(genotype, tuple(values))
+
+    def _where(self, architecture: Architecture) -> str:
+        """Which of several widths failed: it fails the network at all of them."""
+        return f" at {architecture.skeleton.channels} channels" if len(self.problem.targets) > 1 else ""
 
     def _measure(
         self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]

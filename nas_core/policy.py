@@ -26,6 +26,32 @@ NEW_SHARE = 0.95
 """Of the mean reward of a step in the baseline; what was there before keeps the rest."""
 
 
+def strongest(
+    strengths: Mapping[str, NDArray[np.float64]],
+    left: Mapping[str, NDArray[np.bool_]],
+    keep: Mapping[str, int],
+    derivable: Mapping[str, NDArray[np.bool_]],
+) -> dict[str, NDArray[np.bool_]]:
+    """Of the ops ``left`` on each edge (edges, ops) the strongest, as many as ``keep`` says for the cell type; ties go
+    to the first.
+
+    ``derivable`` (ops,) by type: what a derived cell may have on an edge. Where none of the strongest is among that,
+    the strongest that is takes the place of the last of them: an edge whose only op is never derived would have one
+    that it has dropped.
+    """
+    found = {}
+    for name, weights in strengths.items():
+        found[name] = np.zeros_like(left[name])
+        for row, usable in enumerate(map(np.flatnonzero, left[name])):
+            order = usable[np.argsort(-weights[row, usable], kind="stable")]
+            best = order[: keep[name]]
+            of_use = order[derivable[name][order]]
+            if len(of_use) and not derivable[name][best].any():
+                best[-1] = of_use[0]
+            found[name][row, best] = True
+    return found
+
+
 class Policy:
     """Alpha by cell type, (edges, ops), over the ops that are left on each edge; its optimiser and baseline.
 
@@ -96,14 +122,9 @@ class Policy:
         nn.utils.clip_grad_norm_(self.alpha.values(), CLIP)
         self.optimizer.step()
 
-    def shrink(self, keep: Mapping[str, int]) -> None:
-        """Of each edge's ops keeps the likeliest, as many as ``keep`` says for the cell type; ties go to the first."""
-        for name, p in self.strengths().items():
-            for row, weights in enumerate(p):
-                usable = np.flatnonzero(self.left[name][row])
-                best = usable[np.argsort(-weights[usable], kind="stable")[: keep[name]]]
-                self.left[name][row] = False
-                self.left[name][row, best] = True
+    def shrink(self, keep: Mapping[str, int], derivable: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Of each edge's ops keeps the likeliest, as ``strongest`` does, as many as ``keep`` says for the cell type."""
+        self.left = strongest(self.strengths(), self.left, keep, derivable)
 
     def entropy(self) -> float:
         """Mean over the edges with more than one op left, nats: high while undecided."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nas_core.architecture import Genotype
 from nas_core.pareto import hypervolume
-from nas_core.policy import Columns, Policy
+from nas_core.policy import Columns, Policy, strongest
 from nas_core.reward import Reward, widest_gap
 from nas_core.search import Relaxable
 
@@ -44,7 +44,8 @@ class Preference:
     """Ops on each edge that it has not dropped, (edges, ops) by type."""
     policy: Policy
     reward: Reward | None = None
-    """None until the stage's first samples show how much accuracy and costs vary."""
+    """None until the first samples show how much accuracy and costs vary; that of the stage before until those of a
+    stage do."""
 
     def state(self) -> dict[str, Any]:
         reward = self.reward and {
@@ -83,20 +84,29 @@ def draw(space: Relaxable, policy: Policy, rng: np.random.Generator, explore: fl
     return Sample(genotype, columns)
 
 
+def derivable(space: Relaxable, name: str) -> NDArray[np.bool_]:
+    """(ops,): which ops of a type a derived cell may have on an edge; ``none`` only where the space has such cells."""
+    holds_none = bool(getattr(space, "holds_none", False))
+    return np.array([op != "none" or holds_none for op in space.ops(name)])
+
+
 def with_few_skips(
     space: Relaxable, name: str, genotype: Genotype, strengths: Mapping[str, Floats], most: int
 ) -> Genotype:
     """The weakest skip connections of one type give way in ``strengths``, until what they derive has ``most``
-    (P-DARTS, arXiv 1904.12760, section 3.3).
+    (P-DARTS, arXiv 1904.12760, section 3.3), or no edge with one has another op left (of a strength above 0).
     """
     if "skip_connect" not in space.ops(name):
         return genotype
     column = space.ops(name).index("skip_connect")
+    others = derivable(space, name)
+    others[column] = False
     while True:
         skips = np.flatnonzero(space.selection(genotype)[name][:, column])
-        if len(skips) <= most or not strengths[name][skips, column].any():
+        giving = skips[(strengths[name][skips][:, others] > 0).any(axis=1) & (strengths[name][skips, column] > 0)]
+        if len(skips) <= most or not len(giving):
             return genotype
-        strengths[name][skips[strengths[name][skips, column].argmin()], column] = 0.0
+        strengths[name][giving[strengths[name][giving, column].argmin()], column] = 0.0
         genotype = space.derive(strengths)
 
 
@@ -109,9 +119,10 @@ def union(lefts: Iterable[Left]) -> Left:
     return found
 
 
-def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, Floats, Left] | None:
-    """Which preference should move where: the one that adds least to the hypervolume of what they derive, to between
-    the two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of use.
+def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, int, int] | None:
+    """Which preference should move, and between which two: the one that adds least to the hypervolume of what they
+    derive, to between the two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of
+    use.
     """
     if len(preferences) < 3:
         return None
@@ -125,6 +136,17 @@ def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, Floa
     gap = widest_gap(scaled[others])
     if gains[least] > IDLE * gains.mean() or gap is None:
         return None
-    one, other = (preferences[others[place]] for place in gap)
-    between = one.direction + other.direction
-    return least, between / np.linalg.norm(between), union([one.left, other.left])
+    return least, others[gap[0]], others[gap[1]]
+
+
+def between(one: Preference, other: Preference, keep: Mapping[str, int], space: Relaxable) -> tuple[Floats, Left]:
+    """Direction and ops of a preference between two: of the ops of both, those that are likeliest in the mean of their
+    policies, as many on each edge as ``keep`` says.
+    """
+    direction = one.direction + other.direction
+    mine, theirs = one.policy.strengths(), other.policy.strengths()
+    strengths = {name: (mine[name] + theirs[name]) / 2 for name in mine}
+    left = strongest(
+        strengths, union([one.left, other.left]), keep, {name: derivable(space, name) for name in strengths}
+    )
+    return direction / np.linalg.norm(direction), left

@@ -58,6 +58,11 @@ class Prices:
         """None as well where it was not asked for."""
         return self.of(key) if key in self._known else None
 
+    def reason(self, key: str) -> str | None:
+        """Why there is no price."""
+        known = self._known[key]
+        return known if isinstance(known, str) else None
+
     @property
     def failures(self) -> list[str]:
         """Reasons, one for each genotype without a price."""

@@ -45,5 +45,10 @@ class Stages:
         return rate * math.exp(-0.2 * (epoch - self.warm(stage)))
 
     def left_after(self, stage: int, ops: int, given: Sequence[int] = ()) -> int:
-        """Ops of an edge after a stage, of ``ops`` at first: as ``given``, else in equal steps to 1."""
-        return given[stage] if given else max(1, ops - math.ceil((ops - 1) * (stage + 1) / self.count))
+        """Ops of an edge after a stage, of ``ops`` at first: as ``given``, else in equal steps to 1; 2 at least before
+        the last stage, which has to have something to choose.
+        """
+        if given:
+            return given[stage]
+        least = 1 if stage == self.count - 1 else min(2, ops)
+        return max(least, ops - math.ceil((ops - 1) * (stage + 1) / self.count))

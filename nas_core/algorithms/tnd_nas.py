@@ -33,7 +33,7 @@ from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import Merit, Signal, genotype_of
 from nas_core.pareto import foremost, hypervolume, non_dominated
 from nas_core.policy import Policy
-from nas_core.preferences import Preference, Sample, draw, refined, union, with_few_skips
+from nas_core.preferences import Preference, Sample, between, derivable, draw, refined, union, with_few_skips
 from nas_core.prices import Asking, Prices
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
@@ -179,6 +179,11 @@ class TndNas:
             raise InvalidSettingsError(
                 f"carry: weights of one depth do not fit another; give equal depths, or none; got {self.depths}"
             )
+        if self.weights == "relaxed" and (self.draws > 1 or self.path_explore):
+            raise InvalidSettingsError(
+                f"draws, path_explore: of networks that weight steps draw, and 'weights: relaxed' draws none; give "
+                f"'weights: paths', or 1 and 0; got {self.draws} and {self.path_explore:g}"
+            )
         for name in ("exponents", "references"):
             for key, given in getattr(self, name).items():
                 if len(given) not in (1, self.stages):
@@ -229,8 +234,10 @@ class Run:
             score_images=settings.score_images,
         )
         self.stage, self.epochs_done, self.finished = 0, 0, False
-        self.built = 0
-        """The stage of the supernet that is there."""
+        self.built, self.trained = 0, 0
+        """The stage of the supernet that is there, and the epochs that it has had."""
+        self.calibrated = False
+        """Whether the rewards are this stage's."""
         self.steps, self.turns = 0, 0
         """Weight steps and policy steps so far: preferences take both in turn."""
         self.most: dict[str, float] = {}
@@ -252,7 +259,7 @@ class Run:
 
     def _check(self) -> None:
         settings, problem = self.settings, self.problem
-        if problem.budget.epochs < settings.stages:
+        if problem.inherited is None and problem.budget.epochs < settings.stages:
             raise InvalidSettingsError(
                 f"budget.epochs: {problem.budget.epochs} are too few for {settings.stages} stages, one for each"
             )
@@ -279,7 +286,7 @@ class Run:
         settings, problem = self.settings, self.problem
         if self.stage and settings.carry:
             return
-        self.built = self.stage
+        self.built, self.trained = self.stage, 0
         self.weights.build(
             settings.depths[self.stage] if settings.depths else None,
             seed_of(problem.seed, "supernet", self.stage),
@@ -317,7 +324,7 @@ class Run:
             problem.glance(
                 number * per_epoch + index + 1, problem.budget.epochs * per_epoch, self.weights.learner.loss_so_far
             )
-        self.epochs_done += 1
+        self.epochs_done, self.trained = self.epochs_done + 1, self.trained + 1
         metrics = {"loss": self.weights.learner.mean_loss(), "stage": self.stage + 1.0}
         metrics |= {"entropy": self._entropy(), "multiply_adds": self.spent}
         if told:
@@ -351,7 +358,7 @@ class Run:
         """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay. What they
         are worth is added to ``told``.
         """
-        if any(preference.reward is None for preference in self.preferences):
+        if not self.calibrated:
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
         self.turns += 1
@@ -369,8 +376,9 @@ class Run:
         for other in self.preferences:
             if other is preference or not self.settings.share_samples:
                 continue
-            ratios = [other.policy.likelihood(ops) - own for ops, own in zip(columns, likely, strict=True)]
-            weights = np.exp(np.minimum(ratios, 0.0))
+            with np.errstate(invalid="ignore"):  # an op that a rule of the space brought back has left both
+                ratios = np.array([other.policy.likelihood(ops) for ops in columns]) - likely
+            weights = np.exp(np.minimum(np.nan_to_num(ratios, nan=-np.inf, posinf=0.0, neginf=-np.inf), 0.0))
             if weights.mean() >= LEAST_WEIGHT:
                 other.policy.step(columns, self._rewards(other, seen), weights)
 
@@ -386,18 +394,30 @@ class Run:
         return 100.0 * (1.0 - error)
 
     def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
-        """Rewards of the stage, by random samples of what is left."""
+        """Rewards of the stage, by random samples of what is left; where none of them can be priced, those of the stage
+        before stay.
+        """
         settings, left = self.settings, self.left
         uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)
         samples = [draw(self.problem.space, uniform, self.rng, 1.0) for _ in range(CALIBRATING)]
         keys = self.prices.keys
         yield from self.prices.ask(sample.genotype for sample in samples)
-        priced = [(sample.genotype, costs) for sample in samples if (costs := self.prices.of(sample.genotype.key()))]
-        if keys and not priced:
-            raise ObjectiveError(
-                f"none of {len(samples)} random networks could be priced; the first: {self.prices.failures[0]}"
+        self.calibrated = True
+        priced = [
+            (sample.genotype, costs)
+            for sample in samples
+            if (costs := self.prices.of(sample.genotype.key())) is not None
+        ]
+        if not priced:
+            why = f"none of {len(samples)} random networks could be priced"
+            first = f"the first: {self.prices.reason(samples[0].genotype.key())}"
+            if any(preference.reward is None for preference in self.preferences):
+                raise ObjectiveError(f"{why}; {first}")
+            self.problem.warn(
+                f"{why} in stage {self.stage + 1}, which goes on by the rewards of the one before; {first}"
             )
-        genotypes = [genotype for genotype, _ in priced] or [sample.genotype for sample in samples]
+            return
+        genotypes = [genotype for genotype, _ in priced]
         taken = [self.accuracy(genotype, images, labels) for genotype in genotypes]
         self.merit.learn()
         accuracies = np.array([self.merit.deserved(g, accuracy) for g, accuracy in zip(genotypes, taken, strict=True)])
@@ -483,6 +503,7 @@ class Run:
             {
                 "stage": self.stage,
                 "supernet": None if settings.carry else self.weights.scoring.state_dict(),
+                "trained": self.trained,
                 "preferences": [preference.state() for preference in self.preferences],
                 "seen": self.merit.state()["seen"],
             }
@@ -494,15 +515,16 @@ class Run:
             name: self.stages.left_after(self.stage, mask.shape[1], self._given(name))
             for name, mask in self.preferences[0].left.items()
         }
+        of_use = {name: derivable(self.problem.space, name) for name in left_after}
         for preference in self.preferences:
-            preference.policy.shrink(left_after)
+            preference.policy.shrink(left_after, of_use)
             preference.left = {name: mask.copy() for name, mask in preference.policy.left.items()}
-        self._refine(derived)
-        self.stage, self.epochs_done = self.stage + 1, 0
+        self._refine(derived, left_after)
+        self.stage, self.epochs_done, self.calibrated = self.stage + 1, 0, False
         if not settings.carry:
             self.merit.seen = {}
         for place, preference in enumerate(self.preferences):
-            preference.policy, preference.reward = self._policy(place, preference.left), None
+            preference.policy = self._policy(place, preference.left)
         self._build()
 
     def step_back(self) -> None:
@@ -515,6 +537,7 @@ class Run:
             self._build()
             self.stage, self.weights.averaged = self.settings.stages, None
             self.weights.supernet.load_state_dict(kept["supernet"])
+            self.trained = int(kept["trained"])
             self.merit.seen = {key: list(record) for key, record in kept["seen"].items()}
         for preference, state in zip(self.preferences, kept["preferences"], strict=True):
             preference.resume(state, self._reward)
@@ -523,23 +546,29 @@ class Run:
         settings = self.settings
         return Reward(self.problem.axes, exponents, references, settings.reward, settings.bound_exponent)
 
-    def _refine(self, derived: Sequence[Genotype]) -> None:
-        """Moves the preference that is of least use to where the front is widest apart."""
-        if len(derived) < 3 or any(self.prices.of(genotype.key()) is None for genotype in derived):
+    def _refine(self, derived: Sequence[Genotype], left_after: Mapping[str, int]) -> None:
+        """Moves the preference that is of least use to where the front is widest apart; not where exponents are given,
+        which say where each looks.
+        """
+        if self.settings.exponents or len(derived) < 3:
+            return
+        if any(self.prices.of(genotype.key()) is None for genotype in derived):
             return
         costs = np.array([self._points({genotype.key(): genotype})[0] for genotype in derived])
         moved = refined(self.preferences, costs)
         if moved is not None:
-            place, direction, left = moved
-            self.preferences[place].direction, self.preferences[place].left = direction, left
+            idle, one, other = (self.preferences[place] for place in moved)
+            idle.direction, idle.left = between(one, other, left_after, self.problem.space)
 
     def finish(self) -> Search:
         """The job's seeds, what the preferences derive, and the best samples, all scored on the same images."""
         problem = self.problem
         wanted = {genotype.key(): genotype for genotype in problem.seeds}
-        for genotype in map(self.derive, self.preferences):
-            if len(wanted) < max(problem.budget.evaluations, len(problem.seeds) + 1):
-                wanted.setdefault(genotype.key(), genotype)
+        derived = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
+        own = [genotype for key, genotype in derived.items() if key not in wanted]
+        room = min(len(own), max(0, problem.budget.evaluations - len(wanted)))
+        for place in np.linspace(0, len(own) - 1, room).round().astype(int):  # both ends of the trade-off among them
+            wanted[own[place].key()] = own[place]
         most = min(self.settings.rescored, problem.budget.evaluations - len(wanted))
         if problem.inherited is None or not self.measures:
             yield from self.prices.ask(map(genotype_of, self.merit.seen))
@@ -573,7 +602,7 @@ class Run:
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {
-            "epochs": self.problem.budget.epochs,
+            "epochs": self.trained,
             "split": "validation",
             "n": self.weights.judges.size,
         }
@@ -592,6 +621,7 @@ class Run:
         self._build()
         self.stage, self.weights.averaged = self.settings.stages, None
         self.weights.supernet.load_state_dict(handed["supernet"])
+        self.trained = int(handed.get("trained", self.problem.budget.epochs))
         self.merit.inherit(handed)
         left = {name: mask.numpy().copy() for name, mask in handed["left"].items()}
         for place, preference in enumerate(self.preferences):
@@ -625,6 +655,7 @@ class Run:
             state["spent"] = self.spent
             handed = {
                 "built": self.built,
+                "trained": self.trained,
                 "supernet": self.weights.scoring.state_dict(),
                 "left": left,
                 **self.merit.state(),
@@ -640,6 +671,8 @@ class Run:
             "chance": self.chance.get_state(),
             "epochs_done": self.epochs_done,
             "built": self.built,
+            "trained": self.trained,
+            "calibrated": self.calibrated,
             "steps": self.steps,
             "spent": self.weights.spent,
             "turns": self.turns,
@@ -670,6 +703,7 @@ class Run:
             self.weights.learner.resume(state["learner"])
             if self.weights.averaged is not None:
                 self.weights.averaged.supernet.load_state_dict(state["averaged"])
+        self.trained, self.calibrated = int(state["trained"]), bool(state["calibrated"])
         for preference, kept in zip(self.preferences, state["preferences"], strict=True):
             preference.resume(kept, self._reward)
         self.rng.bit_generator.state = state["rng"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -10,6 +11,7 @@ from api import stages
 from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.settings import form
 from nas_core.spaces.darts import DartsCells
+from nas_core.spaces.nasbench201 import NasBench201
 from skyline.schemas import CatalogEntry, JobSpec
 
 ENTRY = CatalogEntry(kind="algorithm", name="tnd-nas", summary="", settings=form(TndNas))
@@ -32,6 +34,7 @@ def found(epochs: int = 9, **settings: Any) -> list[tuple[str, str]]:
 def test_what_fits_is_taken() -> None:
     assert found() == found(depths=[3, 5, 7], normal_left=[5, 5, 1], exponents={"params": [-0.2]}) == []
     assert found(epochs=2, stages=2, references={"params": [1e5, 2e5]}) == []
+    assert found(weights="paths", draws=4, path_explore=1.0) == found(ranked_by={"supernet": 1.0, "macs": 1.0}) == []
 
 
 @pytest.mark.parametrize(
@@ -48,11 +51,51 @@ def test_what_fits_is_taken() -> None:
             "'macs' is no cost of this job; its costs are params",
         ),
         ({"references": {"params": [1.0, 2.0]}}, "/algorithm/references/params", "one for each of 3 stages"),
+        ({"ranked_by": {"synflow": 1}}, "/algorithm/ranked_by", "'supernet' must be among them; got synflow"),
+        ({"ranked_by": {}}, "/algorithm/ranked_by", "got nothing"),
+        ({"carry": True, "depths": [3, 4, 5]}, "/algorithm/carry", "one depth do not fit another"),
+        ({"draws": 4}, "/algorithm/draws", "'weights: relaxed' draws none"),
+        ({"path_explore": 0.5}, "/algorithm/path_explore", "'weights: relaxed' draws none"),
+        ({"normal_left": [100, 50, 1]}, "/algorithm/normal_left", "an edge has 8 ops; got [100, 50, 1]"),
     ],
 )
 def test_what_does_not_is_named(settings: dict[str, Any], path: str, detail: str) -> None:
     ((where, text),) = found(**settings)
     assert where == path and detail in text
+
+
+def test_a_space_of_one_cell_type_has_no_other_to_shrink() -> None:
+    spec = JobSpec.model_validate(
+        {
+            "space": {"name": "nasbench201"},
+            "dataset": {"name": "digits"},
+            "objectives": ["error", "params"],
+            "algorithm": {"name": "tnd-nas", "reduce_left": [3, 2, 1], "normal_left": [3, 2, 1]},
+        }
+    )
+    (fault,) = stages.faults(spec, ENTRY, ["params"], NasBench201(), (1, 8, 8))
+    assert fault.path == "/algorithm/reduce_left" and "no cells of that type" in fault.detail
+
+
+def test_a_job_that_goes_on_from_another_trains_no_epoch() -> None:
+    spec = JobSpec.model_validate(
+        {
+            "from": str(uuid4()),
+            "space": {"name": "darts"},
+            "dataset": {"name": "digits"},
+            "objectives": ["error", "params"],
+            "algorithm": {"name": "tnd-nas"},
+            "budget": {"epochs": 1},
+        }
+    )
+    assert not list(stages.faults(spec, ENTRY, ["params"], DartsCells(), (1, 8, 8)))
+
+
+def test_settings_of_objectives_that_a_job_has_not_are_not_taken_over() -> None:
+    own = {"exponents": {"params": [-0.3], "latency_ms": [-0.1]}, "references": {"params": [1.0]}, "stages": 3}
+    kept = stages.without_others(own, ["error", {"name": "latency"}])
+    assert kept == {"exponents": {"latency_ms": [-0.1]}, "references": {}, "stages": 3}
+    assert stages.without_others(own, [7]) == stages.without_others(own, None) == own
 
 
 def test_other_algorithms_are_not_asked() -> None:

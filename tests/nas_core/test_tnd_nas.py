@@ -29,7 +29,7 @@ from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.policy import Policy
-from nas_core.preferences import draw, union
+from nas_core.preferences import between, draw, union
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.search import Axes, Bound, Problem, drive, start
 from nas_core.settings import parse
@@ -304,6 +304,58 @@ def test_7_schedules_that_nobody_gave_fall_in_equal_steps(ops: int, left: list[i
     assert [stages.left_after(stage, 10, (6, 3, 1)) for stage in range(3)] == [6, 3, 1]
 
 
+@pytest.mark.parametrize(("count", "ops", "left"), [(3, 3, [2, 2, 1]), (3, 2, [2, 2, 1]), (5, 5, [4, 3, 2, 2, 1])])
+def test_7_the_last_stage_has_something_to_choose(count: int, ops: int, left: list[int]) -> None:
+    assert [Stages(count, 75, 0.6).left_after(stage, ops) for stage in range(count)] == left
+
+
+@pytest.mark.parametrize("fan_in", ["two", "any"])
+def test_7_what_is_derived_is_left(fan_in: Any) -> None:
+    """Alpha prefers ``none`` everywhere, which cells with two inputs a node never have."""
+    ops = ("none", "skip_connect", "sep_conv_3x3")
+    space = DartsCells(cells=3, channels=2, nodes=3, normal_ops=ops, reduce_ops=ops, fan_in=fan_in)
+    run = Run(TndNas(preferences=1, stages=2, normal_left=(1, 1), reduce_left=(1, 1)), problem(space=space))
+    for alpha in run.preferences[0].policy.alpha.values():
+        alpha.copy_(torch.tensor([3.0, 1.0, 2.0]).expand_as(alpha))
+    answered(run.close_stage(), run.problem)
+    kept = {str(np.array(ops)[row][0]) for mask in run.left.values() for row in mask}
+    assert kept == {"sep_conv_3x3" if fan_in == "two" else "none"}
+    chosen = space.selection(run.derive(run.preferences[0]))
+    if fan_in == "two":
+        assert all(not (chosen[name] & ~run.left[name]).any() for name in TYPES)
+
+
+def test_7_a_preference_that_moves_keeps_to_the_schedule() -> None:
+    on = problem(space=NasBench201(cells=5, channels=2))
+    run = Run(TndNas(preferences=4), on)
+    for place, preference in enumerate(run.preferences):
+        preference.policy.alpha["normal"].normal_(generator=torch.Generator().manual_seed(place))
+        preference.policy.shrink({"normal": 3}, {"normal": np.ones(5, dtype=bool)})
+        preference.left = {"normal": preference.policy.left["normal"].copy()}
+    one, other = run.preferences[1], run.preferences[3]
+    direction, left = between(one, other, {"normal": 3}, on.space)
+    assert np.allclose(direction, (one.direction + other.direction) / np.linalg.norm(one.direction + other.direction))
+    assert (left["normal"].sum(axis=1) == 3).all() and not (
+        left["normal"] & ~union([one.left, other.left])["normal"]
+    ).any()
+    both = one.policy.strengths()["normal"] + other.policy.strengths()["normal"]
+    for row, kept in enumerate(left["normal"]):
+        assert both[row][kept].min() >= both[row][~kept].max()
+
+
+@pytest.mark.parametrize("exponents", [{}, {"params": (-0.3,)}])
+def test_a_preference_moves_only_where_nobody_said_where_it_looks(
+    exponents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(TndNas(preferences=4, exponents=exponents), problem(space=NasBench201(cells=5, channels=2)))
+    monkeypatch.setattr("nas_core.algorithms.tnd_nas.refined", lambda preferences, costs: (1, 2, 3))
+    answered(run._calibrate(*next(run.weights.validation_batches(16, run.order))), run.problem)
+    before = [preference.direction.copy() for preference in run.preferences]
+    answered(run.close_stage(), run.problem)
+    moved = [not np.array_equal(old, p.direction) for old, p in zip(before, run.preferences, strict=True)]
+    assert moved == [False, not exponents, False, False]
+
+
 def test_8_samples_are_discrete_and_follow_alpha() -> None:
     of, rng = policy(lr=1e-2), np.random.default_rng(5)
     for alpha in of.alpha.values():
@@ -474,6 +526,52 @@ def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
 def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
     with pytest.raises(ObjectiveError, match="none of 32 random networks could be priced.*convolutions is nan"):
         front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
+
+
+def test_a_metric_that_is_out_in_a_later_stage_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    on = problem(space=NasBench201(cells=5, channels=2), epochs=6)
+    on = replace(on, axes=Axes({"error": Error(), "board": Edges()}), warn=told.append)
+    run = Run(TndNas(preferences=3, batch=16, samples=2, warmup=0.0, ranked_by=PLAIN), on)
+    images = next(run.weights.validation_batches(16, run.order))
+    evaluator = Evaluator(on)
+    answered(run._calibrate(*images), on)
+    rewards = [preference.reward for preference in run.preferences]
+    answered(run.close_stage(), on)
+    on.axes.objectives["board"].fails = lambda call: float("nan")  # type: ignore[attr-defined]
+    monkeypatch.setattr(run.prices, "_known", {})
+    assert not run.calibrated
+    list(drive(run.policy_step(*images, []), evaluator))
+    assert run.calibrated and [preference.reward for preference in run.preferences] == rewards
+    assert any("none of 32 random networks could be priced in stage 2" in text for text in told), told
+    run.calibrated = False
+    run.preferences[0].reward = None
+    with pytest.raises(ObjectiveError, match="none of 32.*the first: board is nan"):
+        list(drive(run.policy_step(*images, []), evaluator))
+
+
+def test_few_candidates_are_spread_over_the_trade_off() -> None:
+    on = problem(space=NasBench201(cells=5, channels=2), evaluations=3, seeds=1)
+    run = Run(TndNas(preferences=5, rescored=0, ranked_by=PLAIN), on)
+    for place, preference in enumerate(run.preferences):
+        preference.policy.alpha["normal"].normal_(generator=torch.Generator().manual_seed(place))
+    (proposal,) = [event for event in drive(run.finish(), Evaluator(on)) if isinstance(event, Propose)]
+    assert list(proposal.genotypes) == [*on.seeds, run.derive(run.preferences[0]), run.derive(run.preferences[4])]
+
+
+def test_a_value_says_how_many_epochs_its_supernet_had(tmp_path: Path) -> None:
+    """Of the last stage, not of the budget; of a search gone on from as many, whatever the job that does has."""
+    settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, policy_steps=2, ranked_by=PLAIN)
+
+    def epochs(on: Problem[Any]) -> tuple[set[Any], Mapping[str, Any]]:
+        events = list(drive(start(settings, on), Evaluator(on)))
+        (proposal,) = [event for event in events if isinstance(event, Propose)]
+        return {known["error"].detail["epochs"] for known in proposal.known}, events[-1].state
+
+    found, state = epochs(problem(epochs=6))
+    assert found == {2}, "of three stages"
+    checkpoint.save(state, tmp_path / "handed.pt")
+    assert epochs(replace(problem(epochs=1), inherited=checkpoint.load(tmp_path / "handed.pt")))[0] == {2}
 
 
 @pytest.mark.slow
@@ -654,6 +752,19 @@ def test_skips_are_limited() -> None:
     assert len(skips) == 1
 
 
+def test_skips_give_way_to_what_is_left_alone() -> None:
+    run = Run(TndNas(preferences=1, max_skips=0), problem(space=DartsCells(cells=3, channels=2, nodes=3)))
+    skip, conv = (DARTS_OPS.index(op) for op in ("skip_connect", "sep_conv_3x3"))
+    policy = run.preferences[0].policy
+    for row, mask in enumerate(policy.left["normal"]):
+        mask[:] = False
+        mask[[skip, conv] if row % 2 else [skip]] = True
+    policy.alpha["normal"][:, skip] = 5.0
+    chosen = run.problem.space.selection(run.derive(run.preferences[0]))["normal"]
+    assert chosen.any() and not (chosen & ~policy.left["normal"]).any()
+    assert not chosen[1::2, skip].any(), "there a convolution was left"
+
+
 @pytest.mark.parametrize(
     ("given", "why"),
     [
@@ -663,6 +774,7 @@ def test_skips_are_limited() -> None:
         ({"depths": [5, 11, 17], "carry": True}, "carry: weights of one depth do not fit another"),
         ({"exponents": {"params": [-0.4, -0.2]}}, "exponents.params: wants one number, or one for each of 3 stages"),
         ({"exponents": {"params": [0.4]}}, "less than or equal to 0"),
+        ({"draws": 2}, "draws, path_explore: of networks that weight steps draw, and 'weights: relaxed' draws none"),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, Any], why: str) -> None:
