@@ -109,34 +109,31 @@ class Evaluator:
         for architecture in self._architectures(genotype):
             require(architecture, masks)
         data = {} if proposal.unscored else self._data_values(genotype, given, proposal, masks)
-        values = []
+        values, failures = list[Mapping[str, Value]](), list[str | None]()
         for architecture in self._architectures(genotype):
             found: dict[str, Value] = {}
+            failure = None
             for key, objective in self.problem.axes.objectives.items():
-                settled = settled_value(key, objective, architecture, None if masks is None else masks.removed)
-                if settled is not None:
-                    found[key] = settled
-                elif proposal.unscored:
+                value = settled_value(key, objective, architecture, None if masks is None else masks.removed)
+                if value is None and proposal.unscored:
                     continue
-                elif objective.source == "data":
-                    found[key] = data[key]
-                else:
-                    taken = measured[architecture.hash, key]
+                if value is None:
+                    taken = data[key] if objective.source == "data" else measured[architecture.hash, key]
                     if isinstance(taken, str):
-                        return Evaluation(
-                            genotype, (), f"{key} could not be measured{self._where(architecture)}: {taken}"
-                        )
-                    found[key] = taken
-                if not math.isfinite(found[key].value):
-                    why = f"{key} is {found[key].value}, not a finite number{self._where(architecture)}"
-                    return Evaluation(genotype, (), why)
-            values.append(found)
-            self.journal[architecture.hash] = found
-        return Evaluation(genotype, tuple(values))
-
-    def _where(self, architecture: Architecture) -> str:
-        """Which of several widths failed: it fails the network at all of them."""
-        return f" at {architecture.skeleton.channels} channels" if len(self.problem.targets) > 1 else ""
+                        failure = f"{key} could not be measured: {taken}"
+                        break
+                    value = taken
+                if not math.isfinite(value.value):
+                    failure = f"{key} is {value.value}, not a finite number"
+                    break
+                found[key] = value
+            if failure is None:
+                self.journal[architecture.hash] = found
+            values.append(found if failure is None else {})
+            failures.append(failure)
+        if None not in failures:
+            return Evaluation(genotype, (), failures[0])
+        return Evaluation(genotype, tuple(values), failures=tuple(failures) if any(failures) else ())
 
     def _measure(
         self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]

@@ -26,6 +26,12 @@ class Evaluation:
     asked for (``Propose.unscored``).
     """
     failure: str | None = None
+    failures: tuple[str | None, ...] = ()
+    """Where it failed at some targets alone: why, for each target; else empty."""
+
+    def failure_at(self, target: int) -> str | None:
+        """Why there are no values at a target."""
+        return self.failures[target] if self.failures else self.failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +118,10 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
         "genotype": genotype_to_json(evaluation.genotype),
         "values": [{key: value.to_json() for key, value in values.items()} for values in evaluation.values],
         "failure": evaluation.failure,
+        "failures": list(evaluation.failures),
     }
 
 
 def evaluation_from_json(data: Mapping[str, Any]) -> Evaluation:
     values = tuple({key: Value.from_json(value) for key, value in values.items()} for values in data["values"])
-    return Evaluation(genotype_from_json(data["genotype"]), values, data["failure"])
+    return Evaluation(genotype_from_json(data["genotype"]), values, data["failure"], tuple(data.get("failures", ())))

@@ -232,7 +232,7 @@ class Problem(Generic[S]):
         """(n, objectives), all minimised, at the first target; what failed costs infinity."""
         rows = [
             [np.inf] * len(self.axes.keys)
-            if evaluation.failure is not None
+            if evaluation.failure_at(0) is not None
             else self.axes.costs_of({key: value.value for key, value in evaluation.values[0].items()})
             for evaluation in evaluations
         ]
@@ -249,7 +249,8 @@ class Problem(Generic[S]):
             if evaluation.failure is not None
             else min(
                 self.axes.search_violation({key: value.value for key, value in values.items()})
-                for values in evaluation.values
+                for target, values in enumerate(evaluation.values)
+                if evaluation.failure_at(target) is None
             )
             for evaluation in evaluations
         ]

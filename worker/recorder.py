@@ -230,14 +230,15 @@ class SearchRecorder:
         made = []
         for index, target in enumerate(self.targets):
             architecture = Architecture(evaluation.genotype, target)
-            values = evaluation.values[index] if evaluation.failure is None else {}
+            failure = evaluation.failure_at(index)
+            values = evaluation.values[index] if failure is None else {}
             made.append(
                 NewCandidate(
                     hash=architecture.hash,
                     architecture=architecture.to_json(),
                     target=index,
                     values={key: value.to_json() for key, value in values.items()},
-                    failure=evaluation.failure,
+                    failure=failure,
                     scored=set(self.front.axes.keys) <= set(values),
                 )
             )

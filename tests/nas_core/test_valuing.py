@@ -13,9 +13,9 @@ import torch
 from nas_core.architecture import Architecture
 from nas_core.errors import DeviceError, ObjectiveError
 from nas_core.evaluation import Evaluator
-from nas_core.events import Evaluation, Propose
+from nas_core.events import Evaluation, Propose, evaluation_from_json, evaluation_to_json
 from nas_core.objectives.error import Error
-from nas_core.search import Axes, Problem
+from nas_core.search import Axes, Bound, Problem
 from nas_core.values import Value
 from nas_core.valuing import data_value, exact_value, measured_values
 from tests.contracts.problems import SPACE, problem
@@ -148,3 +148,24 @@ def test_what_was_measured_is_not_measured_again() -> None:
     proposal = Propose((genotype,), ({"error": Value(0.5, "", "supernet")},))
     (evaluation,) = Evaluator(on, journal)(proposal)
     assert evaluation.values[0]["own"].value == 5.0 and own.calls == []
+
+
+def test_what_fails_at_one_width_fails_there_alone() -> None:
+    numbers = iter([1.0, math.nan, 3.0])
+    on: Problem[Any] = problem(widths=3)
+    object.__setattr__(on, "axes", Axes({"error": Error(), "own": Own(lambda: Value(next(numbers), "g", "measured"))}))
+    genotype = SPACE.sample(np.random.default_rng(0))
+    (found,) = Evaluator(on)(Propose((genotype,), ({"error": Value(0.5, "", "supernet")},)))
+    assert found.failure is None
+    assert [found.failure_at(width) for width in range(3)] == [None, "own is nan, not a finite number", None]
+    assert [values["own"].value if values else None for values in found.values] == [1.0, None, 3.0]
+    again = evaluation_from_json(evaluation_to_json(found))
+    assert again == found
+    assert on.costs([found]).tolist() == [[0.5, 1.0]] and on.violations([found]).tolist() == [0.0]
+
+
+def test_what_fails_at_the_searched_width_costs_infinity_and_may_hold_bounds_elsewhere() -> None:
+    values = {"error": Value(0.5, "", "supernet"), "params": Value(9.0, "", "exact")}
+    on = problem(widths=2, bounds={"params": Bound(max=10.0)})
+    found = Evaluation(SPACE.sample(np.random.default_rng(0)), ({}, values), failures=("broken", None))
+    assert on.costs([found]).tolist() == [[math.inf, math.inf]] and on.violations([found]).tolist() == [0.0]

@@ -1,5 +1,6 @@
 """Events of a search become rows, on a real database."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -94,6 +95,21 @@ def test_failures_are_rows_too_and_never_on_the_front(claim: tasks.Claim) -> Non
     with reading() as session:
         rows = candidates.all_values(session, claim.job_id, "search")
     assert [row.failure for row in rows] == [None, "out of memory"]
+    assert front_errors(claim.job_id) == [0.1]
+
+
+def test_a_width_that_failed_is_a_failed_candidate_and_the_others_are_not(claim: tasks.Claim) -> None:
+    targets = (TARGET, replace(TARGET, channels=2 * TARGET.channels))
+    taking = SearchRecorder(claim.task_id, claim.fence, claim.job_id, AXES, targets, REFERENCE)
+    values = {"error": Value(0.1, "", "supernet"), "params": Value(100.0, "", "exact")}
+    taking.take(Evaluated(Evaluation(genotype(0), ({}, values), failures=("no board", None))))
+    taking.flush()
+    with reading() as session:
+        rows = candidates.all_values(session, claim.job_id, "search")
+    assert [(row.target, row.status, row.failure) for row in rows] == [
+        (0, "failed", "no board"),
+        (1, "evaluated", None),
+    ]
     assert front_errors(claim.job_id) == [0.1]
 
 
