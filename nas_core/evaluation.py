@@ -25,6 +25,28 @@ Journal = Mapping[str, Mapping[str, Value]]
 
 MESSAGE = 500
 """Characters of an error that become a candidate's failure."""
+FAILURES = (NasCoreError, RuntimeError, ValueError, ArithmeticError)
+"""What fails a candidate and no search; out of memory is among them."""
+
+
+class NoValueError(NasCoreError):
+    """An objective has no value for a network, or none that is a number."""
+
+
+def _finite(key: str, value: Value | str) -> Value:
+    """``value`` itself; a text says why there is none. Raises NoValueError."""
+    if isinstance(value, str):
+        raise NoValueError(f"{key} could not be measured: {value}")
+    if not math.isfinite(value.value):
+        raise NoValueError(f"{key} is {value.value}, not a finite number")
+    return value
+
+
+def _reason(error: Exception) -> str:
+    """In words of ours as they are, else with what kind of error it is."""
+    if isinstance(error, (NoValueError, DivergedError, NoRoomError, MissingRowError)):
+        return str(error)
+    return f"{type(error).__name__}: {str(error)[:MESSAGE]}"
 
 
 def side_by_side(
@@ -62,10 +84,8 @@ class Evaluator:
         for genotype, given, masks in zip(proposal.genotypes, known, brought, strict=True):
             try:
                 yield self._evaluate(genotype, given, proposal, measured, masks or self._known_masks(genotype))
-            except (DivergedError, NoRoomError, MissingRowError) as error:
-                yield Evaluation(genotype, (), str(error))
-            except (NasCoreError, RuntimeError, ValueError, ArithmeticError) as error:  # out of memory included
-                yield Evaluation(genotype, (), f"{type(error).__name__}: {str(error)[:MESSAGE]}")
+            except FAILURES as error:
+                yield Evaluation(genotype, (), _reason(error))
 
     def _priced(self, genotypes: Sequence[Genotype]) -> Iterator[Evaluation]:
         first = self.problem.targets[:1]
@@ -85,12 +105,7 @@ class Evaluator:
         for key, objective in self.problem.axes.objectives.items():
             if objective.source == "data":
                 continue
-            value = settled_value(key, objective, architecture) or measured[architecture.hash, key]
-            if isinstance(value, str):
-                raise NasCoreError(f"{key} could not be measured: {value}")
-            if not math.isfinite(value.value):
-                raise NasCoreError(f"{key} is {value.value}, not a finite number")
-            found[key] = value
+            found[key] = _finite(key, settled_value(key, objective, architecture) or measured[architecture.hash, key])
         self.journal.setdefault(architecture.hash, {}).update(found)
         return found
 
@@ -111,29 +126,38 @@ class Evaluator:
         data = {} if proposal.unscored else self._data_values(genotype, given, proposal, masks)
         values, failures = list[Mapping[str, Value]](), list[str | None]()
         for architecture in self._architectures(genotype):
-            found: dict[str, Value] = {}
-            failure = None
-            for key, objective in self.problem.axes.objectives.items():
-                value = settled_value(key, objective, architecture, None if masks is None else masks.removed)
-                if value is None and proposal.unscored:
-                    continue
-                if value is None:
-                    taken = data[key] if objective.source == "data" else measured[architecture.hash, key]
-                    if isinstance(taken, str):
-                        failure = f"{key} could not be measured: {taken}"
-                        break
-                    value = taken
-                if not math.isfinite(value.value):
-                    failure = f"{key} is {value.value}, not a finite number"
-                    break
-                found[key] = value
-            if failure is None:
+            try:
+                found = self._values(architecture, data, proposal, measured, masks)
+            except FAILURES as error:
+                values.append({})
+                failures.append(_reason(error))
+            else:
                 self.journal[architecture.hash] = found
-            values.append(found if failure is None else {})
-            failures.append(failure)
+                values.append(found)
+                failures.append(None)
         if None not in failures:
             return Evaluation(genotype, (), failures[0])
         return Evaluation(genotype, tuple(values), failures=tuple(failures) if any(failures) else ())
+
+    def _values(
+        self,
+        architecture: Architecture,
+        data: Mapping[str, Value],
+        proposal: Propose,
+        measured: Mapping[tuple[str, str], Value | str],
+        masks: Masks | None,
+    ) -> dict[str, Value]:
+        """At one target. Raises one of FAILURES."""
+        found = {}
+        for key, objective in self.problem.axes.objectives.items():
+            value: Value | str | None
+            value = settled_value(key, objective, architecture, None if masks is None else masks.removed)
+            if value is None and proposal.unscored:
+                continue
+            if value is None:
+                value = data[key] if objective.source == "data" else measured[architecture.hash, key]
+            found[key] = _finite(key, value)
+        return found
 
     def _measure(
         self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]

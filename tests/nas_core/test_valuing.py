@@ -164,6 +164,21 @@ def test_what_fails_at_one_width_fails_there_alone() -> None:
     assert on.costs([found]).tolist() == [[0.5, 1.0]] and on.violations([found]).tolist() == [0.0]
 
 
+def test_an_exact_objective_that_raises_at_one_width_fails_there_alone() -> None:
+    def odd() -> Value:
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError("narrow")
+        return Value(2.0, "g", "exact")
+
+    calls: list[int] = []
+    on: Problem[Any] = problem(widths=2)
+    object.__setattr__(on, "axes", Axes({"error": Error(), "own": Own(odd, "exact")}))
+    genotype = SPACE.sample(np.random.default_rng(0))
+    (found,) = Evaluator(on)(Propose((genotype,), ({"error": Value(0.5, "", "supernet")},)))
+    assert found.failures == ("ObjectiveError: objective 'own' raised KeyError: 'narrow'", None)
+
+
 def test_what_fails_at_the_searched_width_costs_infinity_and_may_hold_bounds_elsewhere() -> None:
     values = {"error": Value(0.5, "", "supernet"), "params": Value(9.0, "", "exact")}
     on = problem(widths=2, bounds={"params": Bound(max=10.0)})
