@@ -21,6 +21,7 @@ BY_OBJECTIVE = ("exponents", "references")
 WANTED = frozenset({"stages", "depths", "normal_left", "reduce_left", *BY_OBJECTIVE})
 """An algorithm with these settings goes by stages."""
 ALSO = ("ranked_by", "carry", "weights", "draws", "path_explore")
+"""Looked at where such an algorithm has them."""
 TITLE = "Invalid setting"
 _OBJECTIVES: TypeAdapter[list[ObjectiveSpec]] = TypeAdapter(Objectives)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from nas_core.valuing import data_value, measured_values, settled_value
 
 Journal = Mapping[str, Mapping[str, Value]]
 """What is known already: values by objective key, by architecture hash."""
+Measured = Mapping[tuple[str, str], Value | str]
+"""By architecture hash and objective key; a text says why there is no value."""
 
 
 MESSAGE = 500
@@ -99,14 +102,30 @@ class Evaluator:
             else:
                 yield Evaluation(genotype, (values,))
 
-    def _costs(self, architecture: Architecture, measured: Mapping[tuple[str, str], Value | str]) -> dict[str, Value]:
+    def _costs(self, architecture: Architecture, measured: Measured) -> dict[str, Value]:
         """Every value that needs no error. Raises NasCoreError for one that cannot be had."""
-        found = {}
-        for key, objective in self.problem.axes.objectives.items():
-            if objective.source == "data":
-                continue
-            found[key] = _finite(key, settled_value(key, objective, architecture) or measured[architecture.hash, key])
+        keys = [key for key, objective in self.problem.axes.objectives.items() if objective.source != "data"]
+        found = self._values(architecture, keys, measured)
         self.journal.setdefault(architecture.hash, {}).update(found)
+        return found
+
+    def _values(
+        self,
+        architecture: Architecture,
+        keys: Iterable[str],
+        measured: Measured,
+        data: Mapping[str, Value] = MappingProxyType({}),
+        masks: Masks | None = None,
+    ) -> dict[str, Value]:
+        """Of these objectives at one target; ``data``: of those that follow from the error. Raises one of FAILURES."""
+        found = {}
+        for key in keys:
+            objective = self.problem.axes.objectives[key]
+            value: Value | str | None
+            value = settled_value(key, objective, architecture, None if masks is None else masks.removed)
+            if value is None:
+                value = data[key] if objective.source == "data" else measured[architecture.hash, key]
+            found[key] = _finite(key, value)
         return found
 
     def _architectures(self, genotype: Genotype) -> list[Architecture]:
@@ -117,17 +136,20 @@ class Evaluator:
         genotype: Genotype,
         given: Mapping[str, Value],
         proposal: Propose,
-        measured: Mapping[tuple[str, str], Value | str],
+        measured: Measured,
         masks: Masks | None,
     ) -> Evaluation:
         self.problem.space.check(genotype)
         for architecture in self._architectures(genotype):
             require(architecture, masks)
         data = {} if proposal.unscored else self._data_values(genotype, given, proposal, masks)
+        objectives = self.problem.axes.objectives
+        left_out = ("data", "measured") if proposal.unscored else ()
+        keys = [key for key, objective in objectives.items() if objective.source not in left_out]
         values, failures = list[Mapping[str, Value]](), list[str | None]()
         for architecture in self._architectures(genotype):
             try:
-                found = self._values(architecture, data, proposal, measured, masks)
+                found = self._values(architecture, keys, measured, data, masks)
             except FAILURES as error:
                 values.append({})
                 failures.append(_reason(error))
@@ -139,29 +161,7 @@ class Evaluator:
             return Evaluation(genotype, (), failures[0])
         return Evaluation(genotype, tuple(values), failures=tuple(failures) if any(failures) else ())
 
-    def _values(
-        self,
-        architecture: Architecture,
-        data: Mapping[str, Value],
-        proposal: Propose,
-        measured: Mapping[tuple[str, str], Value | str],
-        masks: Masks | None,
-    ) -> dict[str, Value]:
-        """At one target. Raises one of FAILURES."""
-        found = {}
-        for key, objective in self.problem.axes.objectives.items():
-            value: Value | str | None
-            value = settled_value(key, objective, architecture, None if masks is None else masks.removed)
-            if value is None and proposal.unscored:
-                continue
-            if value is None:
-                value = data[key] if objective.source == "data" else measured[architecture.hash, key]
-            found[key] = _finite(key, value)
-        return found
-
-    def _measure(
-        self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]
-    ) -> dict[tuple[str, str], Value | str]:
+    def _measure(self, genotypes: Sequence[Genotype], targets: Sequence[Skeleton]) -> Measured:
         """Measured objectives of these targets, journalled ones as they were, the others interleaved.
 
         What cannot be measured has the reason in its place.

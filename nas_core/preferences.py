@@ -18,7 +18,7 @@ from nas_core.architecture import Genotype
 from nas_core.pareto import hypervolume
 from nas_core.policy import Columns, Policy, strongest
 from nas_core.reward import Reward, widest_gap
-from nas_core.search import Relaxable
+from nas_core.search import Relaxable, derivable
 
 Floats = NDArray[np.float64]
 Left = dict[str, NDArray[np.bool_]]
@@ -82,12 +82,6 @@ def draw(space: Relaxable, policy: Policy, rng: np.random.Generator, explore: fl
         name: np.where(selection[name].any(axis=1), selection[name].argmax(axis=1), drawn[name]) for name in drawn
     }
     return Sample(genotype, columns)
-
-
-def derivable(space: Relaxable, name: str) -> NDArray[np.bool_]:
-    """(ops,): which ops of a type a derived cell may have on an edge; ``none`` only where the space has such cells."""
-    holds_none = bool(getattr(space, "holds_none", False))
-    return np.array([op != "none" or holds_none for op in space.ops(name)])
 
 
 def with_few_skips(

@@ -70,6 +70,12 @@ class Relaxable(SearchSpace, Protocol):
     def cost_table(self, skeleton: Skeleton, resource: Resource) -> CostTable: ...
 
 
+def derivable(space: Relaxable, cell_type: str) -> NDArray[np.bool_]:
+    """(ops,): which ops of a type a derived cell may have on an edge; ``none`` only where the space has such cells."""
+    holds_none = bool(getattr(space, "holds_none", False))
+    return np.array([op != "none" or holds_none for op in space.ops(cell_type)])
+
+
 @runtime_checkable
 class Enumerable(SearchSpace, Protocol):
     """A space that can be counted through."""

@@ -33,11 +33,11 @@ from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import Merit, Signal, genotype_of
 from nas_core.pareto import foremost, hypervolume, non_dominated
 from nas_core.policy import Policy
-from nas_core.preferences import Preference, Sample, between, derivable, draw, refined, union, with_few_skips
+from nas_core.preferences import Preference, Sample, between, draw, refined, union, with_few_skips
 from nas_core.prices import Asking, Prices
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.scoring import data_values
-from nas_core.search import Problem, Relaxable, Search
+from nas_core.search import Problem, Relaxable, Search, derivable
 from nas_core.settings import settings
 from nas_core.shared_weights import SharedWeights
 from nas_core.stages import Stages

@@ -11,7 +11,7 @@ from torch import Tensor
 from nas_core.additive import AdditiveTable, additive_table, summed
 from nas_core.architecture import Skeleton
 from nas_core.errors import InvalidSettingsError
-from nas_core.search import Objective, Problem, Relaxable
+from nas_core.search import Objective, Problem, Relaxable, derivable
 from nas_core.training import seed_of
 from nas_core.valuing import exact_value
 
@@ -55,10 +55,9 @@ class ExpectedCost:
         self.table = table_of(space, problem.targets[0], key, objective, rng)
         self.counted: dict[str, Tensor] = {}
         """By cell type, (ops,): 0 for ``none`` where no edge ends so."""
-        holds_none = getattr(space, "holds_none", False)
         even = 0.0
         for name, entries in self.table.entries.items():
-            counted = np.array([op != "none" or holds_none for op in space.ops(name)], dtype=np.float64)
+            counted = derivable(space, name).astype(np.float64)
             even += float(entries.sum(axis=1).sum() / counted.sum())
             self.counted[name] = torch.tensor(counted, dtype=torch.float32, device=problem.device)
         if even <= 0:
