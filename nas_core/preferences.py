@@ -114,18 +114,20 @@ def union(lefts: Iterable[Left]) -> Left:
 
 
 def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, int, int] | None:
-    """Which preference should move, and between which two: the one that adds least to the hypervolume of what they
-    derive, to between the two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of
-    use.
+    """Which preference should move, and between which two: of those that are not the ends of the trade-off (they look
+    most at accuracy, or at one of the costs), the one that adds least to the hypervolume of what they derive, to between
+    the two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of use.
     """
-    if len(preferences) < 3:
+    ends = set(np.array([preference.direction for preference in preferences]).argmax(axis=0).tolist())
+    inner = [place for place in range(len(preferences)) if place not in ends]
+    if not inner:
         return None
     low, high = costs.min(axis=0), costs.max(axis=0)
     scaled = (costs - low) / np.where(high > low, high - low, 1.0)
     whole = [1.1] * costs.shape[1]
     total = hypervolume(scaled, whole)
     gains = np.array([total - hypervolume(np.delete(scaled, place, axis=0), whole) for place in range(len(scaled))])
-    least = int(gains.argmin())
+    least = min(inner, key=lambda place: float(gains[place]))
     others = [place for place in range(len(scaled)) if place != least]
     gap = widest_gap(scaled[others])
     if gains[least] > IDLE * gains.mean() or gap is None:

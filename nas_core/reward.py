@@ -118,8 +118,3 @@ def widest_gap(costs: Floats) -> tuple[int, int] | None:
         order = np.argsort(scaled[:, axis], kind="stable").tolist()
         pairs.update((min(a, b), max(a, b)) for a, b in itertools.pairwise(order))
     return max(sorted(pairs), key=lambda pair: float(np.linalg.norm(scaled[pair[0]] - scaled[pair[1]])))
-
-
-def least_useful(volumes: Sequence[float]) -> int:
-    """Place of the smallest contribution, the first of equals."""
-    return int(np.argmin(np.asarray(volumes)))

@@ -564,7 +564,8 @@ class Run:
         """The job's seeds, what the preferences derive, and the best samples, all scored on the same images."""
         problem = self.problem
         wanted = {genotype.key(): genotype for genotype in problem.seeds}
-        derived = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
+        in_order = sorted(self.preferences, key=lambda preference: -preference.direction[0])
+        derived = {genotype.key(): genotype for genotype in map(self.derive, in_order)}
         own = [genotype for key, genotype in derived.items() if key not in wanted]
         room = min(len(own), max(0, problem.budget.evaluations - len(wanted)))
         for place in np.linspace(0, len(own) - 1, room).round().astype(int):  # both ends of the trade-off among them

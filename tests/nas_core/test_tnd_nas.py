@@ -29,7 +29,7 @@ from nas_core.objectives.macs import Macs
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.policy import Policy
-from nas_core.preferences import between, draw, union
+from nas_core.preferences import between, draw, refined, union
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.search import Axes, Bound, Problem, drive, start
 from nas_core.settings import parse
@@ -341,6 +341,18 @@ def test_7_a_preference_that_moves_keeps_to_the_schedule() -> None:
     both = one.policy.strengths()["normal"] + other.policy.strengths()["normal"]
     for row, kept in enumerate(left["normal"]):
         assert both[row][kept].min() >= both[row][~kept].max()
+
+
+def test_the_ends_of_the_trade_off_stay_where_they_are() -> None:
+    run = Run(TndNas(preferences=5), problem(space=NasBench201(cells=5, channels=2)))
+    assert list(run.prices.keys) == ["params"]
+    at_one_end = np.array([[0.2, 1.0], [0.2, 1.0], [0.3, 0.6], [0.5, 0.3], [0.8, 0.1]])
+    assert refined(run.preferences, at_one_end) == (1, 3, 4), "the first and its neighbour derive the same"
+    at_the_other = np.array([[0.2, 1.0], [0.3, 0.6], [0.5, 0.3], [0.8, 0.1], [0.8, 0.1]])
+    assert refined(run.preferences, at_the_other) == (3, 2, 4)
+    assert refined(run.preferences[:2], at_one_end[:2]) is None
+    each_of_use = np.array([[0.0, 1.0], [0.25, 0.5], [0.5, 0.25], [0.7, 0.1], [1.0, 0.0]])
+    assert refined(run.preferences, each_of_use) is None
 
 
 @pytest.mark.parametrize("exponents", [{}, {"params": (-0.3,)}])
