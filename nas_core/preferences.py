@@ -114,9 +114,9 @@ def union(lefts: Iterable[Left]) -> Left:
 
 
 def refined(preferences: Sequence[Preference], costs: Floats) -> tuple[int, int, int] | None:
-    """Which preference should move, and between which two: of those that are no end of the trade-off (which look most at
-    accuracy, or at one of the costs), the one that adds least to the hypervolume of what they derive, to between the two
-    that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of use.
+    """Which preference should move, and between which two: of those that are no end of the trade-off (none looks more
+    at accuracy, or at one of the costs), the one that adds least to the hypervolume of what they derive, to between the
+    two that are farthest apart. ``costs`` (preferences, axes), minimised. None where each is of use.
     """
     ends = set(np.array([preference.direction for preference in preferences]).argmax(axis=0).tolist())
     inner = [place for place in range(len(preferences)) if place not in ends]
