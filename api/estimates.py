@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from api.imagesets import Images
 from api.lookups import SUPERNETS
 from api.ranges import Range, counted, exact_range
-from api.validation import Accepted
+from api.stages import most_evaluations
+from api.validation import Accepted, costs
 from nas_core.architecture import Skeleton
 from nas_core.cuts import sizes
 from skyline.schemas import (
@@ -31,7 +32,7 @@ LATER = Figure(value=None, reason="not estimated yet")
 def estimate(accepted: Accepted, workers: Sequence[str], waiting_for: str | None) -> Estimate:
     """``workers`` and ``waiting_for``: who could take the job, and what is needed where nobody could."""
     spec = JobSpec.model_validate(accepted.stored)
-    search = _search(spec, accepted.entries["algorithm",])
+    search = _search(spec, accepted.entries["algorithm",], costs(spec, accepted.entries))
     return Estimate(
         valid=True,
         spec=spec,
@@ -110,8 +111,9 @@ def _images(spec: JobSpec, images: Images) -> ImageCounts:
     return ImageCounts(train=cut.train, validation=cut.validation, select=cut.select, test=images.test, reason=None)
 
 
-def _search(spec: JobSpec, algorithm: CatalogEntry) -> SearchEstimate:
-    evaluations = len(spec.seed_genotypes) if algorithm.facts.get("needs_seeds") else spec.budget.evaluations
+def _search(spec: JobSpec, algorithm: CatalogEntry, costs: list[str]) -> SearchEstimate:
+    needs_seeds = algorithm.facts.get("needs_seeds")
+    evaluations = len(spec.seed_genotypes) if needs_seeds else most_evaluations(spec, algorithm, costs)
     trainings, epochs, reason = _trained(spec, algorithm, evaluations)
     return SearchEstimate(
         evaluations=evaluations,

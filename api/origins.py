@@ -58,7 +58,7 @@ class Origin:
         for part in ("space", "algorithm"):
             own = self._settings(part, catalog)
             if part == "algorithm":
-                own = stages.without_others(own, given.get("objectives"))
+                own = stages.taken_over(own, self.spec["objectives"], given.get("objectives"), catalog["objective"])
             whole[part] = _over(given.get(part, {}), own, self._redone(catalog) if part == "algorithm" else ())
         whole["dataset"] = self._dataset(given.get("dataset"), registered)
         for part in PARTS:

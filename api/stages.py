@@ -5,24 +5,28 @@ The API imports no algorithm: what one is asked for is read from its published f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from api import forms
 from api.errors import Fault
 from nas_core.errors import InvalidSettingsError
 from nas_core.search import Relaxable, SearchSpace
 from skyline.schemas import CatalogEntry, JobSpec
-from skyline.schemas.jobs import Objectives, ObjectiveSpec
+from skyline.schemas.jobs import QUALITIES, Objectives, ObjectiveSpec
 
 BY_OBJECTIVE = ("exponents", "references")
 """Settings by objective key."""
 WANTED = frozenset({"stages", "depths", "normal_left", "reduce_left", *BY_OBJECTIVE})
 """An algorithm with these settings goes by stages."""
-ALSO = ("ranked_by", "carry", "weights", "draws", "path_explore")
+UNTRAINED: Mapping[str, int] = {"untrained_shrink": 1, "untrained_draws": 1, "final_draws": 0}
+"""Settings of the scores of untrained networks, with the values by which they do nothing."""
+ALSO = ("ranked_by", "carry", "weights", "draws", "path_explore", "skip_dropout", *UNTRAINED)
 """Looked at where such an algorithm has them."""
 TITLE = "Invalid setting"
+Catalog = Mapping[str, CatalogEntry]
 _OBJECTIVES: TypeAdapter[list[ObjectiveSpec]] = TypeAdapter(Objectives)
 
 
@@ -42,33 +46,68 @@ def faults(
         yield Fault(TITLE, detail, "/budget/epochs", spec.budget.epochs, f"{stages} or more, or fewer stages")
     yield from _lists(given, stages)
     yield from _of_no_use(given, space)
+    if spec.origin is None:
+        yield from _idle(given, form)
     yield from _depths(given["depths"] or [], space, input)
     for name in BY_OBJECTIVE:
         for key, values in (given[name] or {}).items():
             if key not in costs:
                 listed = ", ".join(costs) or "none"
                 detail = f"{name}: '{key}' is no cost of this job; its costs are {listed}"
-                expected = f"one of {listed}, or {key} as an objective, or '{name}: {{}}' for none"
-                yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", key, expected)
+                others = [*costs, *([] if key in spec.keys else [f"{key} as an objective"]), f"'{name}: {{}}' for none"]
+                yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", key, ", or ".join(others))
+            elif name == "references" and given["exponents"] and key not in given["exponents"]:
+                detail = f"references: '{key}' does not enter the reward, since 'exponents' leaves it out"
+                yield Fault(
+                    TITLE, detail, f"/algorithm/references/{key}", key, f"an exponent for {key}, or no reference"
+                )
             elif len(values) not in (1, stages):
                 detail = f"{name}.{key}: wants one number, or one for each of {stages} stages; got {values}"
                 yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", values, f"1 or {stages} numbers")
 
 
-def without_others(settings: dict[str, Any], objectives: Any) -> dict[str, Any]:
+def taken_over(settings: dict[str, Any], before: Any, objectives: Any, known: Catalog) -> dict[str, Any]:
     """The algorithm's settings of a job that is gone on from, without what they say of objectives that the posted job
-    has not. As they are where it has no objectives: the form says so.
+    has not, or has by another definition. Where it has a cost that the other job had not, no exponents are taken over:
+    what they leave out does not enter. As they are where it gives no objectives, or none that are any.
+
+    ``before``, ``objectives``: as stored, and as posted; ``known``: entries of objectives by name.
     """
     try:
-        keys = {objective.effective_key for objective in _OBJECTIVES.validate_python(objectives)}
+        old = {objective.effective_key: objective for objective in _OBJECTIVES.validate_python(before)}
+        new = {objective.effective_key: objective for objective in _OBJECTIVES.validate_python(objectives)}
     except ValidationError:
         return settings
+    same = {key for key, objective in new.items() if key in old and _alike(objective, old[key], known)}
     kept = {
-        name: {key: values for key, values in settings[name].items() if key in keys}
+        name: {key: values for key, values in settings[name].items() if key in same}
         for name in BY_OBJECTIVE
         if isinstance(settings.get(name), dict)
     }
+    if "exponents" in kept and any(key not in same and new[key].name not in QUALITIES for key in new):
+        kept["exponents"] = {}
     return settings | kept
+
+
+def _alike(one: ObjectiveSpec, other: ObjectiveSpec, known: Catalog) -> bool:
+    if one.name != other.name:
+        return False
+    entry = known.get(one.name)
+    form = {} if entry is None else entry.settings
+    return forms.filled(one.settings, form) == forms.filled(other.settings, form)
+
+
+def most_evaluations(spec: JobSpec, algorithm: CatalogEntry, costs: list[str]) -> int:
+    """How many genotypes a search proposes at most: of one by stages, its seeds, what each preference derives, and the
+    best samples. ``costs`` as in ``faults``.
+    """
+    form = algorithm.settings.get("properties", {})
+    if not set(form) >= {*WANTED, "preferences", "rescored"}:
+        return spec.budget.evaluations
+    preferences, rescored = (
+        int(spec.algorithm.settings.get(name, form[name]["default"])) for name in ("preferences", "rescored")
+    )
+    return min(spec.budget.evaluations, len(spec.seed_genotypes) + (preferences if costs else 1) + rescored)
 
 
 def _lists(given: dict[str, Any], stages: int) -> Iterator[Fault]:
@@ -111,6 +150,21 @@ def _of_no_use(given: dict[str, Any], space: SearchSpace) -> Iterator[Fault]:
         elif values and values[0] > (most := max(len(space.ops(type_)) for type_ in types)):
             detail = f"{name}: an edge has {most} ops; got {values}"
             yield Fault(TITLE, detail, f"/algorithm/{name}", values, f"numbers from {most} down to 1")
+
+
+def _idle(given: dict[str, Any], form: Mapping[str, Any]) -> Iterator[Fault]:
+    """Settings that others leave nothing to do, unless they came with the job that is gone on from."""
+    ranked_by = given.get("ranked_by")
+    if ranked_by is not None and not {"progressivity", "synflow"} & set(ranked_by):
+        for name, idle in UNTRAINED.items():
+            if given.get(name, idle) != idle:
+                detail = f"{name}: {given[name]} is of scores of untrained networks, and ranked_by has none"
+                expected = f"{idle}, or ranked_by with progressivity or synflow"
+                yield Fault(TITLE, detail, f"/algorithm/{name}", given[name], expected)
+    rates, stages = given.get("skip_dropout") or [], given["stages"]
+    if len(rates) > stages and list(rates) != list(form["skip_dropout"].get("default") or []):
+        detail = f"skip_dropout: {len(rates)} rates, but there are {stages} stages; got {rates}"
+        yield Fault(TITLE, detail, "/algorithm/skip_dropout", rates, f"{stages} rates at most")
 
 
 def _depths(depths: list[int], space: SearchSpace, input: tuple[int, int, int]) -> Iterator[Fault]:

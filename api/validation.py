@@ -55,7 +55,7 @@ class Known:
 
     @property
     def by_kind(self) -> dict[str, dict[str, CatalogEntry]]:
-        return {"space": self.of("space"), "algorithm": self.of("algorithm")}
+        return {"space": self.of("space"), "algorithm": self.of("algorithm"), "objective": self.of("objective")}
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def _ground(
         return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
     skeletons, faults = ranges.targets(spec, space, images)
     faults += _too_small(spec, images)
-    faults += stages.faults(spec, entries["algorithm",], _costs(spec, entries), space, images.input)
+    faults += stages.faults(spec, entries["algorithm",], costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
     faults += relaxed.faults(spec, entries["algorithm",], summed, space, searched)
     target = None if faults else skeletons[0]
@@ -283,7 +283,7 @@ def _ground(
     return faults or Ground(images, space, skeletons)
 
 
-def _costs(spec: JobSpec, entries: Entries) -> list[str]:
+def costs(spec: JobSpec, entries: Entries) -> list[str]:
     """Keys of the objectives that do not follow from the error on images."""
     sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
     return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]

@@ -47,6 +47,8 @@ class Merit:
         self.seen: dict[str, list[float]] = {}
         """By genotype: how often its accuracy was taken, and the sum of them, percent."""
         self._others: dict[str, list[float]] = {}
+        self._anew: dict[str, list[float]] = {}
+        """Of networks whose untrained scores were taken anew in the end; no other search goes on from these."""
         self._blend: Blend | None = None
 
     def record(self, key: str, accuracy: float) -> None:
@@ -58,6 +60,8 @@ class Merit:
     def signals(self, genotype: Genotype) -> list[float]:
         """All but the supernet's, on the searched skeleton."""
         key = genotype.key()
+        if key in self._anew:
+            return self._anew[key]
         if key not in self._others:
             architecture = Architecture(genotype, self.skeleton)
             self._others[key] = self._taken(architecture, self.seeds)
@@ -70,7 +74,7 @@ class Merit:
         if self.others:
             architecture = Architecture(genotype, self.skeleton)
             seeds = [seed_of(self.seed, "anew", draw) for draw in range(draws)]
-            self._others[genotype.key()] = self._taken(architecture, seeds)
+            self._anew[genotype.key()] = self._taken(architecture, seeds)
 
     def _taken(self, architecture: Architecture, seeds: Sequence[int]) -> list[float]:
         """Means over draws of an untrained network's weights, a seed each."""

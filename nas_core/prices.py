@@ -59,8 +59,8 @@ class Prices:
         return self.of(key) if key in self._known else None
 
     def reason(self, key: str) -> str | None:
-        """Why there is no price."""
-        known = self._known[key]
+        """Why there is no price; None where there is one, or nobody asked."""
+        known = self._known.get(key)
         return known if isinstance(known, str) else None
 
     @property

@@ -49,8 +49,8 @@ CALIBRATING = 32
 LEAST_WEIGHT = 0.3
 """Mean weight of another preference's samples below which they say too little: Adam would make a whole step of it."""
 
-Told = list[tuple[float, float]]
-"""Of samples: the accuracy that they deserve, percent, and their reward."""
+Told = list[tuple[float, float | None]]
+"""Of samples: the accuracy on their batch, percent, and their reward; None without a price."""
 
 
 @algorithms.register("tnd-nas")
@@ -327,8 +327,9 @@ class Run:
         self.epochs_done, self.trained = self.epochs_done + 1, self.trained + 1
         metrics = {"loss": self.weights.learner.mean_loss(), "stage": self.stage + 1.0}
         metrics |= {"entropy": self._entropy(), "multiply_adds": self.spent}
-        if told:
+        if any(reward is not None for _, reward in told):
             self.previous = None
+        if told:
             metrics |= yield from self._seen_so_far(told)
         self.seconds += time.monotonic() - began
         yield Progress("search", number + 1, problem.budget.epochs, metrics)
@@ -364,12 +365,15 @@ class Run:
         self.turns += 1
         samples = [self._draw(preference, self.settings.explore) for _ in range(self.settings.samples)]
         yield from self.prices.ask(sample.genotype for sample in samples)
+        genotypes = [sample.genotype for sample in samples]
+        accuracies = [self.accuracy(genotype, images, labels) for genotype in genotypes]
         seen = [
-            (self.merit.deserved(genotype, self.accuracy(genotype, images, labels)), self.prices.of(genotype.key()))
-            for genotype in (sample.genotype for sample in samples)
+            (self.merit.deserved(genotype, accuracy), self.prices.of(genotype.key()))
+            for genotype, accuracy in zip(genotypes, accuracies, strict=True)
         ]
         rewards = self._rewards(preference, seen)
-        told += [(accuracy, reward) for (accuracy, _), reward in zip(seen, rewards, strict=True)]
+        priced = [None if costs is None else reward for (_, costs), reward in zip(seen, rewards, strict=True)]
+        told += zip(accuracies, priced, strict=True)
         columns = [sample.columns for sample in samples]
         likely = [preference.policy.likelihood(ops) for ops in columns]
         preference.policy.step(columns, rewards)
@@ -394,8 +398,8 @@ class Run:
         return 100.0 * (1.0 - error)
 
     def _calibrate(self, images: Tensor, labels: Tensor) -> Asking:
-        """Rewards of the stage, by random samples of what is left; where none of them can be priced, those of the stage
-        before stay.
+        """Rewards of the stage, by random samples of what is left, whose accuracies are the first that it sees; where
+        none of them can be priced, the rewards of the stage before stay.
         """
         settings, left = self.settings, self.left
         uniform = Policy({n: m.shape for n, m in left.items()}, left, 1.0, 0.0, 0)
@@ -403,9 +407,11 @@ class Run:
         keys = self.prices.keys
         yield from self.prices.ask(sample.genotype for sample in samples)
         self.calibrated = True
+        taken = [self.accuracy(sample.genotype, images, labels) for sample in samples]
+        self.merit.learn()
         priced = [
-            (sample.genotype, costs)
-            for sample in samples
+            (self.merit.deserved(sample.genotype, accuracy), costs)
+            for sample, accuracy in zip(samples, taken, strict=True)
             if (costs := self.prices.of(sample.genotype.key())) is not None
         ]
         if not priced:
@@ -417,10 +423,7 @@ class Run:
                 f"{why} in stage {self.stage + 1}, which goes on by the rewards of the one before; {first}"
             )
             return
-        genotypes = [genotype for genotype, _ in priced]
-        taken = [self.accuracy(genotype, images, labels) for genotype in genotypes]
-        self.merit.learn()
-        accuracies = np.array([self.merit.deserved(g, accuracy) for g, accuracy in zip(genotypes, taken, strict=True)])
+        accuracies = np.array([accuracy for accuracy, _ in priced])
         table = np.array([[abs(costs[key]) for key in keys] for _, costs in priced]).reshape(len(priced), len(keys))
         middle = dict(zip(keys, np.median(table, axis=0).tolist(), strict=True)) if keys else {}
         if not self.most:
@@ -468,10 +471,9 @@ class Run:
         yield from self.prices.ask(genotypes.values())
         points = self._points(genotypes)
         front = points[non_dominated(points)]
-        accuracy, reward = np.mean(told, axis=0).tolist()
         return {
-            "accuracy": accuracy,
-            "reward": reward,
+            "accuracy": float(np.mean([accuracy for accuracy, _ in told])),
+            "reward": float(np.mean([reward or 0.0 for _, reward in told])),
             "failed": float(len(self.prices.failures)),
             "front": float(len(np.unique(front, axis=0))),
             "hypervolume": hypervolume(points, [1.0] * points.shape[1]),
@@ -496,7 +498,12 @@ class Run:
             used["peak_gpu_memory_mb"] = on_gpu
         yield Progress("stage", self.stage + 1, settings.stages, used)
         self.seconds = 0.0
-        if self.stage + 1 == settings.stages or self.problem.time_is_up():
+        time_is_up = self.problem.time_is_up()
+        if self.previous is not None and not time_is_up:
+            self.problem.warn(
+                f"no network of stage {self.stage + 1} could be priced; the search ends with what it came to before"
+            )
+        if self.stage + 1 == settings.stages or time_is_up or self.previous is not None:
             self.stage = settings.stages
             return
         self.previous = checkpoint.copied(
@@ -528,7 +535,9 @@ class Run:
         self._build()
 
     def step_back(self) -> None:
-        """To the end of the stage before, where time was up before the policies of this one had learnt anything."""
+        """To the end of the stage before, where the policies of this one had learnt nothing: time was up, or no network
+        of it had a price.
+        """
         if self.previous is None or self.finished:
             return
         kept, self.previous = self.previous, None
@@ -563,10 +572,16 @@ class Run:
     def finish(self) -> Search:
         """The job's seeds, what the preferences derive, and the best samples, all scored on the same images."""
         problem = self.problem
+        if not self.merit.seen:
+            problem.warn(
+                "time was up before the first policy step: what is proposed are random networks, ranked as samples "
+                "are; give more time, or fewer epochs"
+            )
+            yield from self._calibrate(*next(self.weights.validation_batches(self.settings.batch, self.order)))
         wanted = {genotype.key(): genotype for genotype in problem.seeds}
         in_order = sorted(self.preferences, key=lambda preference: -preference.direction[0])
         derived = {genotype.key(): genotype for genotype in map(self.derive, in_order)}
-        own = [genotype for key, genotype in derived.items() if key not in wanted]
+        own = [genotype for key, genotype in derived.items() if key not in wanted and self.prices.reason(key) is None]
         room = min(len(own), max(0, problem.budget.evaluations - len(wanted)))
         for place in np.linspace(0, len(own) - 1, room).round().astype(int):  # both ends of the trade-off among them
             wanted[own[place].key()] = own[place]
@@ -575,6 +590,7 @@ class Run:
             yield from self.prices.ask(map(genotype_of, self.merit.seen))
         for genotype in self._best(most, set(wanted)):
             wanted[genotype.key()] = genotype
+        wanted = wanted or dict(list(derived.items())[: problem.budget.evaluations])
         genotypes = tuple(wanted.values())
         errors = self.scored_in_the_end(genotypes)
         yield Propose(genotypes, tuple(map(self.values, errors)))

@@ -56,6 +56,10 @@ def test_what_fits_is_taken() -> None:
         ({"carry": True, "depths": [3, 4, 5]}, "/algorithm/carry", "one depth do not fit another"),
         ({"draws": 4}, "/algorithm/draws", "'weights: relaxed' draws none"),
         ({"path_explore": 0.5}, "/algorithm/path_explore", "'weights: relaxed' draws none"),
+        ({"untrained_draws": 2, "ranked_by": {"supernet": 1.0}}, "/algorithm/untrained_draws", "ranked_by has none"),
+        ({"final_draws": 2, "ranked_by": {"supernet": 1, "macs": 1}}, "/algorithm/final_draws", "ranked_by has none"),
+        ({"skip_dropout": [0.1, 0.2, 0.3, 0.4]}, "/algorithm/skip_dropout", "4 rates, but there are 3 stages"),
+        ({"exponents": {"error": [-0.2]}}, "/algorithm/exponents/error", "'error' is no cost of this job"),
         ({"normal_left": [100, 50, 1]}, "/algorithm/normal_left", "an edge has 8 ops; got [100, 50, 1]"),
     ],
 )
@@ -91,11 +95,84 @@ def test_a_job_that_goes_on_from_another_trains_no_epoch() -> None:
     assert not list(stages.faults(spec, ENTRY, ["params"], DartsCells(), (1, 8, 8)))
 
 
+def test_a_refusal_advises_what_can_be_done() -> None:
+    def expected(objectives: list[str], key: str) -> list[str | None]:
+        spec = JobSpec.model_validate(
+            {
+                "space": {"name": "darts"},
+                "dataset": {"name": "digits"},
+                "objectives": objectives,
+                "algorithm": {"name": "tnd-nas", "exponents": {key: [-0.2]}},
+            }
+        )
+        costs = [name for name in objectives if name != "error"]
+        return [fault.expected for fault in stages.faults(spec, ENTRY, costs, DartsCells(), (1, 8, 8))]
+
+    assert expected(["error", "params"], "error") == ["params, or 'exponents: {}' for none"]
+    assert expected(["error"], "params") == ["params as an objective, or 'exponents: {}' for none"]
+
+
+def test_a_reference_of_what_does_not_enter_is_refused() -> None:
+    spec = JobSpec.model_validate(
+        {
+            "space": {"name": "darts"},
+            "dataset": {"name": "digits"},
+            "objectives": ["error", "params", "macs"],
+            "algorithm": {"name": "tnd-nas", "exponents": {"params": [-0.2]}, "references": {"macs": [1e6]}},
+        }
+    )
+    (fault,) = stages.faults(spec, ENTRY, ["params", "macs"], DartsCells(), (1, 8, 8))
+    assert fault.path == "/algorithm/references/macs" and "'exponents' leaves it out" in fault.detail
+
+
+@pytest.mark.parametrize(
+    ("settings", "costs", "most"),
+    [
+        ({}, ["params"], 50),
+        ({"preferences": 4, "rescored": 3}, ["params"], 7),
+        ({"preferences": 4, "rescored": 3}, [], 4),
+        ({"preferences": 1, "rescored": 0}, ["params"], 1),
+    ],
+)
+def test_a_search_proposes_no_more_than_its_preferences_and_best_samples(
+    settings: dict[str, Any], costs: list[str], most: int
+) -> None:
+    spec = JobSpec.model_validate(
+        {
+            "space": {"name": "darts"},
+            "dataset": {"name": "digits"},
+            "objectives": ["error", *costs],
+            "algorithm": {"name": "tnd-nas", **settings},
+            "budget": {"evaluations": 50},
+        }
+    )
+    assert stages.most_evaluations(spec, ENTRY, costs) == most
+    plain = ENTRY.model_copy(update={"settings": {"properties": {"preferences": {"default": 1}}}})
+    assert stages.most_evaluations(spec, plain, costs) == 50
+
+
 def test_settings_of_objectives_that_a_job_has_not_are_not_taken_over() -> None:
     own = {"exponents": {"params": [-0.3], "latency_ms": [-0.1]}, "references": {"params": [1.0]}, "stages": 3}
-    kept = stages.without_others(own, ["error", {"name": "latency"}])
-    assert kept == {"exponents": {"latency_ms": [-0.1]}, "references": {}, "stages": 3}
-    assert stages.without_others(own, [7]) == stages.without_others(own, None) == own
+    before = ["error", "params", {"name": "latency_ms", "batch": 1}]
+    properties = {"properties": {"batch": {"type": "integer", "default": 1}}}
+    known = {"latency_ms": CatalogEntry(kind="objective", name="latency_ms", summary="", settings=properties)}
+
+    def kept(*objectives: Any) -> dict[str, Any]:
+        return stages.taken_over(own, before, list(objectives), known)
+
+    assert kept("error", "params", "latency") == kept("error", "accuracy", *before[1:]) == own
+    assert kept("error", {"name": "latency"}) == own | {"exponents": {"latency_ms": [-0.1]}, "references": {}}
+    assert kept("error", "params") == own | {"exponents": {"params": [-0.3]}}
+    assert kept(7) == stages.taken_over(own, before, None, known) == own
+
+
+def test_no_exponents_are_taken_over_that_would_leave_a_new_cost_out() -> None:
+    own = {"exponents": {"params": [-0.3]}, "references": {"params": [1.0]}}
+    before = ["error", "params"]
+    taken = stages.taken_over(own, before, ["error", "params", "macs"], {})
+    assert taken == {"exponents": {}, "references": {"params": [1.0]}}
+    other = stages.taken_over(own, before, ["error", {"name": "macs", "key": "params"}], {})
+    assert other == {"exponents": {}, "references": {}}, "the same key of another metric"
 
 
 def test_other_algorithms_are_not_asked() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from nas_core import checkpoint
-from nas_core.algorithms.tnd_nas import Run, TndNas
+from nas_core.algorithms.tnd_nas import Run, TndNas, Told
 from nas_core.architecture import Architecture
 from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError, ObjectiveError
 from nas_core.evaluation import Evaluator
-from nas_core.events import Checkpoint, Price, Progress, Propose
+from nas_core.events import Checkpoint, Evaluated, Price, Progress, Propose
 from nas_core.merit import Merit, Signal
 from nas_core.objectives.error import Error
 from nas_core.objectives.macs import Macs
@@ -282,6 +282,7 @@ def test_7_shrinking_schedule() -> None:
             alpha.normal_(generator=torch.Generator().manual_seed(run.stage))
         strengths = of.strengths()
         last = run.stage == 2
+        run.previous = None  # as when its policies have learnt
         answered(run.close_stage(), on)
         if last:
             break
@@ -467,6 +468,17 @@ class Edges:
         return found
 
 
+@dataclass
+class Board:
+    """Parameters, told by a board that may be out."""
+
+    unit, direction, source = "", "minimize", "measured"
+    out: bool = False
+
+    def measure(self, architectures: Any, device: torch.device) -> list[Value]:
+        return [Value(float("nan") if self.out else float(count(a).params), "", "measured") for a in architectures]
+
+
 def front_of(key: str, objective: Any, **settings: Any) -> tuple[np.ndarray, list[Any]]:
     """(points, 2): errors and costs of what a search proposes in a small NAS-Bench-201, and all its events."""
     on = problem(space=NasBench201(cells=5, channels=4), epochs=6, evaluations=40)
@@ -519,6 +531,7 @@ def test_finalists_are_scored_on_weights_that_did_not_choose_them() -> None:
     merit.take_anew(genotype, 3)
     assert merit.signals(genotype) != before and merit.signals(other) == kept
     assert merit.spent - together == pytest.approx(1.5 * spent)
+    assert merit.state()["others"] == {genotype.key(): before, other.key(): kept}, "searches that go on have the first"
     again = Merit(on, {"supernet": 1.0, "synflow": 1.0}, 1, draws=2)
     again.take_anew(genotype, 3)
     assert again.signals(genotype) == merit.signals(genotype), "whatever was scored before"
@@ -561,6 +574,75 @@ def test_a_metric_that_is_out_in_a_later_stage_does_not_end_the_search(monkeypat
     run.preferences[0].reward = None
     with pytest.raises(ObjectiveError, match="none of 32.*the first: board is nan"):
         list(drive(run.policy_step(*images, []), evaluator))
+
+
+@pytest.mark.slow
+def test_a_metric_that_stays_out_ends_the_search_with_what_it_came_to_before() -> None:
+    """Unbroken, and taken up where the stage without a price began: with the networks that the first stage priced."""
+    settings = TndNas(preferences=2, stages=3, batch=32, samples=2, warmup=0.0, rescored=3, ranked_by=PLAIN)
+
+    def search(board: Board, resume: Mapping[str, Any] | None = None) -> tuple[list[Any], list[Mapping[str, Any]]]:
+        told: list[str] = []
+        on = replace(problem(epochs=6, evaluations=8), axes=Axes({"error": Error(), "board": board}), warn=told.append)
+        found, begun = [], []
+        for event in drive(start(settings, on, checkpoint.copied(resume)), Evaluator(on)):
+            if isinstance(event, Evaluated):
+                found.append(event.evaluation)
+            elif isinstance(event, Checkpoint) and event.state["stage"] == 1 and not event.state["epochs_done"]:
+                begun.append(checkpoint.copied(event.state))
+                board.out = True
+        assert sum("no network of stage 2 could be priced" in text for text in told) == 1, told
+        return found, begun
+
+    found, begun = search(Board())
+    assert len(found) > 3 and all(one.failure is None for one in found), "by the prices that are known"
+    first = set(begun[0]["previous"]["seen"])
+    assert sum(one.genotype.key() in first for one in found) >= 3, "samples that the first stage priced"
+    again, _ = search(Board(out=True), begun[0])
+    assert [one.genotype for one in again] == [one.genotype for one in found]
+
+
+def test_where_time_is_up_before_the_first_policy_step_random_networks_are_ranked() -> None:
+    told: list[str] = []
+    on = problem(space=NasBench201(cells=5, channels=2), epochs=9, evaluations=12)
+    on = replace(on, time_is_up=lambda: True, warn=told.append)
+    settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.6, rescored=9, ranked_by=PLAIN)
+    events = list(drive(start(settings, on), Evaluator(on)))
+    (proposal,) = [event for event in events if isinstance(event, Propose)]
+    assert len(proposal.genotypes) == 11
+    assert [text for text in told if "time was up before the first policy step" in text]
+
+
+def test_events_tell_what_samples_reached() -> None:
+    """Not what they deserve among all that was seen, by which they are rewarded."""
+    on = problem(space=NasBench201(cells=5, channels=2))
+    run = Run(TndNas(preferences=1, batch=16, samples=6), on)
+    images = next(run.weights.validation_batches(16, run.order))
+    answered(run._calibrate(*images), on)
+    before = sum(total for _, total in run.merit.seen.values())
+    told: Told = []
+    answered(run.policy_step(*images, told), on)
+    assert sum(accuracy for accuracy, _ in told) == pytest.approx(
+        sum(total for _, total in run.merit.seen.values()) - before
+    )
+
+
+def test_what_is_known_to_have_no_price_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    on = problem(space=NasBench201(cells=5, channels=2), evaluations=9)
+    on = replace(on, axes=Axes({"error": Error(), "board": Edges()}))
+    run = Run(TndNas(preferences=3, rescored=0, ranked_by=PLAIN), on)
+    for place, preference in enumerate(run.preferences):
+        preference.policy.alpha["normal"].normal_(generator=torch.Generator().manual_seed(place))
+    derived = [run.derive(preference) for preference in run.preferences]
+    run.merit.record(derived[0].key(), 50.0)
+
+    def proposed(prices: Mapping[str, Any]) -> tuple[Any, ...]:
+        monkeypatch.setattr(run.prices, "_known", dict(prices))
+        (proposal,) = [event for event in drive(run.finish(), Evaluator(on)) if isinstance(event, Propose)]
+        return proposal.genotypes
+
+    assert proposed({derived[1].key(): "board is nan"}) == (derived[0], derived[2])
+    assert proposed({genotype.key(): "board is nan" for genotype in derived}) == tuple(derived), "they tell why"
 
 
 def test_few_candidates_are_spread_over_the_trade_off() -> None:
