@@ -89,12 +89,13 @@ def taken_over(settings: dict[str, Any], before: Any, objectives: Any, known: Ca
     return settings | kept
 
 
-def _alike(one: ObjectiveSpec, other: ObjectiveSpec, known: Catalog) -> bool:
-    if one.name != other.name:
+def _alike(posted: ObjectiveSpec, stored: ObjectiveSpec, known: Catalog) -> bool:
+    """Defaults of None are for the service to settle: they go with whatever it did."""
+    if posted.name != stored.name:
         return False
-    entry = known.get(one.name)
-    form = {} if entry is None else entry.settings
-    return forms.filled(one.settings, form) == forms.filled(other.settings, form)
+    entry = known.get(posted.name)
+    complete = posted.settings if entry is None else forms.filled(posted.settings, entry.settings)
+    return all(value is None or value == stored.settings.get(name) for name, value in complete.items())
 
 
 def most_evaluations(spec: JobSpec, algorithm: CatalogEntry, costs: list[str]) -> int:

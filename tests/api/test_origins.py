@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from nas_core.algorithms.tnd_nas import TndNas
+from nas_core.settings import form
 from skyline.schemas import Estimate, Job, Problem
 from store import jobs
 from store.session import unit_of_work
@@ -237,3 +239,25 @@ def test_a_candidate_of_such_a_job_is_verified_anew_from_scratch(shared: httpx.C
     made = shared.post(f"/v1/candidates/{candidate_id}/verify")
     assert made.status_code == 201, made.text
     assert "from" not in made.json()["spec"] and made.json()["spec"]["algorithm"]["name"] == "given"
+
+
+def test_exponents_go_along_unless_they_would_leave_a_new_cost_out(client: httpx.Client, spec: dict[str, Any]) -> None:
+    """By the form that ``tnd-nas`` has; objectives as they are stored, with defaults, are those that were posted."""
+    facts = {"spaces": ["darts"], "needs": "Relaxable", "hands_on": True, "redone": sorted(TndNas.redone)}
+    own = {"kind": "algorithm", "name": "tnd-nas", "summary": "", "settings": form(TndNas), "facts": facts}
+    others = [entry for entry in entries() if entry["name"] != "tnd-nas" and entry["kind"] != "preset"]
+    publish("worker-1", entries=[*others, {**own, "workers": {}}])
+    exponents = {"params": [-0.3], "latency_ms": [-0.1]}
+    job_id = begun(
+        client,
+        {**spec, "objectives": ["error", "params", "latency"], "constraints": {}, "reference_point": {}},
+        algorithm={"name": "tnd-nas", "exponents": exponents},
+    )
+    results.searched(UUID(job_id))
+
+    def taken(*objectives: Any) -> Any:
+        return posted(client, **{"from": job_id}, objectives=["error", *objectives])["algorithm"]["exponents"]
+
+    assert taken("params", {"name": "latency_ms"}) == exponents
+    assert taken("latency") == {"latency_ms": [-0.1]}
+    assert taken("params", "macs") == taken("params", {"name": "latency", "batch": 8}) == {}
