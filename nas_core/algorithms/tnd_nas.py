@@ -372,8 +372,10 @@ class Run:
             for genotype, accuracy in zip(genotypes, accuracies, strict=True)
         ]
         rewards = self._rewards(preference, seen)
-        priced = [None if costs is None else reward for (_, costs), reward in zip(seen, rewards, strict=True)]
-        told += zip(accuracies, priced, strict=True)
+        told += [
+            (accuracy, None if costs is None else reward)
+            for accuracy, (_, costs), reward in zip(accuracies, seen, rewards, strict=True)
+        ]
         columns = [sample.columns for sample in samples]
         likely = [preference.policy.likelihood(ops) for ops in columns]
         preference.policy.step(columns, rewards)
