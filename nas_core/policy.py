@@ -68,10 +68,13 @@ class Policy:
         self.optimizer = torch.optim.Adam(self.alpha.values(), lr=lr, betas=(0.5, 0.999), weight_decay=weight_decay)
         self.baseline: float | None = None
 
-    def probabilities(self) -> dict[str, Tensor]:
-        """Softmax over the ops left on each edge, (edges, ops) by type; 0 elsewhere."""
+    def probabilities(self, kept: Mapping[str, NDArray[np.bool_]] | None = None) -> dict[str, Tensor]:
+        """Softmax over the ops left on each edge, or over those of them that are ``kept``, (edges, ops) by type; 0
+        elsewhere.
+        """
+        left = self.left if kept is None else kept
         return {
-            name: alpha.masked_fill(~torch.from_numpy(self.left[name]), -torch.inf).softmax(dim=1)
+            name: alpha.masked_fill(~torch.from_numpy(left[name]), -torch.inf).softmax(dim=1)
             for name, alpha in self.alpha.items()
         }
 

@@ -41,8 +41,9 @@ class Preference:
     direction: Floats
     """(1 + costs,): unit vector of accuracy and costs (``reward.directions``)."""
     left: Left
-    """Ops on each edge that it has not dropped, (edges, ops) by type."""
+    """Ops on each edge that it has not dropped, (edges, ops) by type: what its weight steps train."""
     policy: Policy
+    """Over all that the supernet still has: an op leaves an edge when no preference keeps it."""
     reward: Reward | None = None
     """None until the first samples show how much accuracy and costs vary; that of the stage before until those of a
     stage do."""

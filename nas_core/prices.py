@@ -23,9 +23,13 @@ class Prices:
         """By genotype's key; a text says why there are none."""
         self._warned: set[str] = set()
 
+    def __contains__(self, key: str) -> bool:
+        """Whether it was asked for."""
+        return key in self._known
+
     def ask(self, genotypes: Iterable[Genotype]) -> Asking:
         """For what is not known yet. The first that cannot be priced is told of."""
-        missing = {genotype.key(): genotype for genotype in genotypes if genotype.key() not in self._known}
+        missing = {genotype.key(): genotype for genotype in genotypes if genotype.key() not in self}
         if not missing:
             return
         answered: list[Evaluation] = yield Price(tuple(missing.values()))
@@ -56,7 +60,7 @@ class Prices:
 
     def known(self, key: str) -> Mapping[str, float] | None:
         """None as well where it was not asked for."""
-        return self.of(key) if key in self._known else None
+        return self.of(key) if key in self else None
 
     def reason(self, key: str) -> str | None:
         """Why there is no price; None where there is one, or nobody asked."""

@@ -97,6 +97,9 @@ class TndNas:
     alpha_weight_decay: Annotated[float, Ge(0), Lt(1)] = 1e-3
     samples: Annotated[int, Ge(2), Le(1000)] = 10
     """Networks drawn for a policy step."""
+    redraws: Annotated[int, Ge(0), Le(1000)] = 10
+    """How often a sample is drawn anew where the search has drawn that network before; published: 0. Repeats teach
+    alpha nothing new about cells, and take the place of cells that nobody has seen."""
     interval: Annotated[int, Ge(1), Le(10_000)] = 1
     """Weight steps for each policy step; preferences take policy steps in turn."""
     share_samples: bool = True
@@ -147,6 +150,7 @@ class TndNas:
             "alpha_lr",
             "alpha_weight_decay",
             "samples",
+            "redraws",
             "explore",
             "share_samples",
             "reward",
@@ -342,7 +346,9 @@ class Run:
         self.steps += 1
         self.weights.supernet.drop_skips(self.stages.skip_rate(self.stage, self.epochs_done), self.chance)
         if self.settings.weights == "relaxed":
-            gates = {name: p.to(images.device) for name, p in preference.policy.probabilities().items()}
+            gates = {
+                name: gate.to(images.device) for name, gate in preference.policy.probabilities(preference.left).items()
+            }
             self.weights.step(images, labels, gates, preference.left)
         else:
             drawn = [self._draw(preference, self.settings.path_explore) for _ in range(self.settings.draws)]
@@ -355,6 +361,22 @@ class Run:
     def _draw(self, preference: Preference, explore: float) -> Sample:
         return draw(self.problem.space, preference.policy, self.rng, explore)
 
+    def _samples(self, preference: Preference) -> list[Sample]:
+        """Of a policy step; what this search has drawn before is drawn anew, as often as settings say."""
+        before = self.merit.seen if self.problem.inherited is None else self.prices
+        found: dict[str, Sample] = {}
+        repeated: list[Sample] = []
+        for _ in range(self.settings.samples):
+            for _ in range(1 + self.settings.redraws):
+                sample = self._draw(preference, self.settings.explore)
+                key = sample.genotype.key()
+                if key not in before and key not in found:
+                    found[key] = sample
+                    break
+            else:
+                repeated.append(sample)
+        return [*found.values(), *repeated]
+
     def policy_step(self, images: Tensor, labels: Tensor, told: Told) -> Asking:
         """Samples of one preference, scored on one batch and priced, and a step on its alpha; weights stay. What they
         are worth is added to ``told``.
@@ -363,9 +385,9 @@ class Run:
             yield from self._calibrate(images, labels)
         preference = self.preferences[self.turns % len(self.preferences)]
         self.turns += 1
-        samples = [self._draw(preference, self.settings.explore) for _ in range(self.settings.samples)]
-        yield from self.prices.ask(sample.genotype for sample in samples)
+        samples = self._samples(preference)
         genotypes = [sample.genotype for sample in samples]
+        yield from self.prices.ask(genotypes)
         accuracies = [self.accuracy(genotype, images, labels) for genotype in genotypes]
         seen = [
             (self.merit.deserved(genotype, accuracy), self.prices.of(genotype.key()))
@@ -532,8 +554,9 @@ class Run:
         self.stage, self.epochs_done, self.calibrated = self.stage + 1, 0, False
         if not settings.carry:
             self.merit.seen = {}
+        left = self.left
         for place, preference in enumerate(self.preferences):
-            preference.policy = self._policy(place, preference.left)
+            preference.policy = self._policy(place, left)
         self._build()
 
     def step_back(self) -> None:
