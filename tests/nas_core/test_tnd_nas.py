@@ -344,6 +344,37 @@ def test_7_a_preference_that_moves_keeps_to_the_schedule() -> None:
         assert both[row][kept].min() >= both[row][~kept].max()
 
 
+def test_7_an_op_leaves_an_edge_when_no_preference_keeps_it() -> None:
+    """Policies go on over what any keeps; weight steps of a preference train what it keeps itself."""
+    on = problem(space=NasBench201(cells=5, channels=2), epochs=3)
+    run = Run(TndNas(preferences=3, normal_left=(2, 2, 1), exponents={"params": (-0.3,)}), on)
+    for place, preference in enumerate(run.preferences):
+        alpha = preference.policy.alpha["normal"]
+        alpha.copy_(torch.arange(5.0).roll(place).expand_as(alpha))
+    answered(run.close_stage(), on)
+    for preference, kept in zip(run.preferences, ([3, 4], [0, 4], [0, 1]), strict=True):
+        assert [np.flatnonzero(row).tolist() for row in preference.left["normal"]] == [kept] * 6
+        assert [np.flatnonzero(row).tolist() for row in preference.policy.left["normal"]] == [[0, 1, 3, 4]] * 6
+        gates = preference.policy.probabilities(preference.left)["normal"]
+        assert ((gates > 0).numpy() == preference.left["normal"]).all()
+        assert gates.sum(dim=1).numpy() == pytest.approx(1.0)
+    assert np.array_equal(run.left["normal"], run.preferences[0].policy.left["normal"])
+
+
+@pytest.mark.parametrize(("redraws", "repeats"), [(0, True), (200, False)])
+def test_what_was_drawn_before_is_drawn_anew(redraws: int, repeats: bool) -> None:
+    """Of a policy that is nearly sure of itself: of every step and those before."""
+    on = problem(space=NasBench201(cells=5, channels=2))
+    run = Run(TndNas(preferences=1, batch=16, samples=5, redraws=redraws, ranked_by=PLAIN), on)
+    images = next(run.weights.validation_batches(16, run.order))
+    answered(run._calibrate(*images), on)
+    run.preferences[0].policy.alpha["normal"][:, 1] += 3.0
+    before = len(run.merit.seen)
+    for _ in range(2):
+        answered(run.policy_step(*images, []), on)
+    assert (len(run.merit.seen) - before < 10) == repeats
+
+
 def test_the_ends_of_the_trade_off_stay_where_they_are() -> None:
     run = Run(TndNas(preferences=5), problem(space=NasBench201(cells=5, channels=2)))
     assert list(run.prices.keys) == ["params"]
