@@ -26,7 +26,6 @@ UNTRAINED: Mapping[str, int] = {"untrained_shrink": 1, "untrained_draws": 1, "fi
 ALSO = ("ranked_by", "carry", "weights", "draws", "path_explore", "skip_dropout", *UNTRAINED)
 """Looked at where such an algorithm has them."""
 TITLE = "Invalid setting"
-Catalog = Mapping[str, CatalogEntry]
 _OBJECTIVES: TypeAdapter[list[ObjectiveSpec]] = TypeAdapter(Objectives)
 
 
@@ -66,7 +65,9 @@ def faults(
                 yield Fault(TITLE, detail, f"/algorithm/{name}/{key}", values, f"1 or {stages} numbers")
 
 
-def taken_over(settings: dict[str, Any], before: Any, objectives: Any, known: Catalog) -> dict[str, Any]:
+def taken_over(
+    settings: dict[str, Any], before: Any, objectives: Any, known: Mapping[str, CatalogEntry]
+) -> dict[str, Any]:
     """The algorithm's settings of a job that is gone on from, without what they say of objectives that the posted job
     has not, or has by another definition. Where it has a cost that the other job had not, no exponents are taken over:
     what they leave out does not enter. As they are where it gives no objectives, or none that are any.
@@ -89,8 +90,8 @@ def taken_over(settings: dict[str, Any], before: Any, objectives: Any, known: Ca
     return settings | kept
 
 
-def _alike(posted: ObjectiveSpec, stored: ObjectiveSpec, known: Catalog) -> bool:
-    """Defaults of None are for the service to settle: they go with whatever it did."""
+def _alike(posted: ObjectiveSpec, stored: ObjectiveSpec, known: Mapping[str, CatalogEntry]) -> bool:
+    """Whether it is the same metric. Defaults of None are for the service to settle: they go with whatever it did."""
     if posted.name != stored.name:
         return False
     entry = known.get(posted.name)
