@@ -54,13 +54,14 @@ from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import load_table
 from nas_core import checkpoint, settings
-from nas_core.algorithms.tnd_nas import Run, TndNas
+from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.architecture import Architecture
 from nas_core.costs import count
 from nas_core.data import Splits, shrunk
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.objectives.error import Error
 from nas_core.pareto import foremost
+from nas_core.progressive import Run
 from nas_core.recipe import Recipe, shrunk_input
 from nas_core.search import Axes, Budget, Problem, drive, start
 from nas_core.spaces.nasbench201 import NasBench201, from_arch, to_arch

@@ -19,6 +19,8 @@ class Prices:
         self.problem = problem
         objectives = problem.axes.objectives
         self.keys = [key for key in objectives if objectives[key].source != "data"]
+        self.measured = any(objective.source == "measured" for objective in objectives.values())
+        """Whether asking takes time of a device."""
         self._known: dict[str, dict[str, float] | str] = {}
         """By genotype's key; a text says why there are none."""
         self._warned: set[str] = set()

@@ -7,11 +7,12 @@ import pytest
 from nas_core.algorithms import algorithms
 from nas_core.algorithms.entrannas import EnTranNas, Transit
 from nas_core.algorithms.mgas import Mgas
-from nas_core.algorithms.tnd_nas import Run, TndNas
+from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.costs import sites
 from nas_core.granularity.layout import as_derived, full_types
 from nas_core.granularity.measure import Counted, total
 from nas_core.presets import PARTS, presets
+from nas_core.progressive import Run
 from nas_core.settings import parse
 from nas_core.spaces import spaces
 from nas_core.spaces.darts import DARTS_OPS
