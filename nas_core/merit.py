@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from nas_core.architecture import Architecture, Genotype, genotype_from_json
 from nas_core.costs import count
-from nas_core.network import Network
-from nas_core.proxies import noise_images, progressivity, redrawn, synflow, untrained
+from nas_core.proxies import Untrained, noise_images
 from nas_core.ranking import Blend, agreed
 from nas_core.recipe import TRAINING_PASSES, shrunk_input
 from nas_core.search import Problem
@@ -80,23 +79,21 @@ class Merit:
         """Means over draws of an untrained network's weights, a seed each."""
         if not {"synflow", "progressivity"} & set(self.others):
             return [float(count(architecture).macs) for _ in self.others]
-        network = untrained(architecture, seeds[0])
-        first = self._of_a_draw(architecture, network, seeds[0])
-        rest = [self._of_a_draw(architecture, redrawn(network, seed), seed) for seed in seeds[1:]]
-        return [float(mean) for mean in np.mean([first, *rest], axis=0)]
+        network = Untrained(architecture, self.device)
+        return [
+            float(mean) for mean in np.mean([self._of_a_draw(architecture, network, seed) for seed in seeds], axis=0)
+        ]
 
-    def _of_a_draw(self, architecture: Architecture, network: Network, seed: int) -> list[float]:
-        """Synflow comes first, it wants the first weights; progressivity draws its own."""
-        network.to(self.device)
+    def _of_a_draw(self, architecture: Architecture, network: Untrained, seed: int) -> list[float]:
         macs = float(count(architecture).macs)
         found: dict[Signal, float] = {"macs": macs}
         if "synflow" in self.others:
             self.spent += TRAINING_PASSES * macs
-            found["synflow"] = synflow(network, self.skeleton.input)
+            found["synflow"] = network.synflow(seed)
         if "progressivity" in self.others:
             images = noise_images(architecture)
             self.spent += images * macs
-            found["progressivity"] = progressivity(network.float(), self.skeleton.input, seed, images)
+            found["progressivity"] = network.progressivity(seed, images)
         return [max(found[name], LEAST) if math.isfinite(found[name]) else LEAST for name in self.others]
 
     def learn(self) -> None:

@@ -5,8 +5,11 @@ None of them is an error; they order networks, and higher is better. Weights are
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +18,60 @@ from nas_core.architecture import Architecture
 from nas_core.costs import sites
 from nas_core.network import Network
 
+CPU = torch.device("cpu")
 IMAGES = 32
 """Noise images, at least."""
 PIXELS_A_CHANNEL = 8
 """Of the last cell's maps, in all noise images together: of fewer, components are chance."""
 
 
-def untrained(architecture: Architecture, seed: int) -> Network:
-    """The network with its first weights, which depend on the seed alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Network(architecture)
-
-
-def redrawn(network: Network, seed: int) -> Network:
-    """The same network with the weights that ``untrained`` draws by this seed, for a third of the time of making it
-    anew.
+class Untrained:
+    """The network of an architecture with first weights that are drawn by a seed, again and again: making it anew takes
+    three times as long. They are drawn on the host, so that a seed means the same on every device.
     """
-    network.float().cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in network.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
+
+    def __init__(self, architecture: Architecture, device: torch.device = CPU) -> None:
+        self.shape, self.device = architecture.skeleton.input, device
+        with torch.random.fork_rng(devices=[]):
+            self._drawn = Network(architecture)
+        self._resets: list[Callable[[], None]] = [
+            reset for module in self._drawn.modules() if callable(reset := getattr(module, "reset_parameters", None))
+        ]
+
+    def network(self, seed: int) -> Network:
+        """With the weights that a network gets which is made by this seed; it stays this one until the next draw."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for reset in self._resets:
                 reset()
-    return network
+        return self._drawn
+
+    @cached_property
+    def _flowing(self) -> Network:
+        return copy.deepcopy(self._drawn).double().eval().to(self.device)
+
+    def synflow(self, seed: int) -> float:
+        """``synflow`` of the network by this seed."""
+        drawn = self.network(seed)
+        with torch.no_grad():
+            for weights, first in zip(self._flowing.parameters(), drawn.parameters(), strict=True):
+                weights.copy_(first).abs_()
+        return _log_flow(self._flowing, self.shape)
+
+    @cached_property
+    def _noisy(self) -> Network:
+        """Batch norms' parameters are those of every draw, convolutions' are drawn anew."""
+        return (self._drawn if self.device == CPU else copy.deepcopy(self._drawn).to(self.device)).train()
+
+    @torch.no_grad()
+    def progressivity(self, seed: int, images: int = IMAGES) -> float:
+        """``progressivity`` with weights by He's initialisation and noise images, both by this seed."""
+        chance = torch.Generator().manual_seed(seed)
+        for module in self._noisy.modules():
+            if isinstance(module, nn.Conv2d):
+                weight = module.weight if self.device == CPU else torch.empty(module.weight.shape)
+                module.weight.copy_(nn.init.kaiming_normal_(weight, generator=chance))
+        return progressivity(self._noisy, torch.randn(images, *self.shape, generator=chance).to(self.device))
 
 
 def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
@@ -49,15 +82,19 @@ def synflow(network: nn.Module, shape: tuple[int, int, int]) -> float:
     "Zero-cost proxies for lightweight NAS" (ICLR 2021): with every parameter replaced by its absolute value and an
     input of ones, R is the sum of the outputs, and the score the sum of theta dR/dtheta over convolutions and linear
     layers. Batch norms in evaluation mode, untrained, change nothing, so that they are as good as gone. In float64:
-    sums grow with every layer. Uses the network up: its parameters are absolute values afterwards.
+    sums grow with every layer.
     """
-    network.double().eval()
-    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    flowing = copy.deepcopy(network).double().eval()
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in flowing.parameters():
             parameter.abs_()
-    device = next(network.parameters()).device
-    flow = network(torch.ones(1, *shape, dtype=torch.float64, device=device)).sum()
+    return _log_flow(flowing, shape)
+
+
+def _log_flow(network: nn.Module, shape: tuple[int, int, int]) -> float:
+    """Of a network in float64 whose parameters are none below 0."""
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    flow = network(torch.ones(1, *shape, dtype=torch.float64, device=weights[0].device)).sum()
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
     total = sum(float((w.detach() * g).sum()) for w, g in zip(weights, gradients, strict=True) if g is not None)
     return math.log(total) if total > 0 else -math.inf
@@ -70,22 +107,17 @@ def noise_images(architecture: Architecture) -> int:
 
 
 @torch.no_grad()
-def progressivity(network: Network, shape: tuple[int, int, int], seed: int, images: int = IMAGES) -> float:
-    """The least growth, from cell to cell, of how many directions the features of noise images take.
+def progressivity(network: Network, images: Tensor) -> float:
+    """The least growth, from cell to cell, of how many directions the features of noise images (N, C, H, W) take. The
+    network is in training mode, so that norms see these images.
 
     Lee and Ham, "AZ-NAS" (CVPR 2024), section 3: a cell's expressivity is the entropy of its output's principal
     components, each normalised by their sum; progressivity the smallest difference of neighbours, here of cells.
-    Weights by He's initialisation.
     """
-    network.train()
-    chance = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, generator=chance)
     entropies: list[float] = []
     hooks = [cell.register_forward_hook(lambda _, __, out: entropies.append(_entropy(out))) for cell in network.cells]
     try:
-        network(torch.randn(images, *shape, generator=chance).to(next(network.parameters()).device))
+        network(images)
     finally:
         for hook in hooks:
             hook.remove()

@@ -153,7 +153,7 @@ class OnSupernet:
             for index, (images, labels) in enumerate(batches, start=self.done * per_epoch + 1):
                 self.learner.step(images, labels, (None, self._path()))
                 if self.averaged is not None:
-                    self.averaged.follow(self.supernet)
+                    self.averaged.follow()
                 problem.between_steps()
                 problem.glance(index, self.epochs * per_epoch, self.learner.loss_so_far)
             self.done += 1

@@ -96,7 +96,7 @@ class SharedWeights:
         self.learner.step(images, labels, (gates, active))
         self.spent += TRAINING_PASSES * len(labels) * self.macs.of(active)
         if self.averaged is not None:
-            self.averaged.follow(self.supernet)
+            self.averaged.follow()
 
     def error(self, genotype: Genotype, images: Tensor, labels: Tensor) -> float:
         """What stands for a network's error, 0 to 1, on one batch with its statistics."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.quality.oracle import TRAINING, Answer, Floats, Spent
 from nas_core.architecture import Architecture
-from nas_core.proxies import synflow, untrained
+from nas_core.proxies import Untrained
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
 
 SKELETON = NasBench201().skeleton((3, 32, 32), 10)
@@ -35,7 +35,7 @@ class SynflowSignal:
     def __call__(self, row: int) -> Answer:
         if row not in self._known:
             start = time.process_time()
-            score = synflow(untrained(Architecture(from_arch(self.archs[row]), SKELETON), 0), SKELETON.input)
+            score = Untrained(Architecture(from_arch(self.archs[row]), SKELETON)).synflow(0)
             self._known[row] = -score, time.process_time() - start
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.file.open("a") as file:

@@ -82,7 +82,8 @@ class WeightLearner:
     def step(self, images: Tensor, labels: Tensor, choice: Choice) -> None:
         """One step of the optimiser. Raises NoRoomError when it does not fit into memory."""
         gates, active = choice
-        self.supernet.train()
+        if not self.supernet.training:  # walking through its modules takes milliseconds
+            self.supernet.train()
         with room_for(len(labels), self.pieces, images.device):
             self.optimizer.zero_grad(set_to_none=True)
             total = torch.zeros((), device=images.device)
@@ -90,7 +91,7 @@ class WeightLearner:
                 loss = F.cross_entropy(self.supernet(some, gates, active), theirs) * share
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * len(labels)
-            # asked of the optimiser: walking through the modules of a supernet takes milliseconds
+            # asked of the optimiser, for the same reason
             learned = [weight for weight in self.optimizer.param_groups[0]["params"] if weight.grad is not None]
             self.group.add([weight.grad for weight in learned])
             nn.utils.clip_grad_norm_(learned, self.clip)
@@ -127,12 +128,13 @@ class AveragedWeights:
 
     def __init__(self, supernet: Supernet, decay: float) -> None:
         self.supernet = copy.deepcopy(supernet).requires_grad_(False)
+        self._own, self._followed = list(self.supernet.parameters()), list(supernet.parameters())
         self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def follow(self, supernet: Supernet) -> None:
+    def follow(self) -> None:
         """After a step of the other's."""
-        self._average(list(self.supernet.parameters()), list(supernet.parameters()), None)
+        self._average(self._own, self._followed, None)
 
 
 def make_supernet(build: Callable[[], Supernet], seed: int, device: torch.device) -> Supernet:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from nas_core.architecture import Architecture
-from nas_core.proxies import progressivity, redrawn, synflow, untrained
+from nas_core.network import Network
+from nas_core.proxies import Untrained, noise_images, progressivity, synflow
 from nas_core.ranking import Blend, agreed
 from nas_core.spaces.darts import DartsCells
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
@@ -30,23 +31,23 @@ def test_synflow_of_two_linear_layers_is_the_closed_form() -> None:
     assert score == pytest.approx(math.log(2 * flow), rel=1e-6)  # each layer conserves the whole flow
 
 
-def network(arch: str) -> nn.Module:
-    return untrained(Architecture(from_arch(arch), SKELETON), 0)
+RESIDUAL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+POOLS = "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|avg_pool_3x3~1|avg_pool_3x3~2|"
+
+
+def made_by(seed: int, architecture: Architecture) -> Network:
+    torch.manual_seed(seed)
+    return Network(architecture)
 
 
 def test_progressivity_is_the_least_step_of_the_cells_entropies() -> None:
     """By hand: what the cells put out is caught from outside, and its principal components taken by another way."""
-    made = untrained(
-        Architecture(
-            from_arch("|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"),
-            SKELETON,
-        ),
-        0,
-    )
+    arch = "|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    made = made_by(0, Architecture(from_arch(arch), SKELETON))
     caught: list[torch.Tensor] = []
     for cell in made.cells:
         cell.register_forward_hook(lambda _, __, out: caught.append(out))
-    score = progressivity(made, SKELETON.input, 0)
+    score = progressivity(made, torch.randn(32, *SKELETON.input))
     entropies = []
     for out in caught:
         rows = out.permute(0, 2, 3, 1).reshape(-1, out.shape[1]).double()
@@ -61,22 +62,32 @@ def test_progressivity_is_the_least_step_of_the_cells_entropies() -> None:
 def test_a_network_drawn_anew_is_the_one_made_by_that_seed(space: NasBench201 | DartsCells) -> None:
     skeleton = space.skeleton((3, 8, 8), 10)
     architecture = Architecture(space.sample(np.random.default_rng(0)), skeleton)
-    used = untrained(architecture, 1)
-    synflow(used, skeleton.input)  # its parameters are absolute values in float64 now
-    redrawn(used, 2)
-    fresh = untrained(architecture, 2).state_dict()
-    assert all(torch.equal(value, fresh[name]) for name, value in used.state_dict().items())
+    used, chance = Untrained(architecture), torch.get_rng_state()
+    used.progressivity(1)
+    used.synflow(1)
+    fresh = made_by(2, architecture)
+    torch.set_rng_state(chance)
+    assert used.synflow(2) == synflow(fresh, skeleton.input), "whatever was drawn before"
+    assert torch.equal(torch.get_rng_state(), chance), "nobody else's chance is used"
+    drawn = used.network(2).state_dict()
+    assert all(torch.equal(value, drawn[name]) for name, value in fresh.state_dict().items())
+    assert used.progressivity(1) == Untrained(architecture).progressivity(1)
+
+
+def test_he_initialisation_and_noise_come_from_one_seed() -> None:
+    architecture = Architecture(from_arch(RESIDUAL), SKELETON)
+    made, chance = made_by(7, architecture).train(), torch.Generator().manual_seed(3)
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=chance)
+    noise = torch.randn(noise_images(architecture), *SKELETON.input, generator=chance)
+    assert Untrained(architecture).progressivity(3, len(noise)) == pytest.approx(progressivity(made, noise), abs=1e-9)
 
 
 def test_progressivity_is_the_same_for_a_seed_and_prefers_a_residual_cell() -> None:
-    residual = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-    pools = "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|avg_pool_3x3~1|avg_pool_3x3~2|"
-
-    def score(arch: str, seed: int) -> float:
-        return progressivity(untrained(Architecture(from_arch(arch), SKELETON), seed), SKELETON.input, seed)
-
-    assert score(residual, 1) == score(residual, 1) != score(residual, 2)
-    assert all(score(residual, seed) > score(pools, seed) for seed in range(5))
+    residual, pools = (Untrained(Architecture(from_arch(arch), SKELETON)) for arch in (RESIDUAL, POOLS))
+    assert residual.progressivity(1) == residual.progressivity(1) != residual.progressivity(2)
+    assert all(residual.progressivity(seed) > pools.progressivity(seed) for seed in range(5))
 
 
 def test_agreement_is_the_sum_of_logarithms_of_ranks() -> None:
