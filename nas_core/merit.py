@@ -103,7 +103,12 @@ class Merit:
     def deserved(self, genotype: Genotype, accuracy: float) -> float:
         """An accuracy, percent: of several signals together, else the given one; ``learn`` comes first."""
         assert self._blend is not None
-        return self._blend(np.array([accuracy, *self.signals(genotype)]))
+        return float(self._blend(np.array([[accuracy, *self.signals(genotype)]]))[0])
+
+    def worth(self, keys: Sequence[str]) -> Floats:
+        """(genotypes,): what samples deserve by their mean accuracies, percent; ``learn`` comes first."""
+        assert self._blend is not None
+        return self._blend(self.table(keys))
 
     def table(self, keys: Iterable[str]) -> Floats:
         """(genotypes, signals): mean accuracies of samples, and the others."""

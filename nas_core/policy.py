@@ -119,7 +119,19 @@ class Policy:
         shares = np.ones(len(samples)) if weights is None else weights * (len(weights) / weights.sum())
         mean = float(np.mean(shares * rewards))
         self.baseline = mean if self.baseline is None else self.baseline + NEW_SHARE * (mean - self.baseline)
-        gradients = self.gradient(samples, (shares * (np.array(rewards) - self.baseline)).tolist())
+        self._descend(self.gradient(samples, (shares * (np.array(rewards) - self.baseline)).tolist()))
+
+    def imitate(self, frequencies: Mapping[str, NDArray[np.float64]]) -> None:
+        """One step of Adam up the mean log-likelihood of networks that have each op on each edge so often, (edges, ops)
+        by type, 1 an edge at most: what they have on no edge teaches nothing, nor do ops that have left.
+        """
+        found = {}
+        for name, p in self.probabilities().items():
+            wanted = torch.from_numpy(frequencies[name] * self.left[name])
+            found[name] = wanted.sum(dim=1, keepdim=True) * p.double() - wanted
+        self._descend(found)
+
+    def _descend(self, gradients: Mapping[str, Tensor]) -> None:
         for name, alpha in self.alpha.items():
             alpha.grad = gradients[name].to(alpha.dtype)
         nn.utils.clip_grad_norm_(self.alpha.values(), CLIP)

@@ -7,7 +7,7 @@ each other's samples and move to where the front has gaps, is ours.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from nas_core.architecture import Genotype
 from nas_core.costs import PRE
 from nas_core.errors import InvalidSettingsError, ObjectiveError
 from nas_core.events import Evaluation, Price
-from nas_core.merit import Merit
-from nas_core.pareto import hypervolume, non_dominated
+from nas_core.merit import Merit, genotype_of
+from nas_core.pareto import foremost, hypervolume, non_dominated
 from nas_core.policy import Policy
 from nas_core.preferences import Left, Preference, Sample, between, draw, refined, union, with_few_skips
 from nas_core.prices import Asking, Prices
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 CALIBRATING = 32
 """Random samples that show, at a stage's first policy step, how much accuracy and costs vary."""
+FEWEST_ELITES = 3
+"""That a preference imitates: those it thinks most of, where fewer are its own."""
+LEAST_REWARD = 1e-12
 LEAST_WEIGHT = 0.3
 """Mean weight of another preference's samples below which they say too little: Adam would make a whole step of it."""
 
@@ -54,6 +57,8 @@ class PolicySearch:
         """The stage that the policies are of; the policy steps so far, which preferences take in turn."""
         self.calibrated = False
         """Whether the rewards are this stage's."""
+        self._foremost: list[str] | None = None
+        """Of the networks seen, since the last ``learn``; None: to be found among all."""
         self.most: dict[str, float] = {}
         """The largest costs of the first random samples: where the hypervolume of the events ends."""
         choices = problem.space.cost_table(problem.skeleton, "macs").entries
@@ -138,6 +143,64 @@ class PolicySearch:
             weights = np.exp(np.minimum(np.nan_to_num(ratios, nan=-np.inf, posinf=0.0, neginf=-np.inf), 0.0))
             if weights.mean() >= LEAST_WEIGHT:
                 other.policy.step(columns, _rewards(other, seen), weights)
+        if self.settings.elites:
+            self._imitate_the_best(genotype.key() for genotype in genotypes)
+
+    def learn(self) -> None:
+        """From all samples so far, what networks are worth; then the foremost of them are found anew."""
+        self.merit.learn()
+        self._foremost = None
+
+    def _imitate_the_best(self, drawn: Iterable[str]) -> None:
+        """Every preference makes those of the foremost networks more likely that it thinks more of than others do."""
+        known = dict.fromkeys([*(self.merit.seen if self._foremost is None else self._foremost), *drawn])
+        keys = [key for key in known if self.prices.known(key) is not None]
+        if not keys:
+            return
+        worth = self.merit.worth(keys)
+        places = self._in_front(keys, -worth, self.settings.elites * len(self.preferences))
+        if len(self.preferences) == 1:  # all of a front is not what it looks for
+            rewards = _rewards(
+                self.preferences[0],
+                [(each, self.prices.of(key)) for each, key in zip(worth.tolist(), keys, strict=True)],
+            )
+            places = np.argsort(-np.array(rewards), kind="stable")[: self.settings.elites].tolist()
+        self._foremost = [keys[place] for place in places]
+        seen = [(float(worth[place]), self.prices.of(keys[place])) for place in places]
+        standing = np.log(np.maximum([_rewards(preference, seen) for preference in self.preferences], LEAST_REWARD))
+        standing -= standing.max(axis=1, keepdims=True)
+        standing /= np.maximum(standing.std(axis=1, keepdims=True), 1e-9)
+        ops = [self._ops_of(genotype_of(key)) for key in self._foremost]
+        for place, preference in enumerate(self.preferences):
+            own = np.flatnonzero(standing.argmax(axis=0) == place)
+            if len(own) < FEWEST_ELITES:
+                own = np.argsort(-standing[place], kind="stable")[:FEWEST_ELITES]
+            preference.policy.imitate({name: np.mean([ops[one][name] for one in own], axis=0) for name in ops[0]})
+
+    def _ops_of(self, genotype: Genotype) -> dict[str, NDArray[np.float64]]:
+        """1 where an edge has an op, (edges, ops) by type; an edge left out has ``none``, where that can be derived."""
+        space, found = self.problem.space, {}
+        for name, selection in space.selection(genotype).items():
+            found[name] = selection.astype(np.float64)
+            names = list(space.ops(name)) if not name.endswith(PRE) else []
+            if "none" in names and derivable(space, name)[names.index("none")]:
+                found[name][~selection.any(axis=1), names.index("none")] = 1.0
+        return found
+
+    def _in_front(self, keys: Sequence[str], errors: NDArray[np.float64], most: int) -> list[int]:
+        """Places of priced networks, by constrained rank and crowding distance."""
+        axes = self.problem.axes
+        known = [self.prices.known(key) or {} for key in keys]
+        costs = np.array([[axes.cost(name, each[name]) for name in self.prices.keys] for each in known])
+        violations = [axes.lasting_violation(each) for each in known]
+        return foremost(np.column_stack([errors, costs.reshape(len(keys), -1)]), violations, most)
+
+    def best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
+        """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
+        keys = [key for key in self.merit.seen if key not in taken and self.prices.known(key) is not None]
+        if most > 0 and keys:
+            for place in self._in_front(keys, -self.merit.agreed(self.merit.table(keys)), most):
+                yield genotype_of(keys[place])
 
     def calibrate(self, images: Tensor, labels: Tensor) -> Asking:
         """Rewards of the stage, by random samples of what is left, whose accuracies are the first that it sees; where
@@ -149,7 +212,7 @@ class PolicySearch:
         yield from self.prices.ask(sample.genotype for sample in samples)
         self.calibrated = True
         taken = [self.accuracy(sample.genotype, images, labels) for sample in samples]
-        self.merit.learn()
+        self.learn()
         priced = [
             (self.merit.deserved(sample.genotype, accuracy), costs)
             for sample, accuracy in zip(samples, taken, strict=True)

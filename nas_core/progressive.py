@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from nas_core.devices import peak_memory_mb
 from nas_core.errors import InvalidSettingsError
 from nas_core.events import Checkpoint, Progress, Propose
 from nas_core.merit import Merit, genotype_of
-from nas_core.pareto import foremost
 from nas_core.policy_search import PolicySearch, Told
 from nas_core.scoring import data_values
 from nas_core.search import Problem, Relaxable, Search
@@ -99,7 +98,7 @@ class Run:
         self.weights.learner.start(number if settings.carry else self.epochs_done)
         learning = self.epochs_done >= self.stages.warm(self.stage)
         if learning and self.merit.seen:
-            self.merit.learn()
+            self.policies.learn()
         told: Told = []
         validation = self.weights.validation_batches(settings.batch, self.order)
         batches = self.weights.training_batches(settings.batch, self.order)
@@ -212,7 +211,7 @@ class Run:
         most = min(self.settings.rescored, problem.budget.evaluations - len(wanted))
         if problem.inherited is None or not policies.prices.measured:
             yield from policies.prices.ask(map(genotype_of, self.merit.seen))
-        for genotype in self._best(most, set(wanted)):
+        for genotype in policies.best(most, set(wanted)):
             wanted[genotype.key()] = genotype
         wanted = wanted or dict(list(derived.items())[: problem.budget.evaluations])
         genotypes = tuple(wanted.values())
@@ -227,19 +226,6 @@ class Run:
                 self.merit.take_anew(genotype, self.settings.final_draws)
                 self.problem.between_steps()
         return self.merit.in_order(genotypes, [self.weights.score(genotype) for genotype in genotypes])
-
-    def _best(self, most: int, taken: set[str]) -> Iterator[Genotype]:
-        """Of the samples, by constrained rank and crowding distance; accuracies are means over the batches seen."""
-        axes, prices = self.problem.axes, self.policies.prices
-        known = {k: costs for k in self.merit.seen if k not in taken and (costs := prices.known(k)) is not None}
-        if most <= 0 or not known:
-            return
-        keys = list(known)
-        rows = [[axes.cost(name, known[key][name]) for name in prices.keys] for key in keys]
-        violations = [axes.lasting_violation(known[key]) for key in keys]
-        table = np.column_stack([-self.merit.agreed(self.merit.table(keys)), np.array(rows).reshape(len(keys), -1)])
-        for place in foremost(table, violations, most):
-            yield genotype_of(keys[place])
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {
@@ -274,7 +260,7 @@ class Run:
             validation = self.weights.validation_batches(settings.batch, self.order)
             told: Told = []
             if self.merit.seen:
-                self.merit.learn()
+                self.policies.learn()
             for _ in range(min(total - policies.turns, max(1, total // 10))):
                 yield from policies.step(*next(validation), told)
                 problem.between_steps()

@@ -35,13 +35,13 @@ class Blend:
         self._columns = np.sort(seen, axis=0)
         self._agreed = np.sort(agreed(seen, weights))
 
-    def __call__(self, signals: Floats) -> float:
-        """(signals,) -> an accuracy. One signal alone stays as it is."""
+    def __call__(self, signals: Floats) -> Floats:
+        """(n, signals) -> (n,): accuracies. One signal alone stays as it is."""
         if self._columns.shape[1] == 1:
-            return float(signals[0])
+            return signals[:, 0]
         count = len(self._columns)
-        total = 0.0
-        for column, value, weight in zip(self._columns.T, signals, self.weights, strict=True):
-            low, high = np.searchsorted(column, value, "left"), np.searchsorted(column, value, "right")
-            total += float(weight * np.log(np.clip((low + high + 1) / 2, 1, count) / count))
-        return float(np.interp(total, self._agreed, self._columns[:, 0]))
+        total = np.zeros(len(signals))
+        for column, values, weight in zip(self._columns.T, signals.T, self.weights, strict=True):
+            low, high = np.searchsorted(column, values, "left"), np.searchsorted(column, values, "right")
+            total += weight * np.log(np.clip((low + high + 1) / 2, 1, count) / count)
+        return np.asarray(np.interp(total, self._agreed, self._columns[:, 0]), dtype=np.float64)

@@ -73,6 +73,9 @@ class TndNas:
     redraws: Annotated[int, Ge(0), Le(1000)] = 10
     """How often a sample is drawn anew where the search has drawn that network before; published: 0. Repeats teach
     alpha nothing new about cells, and take the place of cells that nobody has seen."""
+    elites: Annotated[int, Ge(0), Le(1000)] = 5
+    """Of the foremost networks seen, how many for each preference raise their own likelihood after every policy step
+    (priority queue training, arXiv 1801.03526); each by the preference that thinks most of it. Published: 0."""
     interval: Annotated[int, Ge(1), Le(10_000)] = 1
     """Weight steps for each policy step; preferences take policy steps in turn."""
     share_samples: bool = True
@@ -124,6 +127,7 @@ class TndNas:
             "alpha_weight_decay",
             "samples",
             "redraws",
+            "elites",
             "explore",
             "share_samples",
             "reward",

@@ -19,7 +19,7 @@ from nas_core.progressive import Run
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.search import Axes, drive, start
 from nas_core.spaces.darts import DARTS_OPS, DartsCells
-from nas_core.spaces.nasbench201 import NasBench201
+from nas_core.spaces.nasbench201 import NasBench201, from_arch
 from tests.contracts.problems import problem
 from tests.nas_core.black_boxes import (
     AXES,
@@ -67,7 +67,7 @@ def test_samples_of_another_policy_teach_as_they_would_have_been_drawn() -> None
 @pytest.mark.parametrize("shared", [False, True])
 def test_preferences_learn_from_the_samples_of_others(shared: bool) -> None:
     on = problem()
-    run = Run(TndNas(preferences=3, batch=16, samples=4, share_samples=shared), on)
+    run = Run(TndNas(preferences=3, batch=16, samples=4, share_samples=shared, elites=0), on)
     batch = next(steps_of(run))
     answered(run.policies.step(*batch, []), on)
     moved = [preference.policy.baseline is not None for preference in run.policies.preferences]
@@ -95,6 +95,53 @@ def test_what_was_drawn_before_is_drawn_anew(redraws: int, repeats: bool) -> Non
     for _ in range(2):
         answered(run.policies.step(*images, []), on)
     assert (len(run.merit.seen) - before < 10) == repeats
+
+
+def test_imitation_raises_the_likelihood_of_what_is_imitated() -> None:
+    """The gradient is that of the mean log-likelihood, by autograd; where nothing is to be learnt edges stay."""
+    of = policy(NasBench201())
+    for row in range(6):
+        of.left["normal"][row] = [True, True, True, row != 1, True]
+    wanted = np.zeros((6, 5))
+    wanted[0, [1, 3]] = 0.75, 0.25
+    wanted[1, [3, 4]] = 0.5, 0.5  # the first of them has left
+    alpha = of.alpha["normal"].clone().double().requires_grad_()
+    logs = alpha.masked_fill(~torch.from_numpy(of.left["normal"]), -torch.inf).log_softmax(dim=1)
+    kept = torch.from_numpy(wanted * of.left["normal"])
+    (by_autograd,) = torch.autograd.grad(-(kept * logs).nan_to_num(0.0).sum(), [alpha])
+    before = of.strengths()["normal"]
+    of.imitate({"normal": wanted})
+    assert of.alpha["normal"].grad is not None
+    assert torch.allclose(of.alpha["normal"].grad.double(), by_autograd, atol=1e-6)
+    after = of.strengths()["normal"]
+    assert (after[0, [1, 3]] > before[0, [1, 3]]).all() and after[1, 4] > before[1, 4] and after[1, 3] == 0.0
+
+
+def test_preferences_imitate_the_foremost_that_they_think_most_of() -> None:
+    """Cells of one op each: the first preference takes to the accurate one, the last to a cheap one, and none to what
+    others dominate.
+    """
+    on = problem(space=NasBench201(cells=5, channels=2))
+    run = Run(TndNas(preferences=2, elites=1, alpha_lr=0.1, ranked_by=PLAIN), on)
+    answered(run.policies.calibrate(*next(run.weights.validation_batches(16, run.order))), on)
+    accuracy = {"none": 5.0, "skip_connect": 20.0, "nor_conv_1x1": 30.0, "nor_conv_3x3": 90.0, "avg_pool_3x3": 1.0}
+    cells = {op: of_one_op(op) for op in accuracy}
+    run.merit.seen = {cell.key(): [1.0, accuracy[op]] for op, cell in cells.items()}
+    answered(run.policies.prices.ask(cells.values()), on)
+    run.policies.learn()
+    before = [preference.policy.strengths()["normal"] for preference in run.policies.preferences]
+    for _ in range(20):
+        run.policies._imitate_the_best([])
+    ops = [{"conv_1x1": "nor_conv_1x1", "conv_3x3": "nor_conv_3x3"}.get(op, op) for op in on.space.ops("normal")]
+    gained = [p.policy.strengths()["normal"] - old for p, old in zip(run.policies.preferences, before, strict=True)]
+    assert (gained[0][:, ops.index("nor_conv_3x3")] > 0.1).all() and (
+        gained[1][:, ops.index("skip_connect")] > 0.05
+    ).all()
+    assert all((gain[:, ops.index("avg_pool_3x3")] < 0).all() for gain in gained)
+
+
+def of_one_op(op: str) -> Any:
+    return from_arch(f"|{op}~0|+|{op}~0|{op}~1|+|{op}~0|{op}~1|{op}~2|")
 
 
 def test_the_ends_of_the_trade_off_stay_where_they_are() -> None:

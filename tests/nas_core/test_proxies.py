@@ -111,12 +111,12 @@ def test_a_blend_gives_accuracies_in_the_order_of_agreement() -> None:
     signals = rng.normal(size=(50, 2))
     signals[:, 0] = 60 + 10 * signals[:, 0]
     blend = Blend(signals, ONES)
-    seen = np.array([blend(row) for row in signals])
+    seen = blend(signals)
     assert spearman(seen, agreed(signals, ONES)) > 0.99
     assert seen.min() >= signals[:, 0].min() and seen.max() <= signals[:, 0].max()
     alone = Blend(signals[:, :1], ONES[:1])
-    assert all(alone(row) == row[0] for row in signals[:, :1]), "the first signal alone stays what it is"
-    assert blend(np.array([999.0, 99.0])) == signals[:, 0].max()
+    assert (alone(signals[:, :1]) == signals[:, 0]).all(), "the first signal alone stays what it is"
+    assert blend(np.array([[999.0, 99.0]])) == [signals[:, 0].max()]
 
 
 def spearman(one: np.ndarray, other: np.ndarray) -> float:
