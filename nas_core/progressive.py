@@ -256,6 +256,8 @@ class Run:
         """Policy steps alone, on weights that stay as they are."""
         settings, problem, policies = self.settings, self.problem, self.policies
         total = settings.policy_steps * len(policies.preferences)
+        if not policies.prices.measured:  # what is known of the supernet shows the way from the first step
+            yield from policies.prices.ask(map(genotype_of, self.merit.seen))
         while policies.turns < total and not (policies.turns and problem.time_is_up()):
             validation = self.weights.validation_batches(settings.batch, self.order)
             told: Told = []

@@ -260,6 +260,8 @@ def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
         return [shown(event) for event in events if isinstance(event, Propose | Price)], events
 
     whole, events = anew()
+    asked = next(event for event in events if isinstance(event, Price)).genotypes
+    assert {genotype.key() for genotype in asked} == set(states[-1]["handed_on"]["seen"]), "at once, they show the way"
     assert not any("loss" in event.metrics for event in events if isinstance(event, Progress)), "no weight step"
     states_then = [event.state for event in events if is_checkpoint(event)]
     weights = [state["handed_on"]["supernet"] for state in states_then if state["finished"]]
