@@ -198,6 +198,14 @@ def searched(world: World, variant: str, cost: str, seed: int) -> Row:
     }
 
 
+def state_of_full(world: World, cost: str, seed: int) -> Mapping[str, Any]:
+    """The last state of ``full``, which is searched where the cache has none."""
+    file = world.state_file(cost, seed)
+    if not file.exists():
+        searched(world, "full", cost, seed)
+    return checkpoint.load(file)
+
+
 @dataclass
 class OnItsSupernet:
     """Scores a cell as ``full`` does in the end, with the weights it trained."""
@@ -224,10 +232,7 @@ class OnItsSupernet:
 def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
     """Another search on the supernet that ``full`` trained, with as many cells scored."""
     searcher, plain = BASELINES[name]
-    file = world.state_file(cost, seed)
-    if not file.exists():
-        searched(world, "full", cost, seed)
-    state = checkpoint.load(file)
+    state = state_of_full(world, cost, seed)
     run = Run(world.algorithm("full"), world.problem(seed, 1))
     run.inherit(state)
     run.merit.learn()

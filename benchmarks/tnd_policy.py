@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import Any, cast
@@ -37,15 +37,17 @@ from benchmarks.quality.runs import TRUTH, Bench
 from benchmarks.quality.statistics import estimate, paired
 from benchmarks.rows import seeded
 from benchmarks.tight import Tight, load_table, tight
-from benchmarks.tnd_nas import BASE, COSTS, VARIANTS, World, searched
-from nas_core import checkpoint, settings
+from benchmarks.tnd_nas import BASE, COSTS, VARIANTS, World, state_of_full
+from nas_core import settings
 from nas_core.algorithms.tnd_nas import TndNas
 from nas_core.architecture import Genotype
-from nas_core.events import Evaluation, Price
+from nas_core.events import Evaluation, Price, Propose
 from nas_core.merit import Merit
 from nas_core.policy_search import PolicySearch
+from nas_core.prices import Asking
 from nas_core.progressive import Run
 from nas_core.ranking import Blend, agreed
+from nas_core.search import drive
 from nas_core.shared_weights import SharedWeights
 from nas_core.spaces.nasbench201 import from_arch
 from nas_core.stages import Stages
@@ -87,12 +89,9 @@ def tabulate(world: World, part: int, parts: int) -> Floats:
 
 
 def _supernet(world: World) -> Run:
-    file = world.state_file("raspi4", 0)
-    if not file.exists():
-        searched(world, "full", "raspi4", 0)
     algorithm = replace(world.algorithm("full"), untrained_draws=1)
     run = Run(algorithm, world.problem(0, 1))
-    run.inherit(checkpoint.load(file))
+    run.inherit(state_of_full(world, "raspi4", 0))
     return run
 
 
@@ -160,25 +159,21 @@ def by_policies(world: World, table: Tabulated, variant: str, cost: str, seed: i
     stages = Stages(algorithm.stages, world.epochs, algorithm.warmup)
     nothing = torch.empty(0)
 
-    def drive(asking: Generator[Price, list[Evaluation], None]) -> None:
-        answer: list[Evaluation] | None = None
-        try:
-            while True:
-                asked = asking.send(cast(Any, answer))
-                answer = [
-                    Evaluation(one, ({"cost": Value(float(column[table.rows[one.key()]]), "", "tabular")},))
-                    for one in asked.genotypes
-                ]
-        except StopIteration:
-            return
+    def priced(asked: Propose | Price) -> Iterator[Evaluation]:
+        for genotype in asked.genotypes:
+            yield Evaluation(genotype, ({"cost": Value(float(column[table.rows[genotype.key()]]), "", "tabular")},))
+
+    def answered(asking: Asking) -> None:
+        for _ in drive(asking, priced):
+            pass
 
     for stage in range(algorithm.stages):
         for step in range(STEPS):
             if step % EPOCH == 0 and merit.seen:
                 policies.learn()
-            drive(policies.step(nothing, nothing, []))
+            answered(policies.step(nothing, nothing, []))
         if stage + 1 < algorithm.stages:
-            drive(policies.shrink(stages))
+            answered(policies.shrink(stages))
             policies.begin(stage + 1)
     derived = [policies.derive(preference).key() for preference in policies.preferences]
     return [table.rows[key] for key in [*merit.seen, *derived]]

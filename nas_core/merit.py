@@ -80,9 +80,8 @@ class Merit:
         if not {"synflow", "progressivity"} & set(self.others):
             return [float(count(architecture).macs) for _ in self.others]
         network = Untrained(architecture, self.device)
-        return [
-            float(mean) for mean in np.mean([self._of_a_draw(architecture, network, seed) for seed in seeds], axis=0)
-        ]
+        draws = [self._of_a_draw(architecture, network, seed) for seed in seeds]
+        return [float(mean) for mean in np.mean(draws, axis=0)]
 
     def _of_a_draw(self, architecture: Architecture, network: Untrained, seed: int) -> list[float]:
         macs = float(count(architecture).macs)

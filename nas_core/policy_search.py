@@ -157,17 +157,15 @@ class PolicySearch:
         keys = [key for key in known if self.prices.known(key) is not None]
         if not keys:
             return
-        worth = self.merit.worth(keys)
-        places = self._in_front(keys, -worth, self.settings.elites * len(self.preferences))
-        if len(self.preferences) == 1:  # all of a front is not what it looks for
-            rewards = _rewards(
-                self.preferences[0],
-                [(each, self.prices.of(key)) for each, key in zip(worth.tolist(), keys, strict=True)],
-            )
-            places = np.argsort(-np.array(rewards), kind="stable")[: self.settings.elites].tolist()
+        worth, elites = self.merit.worth(keys), self.settings.elites
+        seen = [(each, self.prices.of(key)) for each, key in zip(worth.tolist(), keys, strict=True)]
+        rewards = np.array([_rewards(preference, seen) for preference in self.preferences])
+        if len(rewards) > 1:
+            places = self._in_front(keys, -worth, elites * len(rewards))
+        else:  # all of a front is not what one preference looks for
+            places = np.argsort(-rewards[0], kind="stable")[:elites].tolist()
         self._foremost = [keys[place] for place in places]
-        seen = [(float(worth[place]), self.prices.of(keys[place])) for place in places]
-        standing = np.log(np.maximum([_rewards(preference, seen) for preference in self.preferences], LEAST_REWARD))
+        standing = np.log(np.maximum(rewards[:, places], LEAST_REWARD))
         standing -= standing.max(axis=1, keepdims=True)
         standing /= np.maximum(standing.std(axis=1, keepdims=True), 1e-9)
         ops = [self._ops_of(genotype_of(key)) for key in self._foremost]
