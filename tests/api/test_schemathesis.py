@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 from uuid import UUID
+from zlib import crc32
 
 import pytest
 import schemathesis
 from hypothesis import given
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
+from schemathesis.generation.meta import TestPhase
 
 from api.app import app
 from api.guards import OPEN
@@ -94,6 +96,8 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @schema.parametrize()
 @fuzzed()
 def test_every_answer_is_one_that_the_document_names(case: Case, service: Service) -> None:
+    if left_to_fuzzing(case):
+        return
     settle(case, service)
     case.call_and_validate(headers=service.headers)
 
@@ -125,6 +129,15 @@ FRESH: dict[str, Callable[[], UUID]] = {
 }
 """What these do to a job is done once."""
 NUMBERS = count()
+
+
+def left_to_fuzzing(case: Case) -> bool:
+    """Of the forms of a body that are gone through one by one, hundreds of some, a run of the suite asks a fourth, the
+    same each time; `make fuzz` asks all.
+    """
+    if THOROUGH or case.meta is None or case.meta.phase.name is not TestPhase.COVERAGE:
+        return False
+    return bool(crc32(repr(case.body).encode()) % 4)
 
 
 def settle(case: Case, service: Service) -> None:
