@@ -65,7 +65,8 @@ class Untrained:
     @cached_property
     def _noisy(self) -> Network:
         """Batch norms' parameters are those of every draw, convolutions' are drawn anew."""
-        return self._made().to(self.device, memory_format=torch.channels_last).train()
+        made = self._made().train()
+        return made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @torch.no_grad()
     def progressivity(self, seed: int, images: int = IMAGES) -> float:
