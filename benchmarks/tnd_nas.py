@@ -20,7 +20,9 @@ whose true errors are looked up afterwards. Variants:
     relaxed      weight steps on the softmax mixture of all ops (published) instead of drawn paths
     random, nsga2            on the supernet that ``full`` has trained, as many cells scored by the same ranking, and as
                  many of the best of them anew in the end
-    random-plain, nsga2-plain        the same, scored by the supernet alone
+    random-equal, nsga2-equal        the same, not as many cells but for as many multiply-adds as ``full`` spent on the
+                 scores of its samples (128 images each, where these look at 500)
+    random-plain, nsga2-plain        as many cells, scored by the supernet alone
     trained-1, trained-2, trained-4, trained-8       nsga2 that trains each cell itself for so many epochs, on the same
                  images and a stack of as many cells, for 900 processor seconds
 
@@ -55,13 +57,15 @@ from benchmarks.rows import Row, RowFile, seeded
 from benchmarks.tight import load_table
 from nas_core import checkpoint, settings
 from nas_core.algorithms.tnd_nas import TndNas
-from nas_core.architecture import Architecture
+from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import count
 from nas_core.data import Splits, shrunk
 from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
+from nas_core.merit import genotype_of
 from nas_core.objectives.error import Error
 from nas_core.pareto import foremost
 from nas_core.progressive import Run
+from nas_core.proxies import noise_images
 from nas_core.recipe import Recipe, shrunk_input
 from nas_core.search import Axes, Budget, Problem, drive, start
 from nas_core.spaces.nasbench201 import NasBench201, from_arch, to_arch
@@ -111,8 +115,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "supernet": {"ranked_by": {"supernet": 1.0}},
     "relaxed": {"weights": "relaxed", "draws": 1, "path_explore": 0.0},
 }
-BASELINES = {"random": ("random", False), "nsga2": ("nsga2", False), "random-plain": ("random", True)}
-BASELINES["nsga2-plain"] = ("nsga2", True)
+BASELINES = {
+    f"{searcher}{how}": (searcher, how) for searcher in ("random", "nsga2") for how in ("", "-equal", "-plain")
+}
 TRAINED = {f"trained-{epochs}": epochs for epochs in (1, 2, 4, 8)}
 TRAINING_SECONDS = 900.0
 Integers = NDArray[np.intp]
@@ -214,34 +219,64 @@ class OnItsSupernet:
     plain: bool
     archs: tuple[str, ...]
     preparation: Spent
+    allowance: float
+    """Multiply-adds; OutOfBudgetError when they are used up."""
+    paid: float = 0.0
     spent: float = 0.0
     """Multiply-adds of its run, after the last cell."""
     ended: float = 0.0
     """The processor's clock then."""
 
     def __call__(self, row: int) -> Answer:
+        if self.paid >= self.allowance:
+            raise OutOfBudgetError(f"{self.paid:.3g} multiply-adds are used up")
         run, genotype = self.run, from_arch(self.archs[row])
-        began, before = time.process_time(), run.spent
+        began = time.process_time()
         score = run.weights.score(genotype)
         if not self.plain:
             score = 1.0 - run.merit.deserved(genotype, 100.0 * (1.0 - score)) / 100.0
         self.spent, self.ended = run.spent, time.process_time()
-        return Answer(score, Spent(self.spent - before, self.ended - began))
+        price = accuracy_price(run, genotype, int(BASE["score_images"]))
+        price += 0.0 if self.plain else untrained_price(run, genotype)
+        self.paid += price
+        return Answer(score, Spent(price, self.ended - began))
+
+
+def accuracy_price(run: Run, genotype: Genotype, images: float) -> float:
+    """Multiply-adds of so many images in the supernet."""
+    return images * run.weights.macs.of(run.problem.space.selection(genotype))
+
+
+def untrained_price(run: Run, genotype: Genotype) -> float:
+    """Multiply-adds of the untrained scores of a sample, also where ``full`` has paid for them already."""
+    architecture = Architecture(genotype, run.merit.skeleton)
+    return run.settings.untrained_draws * (TRAINING + noise_images(architecture)) * float(count(architecture).macs)
+
+
+def price_of_samples(run: Run, seen: Mapping[str, Sequence[float]]) -> float:
+    """Multiply-adds of all that policies were told of their samples."""
+    genotypes = {genotype_of(key): times for key, (times, _) in seen.items()}
+    return sum(
+        accuracy_price(run, genotype, times * run.settings.batch) + untrained_price(run, genotype)
+        for genotype, times in genotypes.items()
+    )
 
 
 def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:
-    """Another search on the supernet that ``full`` trained, with as many cells scored."""
-    searcher, plain = BASELINES[name]
+    """Another search on the supernet that ``full`` trained, with as many cells scored or at the same price."""
+    searcher, how = BASELINES[name]
+    plain, equal = how == "-plain", how == "-equal"
     state = state_of_full(world, cost, seed)
     run = Run(world.algorithm("full"), world.problem(seed, 1))
     run.inherit(state)
     run.merit.learn()
-    budget = len(state["handed_on"]["seen"])
-    table = world.bench.table
-    signal = OnItsSupernet(run, plain, table.archs, Spent(state["spent"], 0.0))
+    seen, table = state["handed_on"]["seen"], world.bench.table
+    allowance = price_of_samples(run, seen) if equal else np.inf
+    signal = OnItsSupernet(run, plain, table.archs, Spent(state["spent"], 0.0), allowance)
     column = table.columns[COSTS[cost]]
-    oracle = Oracle(table, signal, column, budget)
-    SEARCHES[searcher](oracle, seed)
+    oracle = Oracle(table, signal, column, len(table.archs) if equal else len(seen))
+    with suppress(OutOfBudgetError):
+        SEARCHES[searcher](oracle, seed)
     rows, scores, spent = np.array(oracle.asked), np.array(oracle.scores), oracle.spent[-1]
     if not plain:
         rows, scores = scored_anew(run, table.archs, rows, scores, column)
