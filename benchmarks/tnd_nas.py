@@ -255,11 +255,11 @@ def untrained_price(run: Run, genotype: Genotype) -> float:
 
 def price_of_samples(run: Run, seen: Mapping[str, Sequence[float]]) -> float:
     """Multiply-adds of all that policies were told of their samples."""
-    genotypes = {genotype_of(key): times for key, (times, _) in seen.items()}
-    return sum(
-        accuracy_price(run, genotype, times * run.settings.batch) + untrained_price(run, genotype)
-        for genotype, times in genotypes.items()
-    )
+    total = 0.0
+    for key, (times, _) in seen.items():
+        genotype = genotype_of(key)
+        total += accuracy_price(run, genotype, times * run.settings.batch) + untrained_price(run, genotype)
+    return total
 
 
 def on_its_supernet(world: World, name: str, cost: str, seed: int) -> Row:

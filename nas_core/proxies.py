@@ -66,7 +66,8 @@ class Untrained:
     def _noisy(self) -> Network:
         """Batch norms' parameters are those of every draw, convolutions' are drawn anew."""
         made = self._made().train()
-        return made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        made.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return made
 
     @torch.no_grad()
     def progressivity(self, seed: int, images: int = IMAGES) -> float:
