@@ -68,7 +68,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         | {"ranked_by": {"supernet": 1.0}},
         {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}
         | {"score": "expected_error", "reward": "product", "max_skips": 1, "stages": 2, "shrink": 2, "samples": 2}
-        | {"path_explore": 0.5, "final_draws": 2},
+        | {"path_explore": 0.5, "final_draws": 2, "ranked_by": {"supernet": 0.5, "synflow": 1.0}, "interval": 4},
     ],
     "mgas": [
         {"batch": 60, "seed_training": {"epochs": 1, "batch": 60}, "alpha_lr": 3.0, "lambda_start": 0.1}
