@@ -25,7 +25,7 @@ from nas_core.settings import parse
 from nas_core.spaces import spaces
 from skyline.schemas import CatalogEntry, JobSpec
 from skyline.schemas.catalog import CatalogKind
-from skyline.schemas.jobs import TABULAR
+from skyline.schemas.jobs import QUALITIES, TABULAR
 
 TITLE = "Invalid job"
 
@@ -284,9 +284,10 @@ def _ground(
 
 
 def costs(spec: JobSpec, entries: Entries) -> list[str]:
-    """Keys of the objectives that do not follow from the error on images."""
-    sources = [entries["objectives", index].facts.get("source") for index in range(len(spec.objectives))]
-    return [key for key, source in zip(spec.keys, sources, strict=True) if source != "data"]
+    """Keys of the objectives that neither follow from the error on images nor are error or accuracy from a table."""
+    data = [entries["objectives", index].facts.get("source") == "data" for index in range(len(spec.objectives))]
+    named = zip(spec.keys, spec.objectives, data, strict=True)
+    return [key for key, objective, follows in named if not follows and objective.name not in QUALITIES]
 
 
 def _measures(spec: JobSpec, entries: Entries, used: profiles.Used) -> dict[str, Measure]:

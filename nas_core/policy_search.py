@@ -234,7 +234,8 @@ class PolicySearch:
         if not self.most:
             self.most = dict(zip(keys, table.max(axis=0).tolist(), strict=True)) if keys else {}
         for place, preference in enumerate(self.preferences):
-            exponents = dict(zip(keys, exponents_of(preference.direction, accuracies, table).tolist(), strict=True))
+            spread = exponents_of(preference.direction, accuracies, table, settings.reward)
+            exponents = dict(zip(keys, spread.tolist(), strict=True))
             if settings.exponents:
                 factor = 2.0 * place / (len(self.preferences) - 1) if len(self.preferences) > 1 else 1.0
                 exponents = {key: factor * self._of_stage(given) for key, given in settings.exponents.items()}
@@ -268,12 +269,15 @@ class PolicySearch:
         return float(np.mean([preference.policy.entropy() for preference in self.preferences]))
 
     def metrics(self, told: Told) -> Generator[Price, list[Evaluation], dict[str, float]]:
-        """Means of what samples were worth; of what the preferences derive now, how many are not dominated, and their
-        hypervolume with costs in units of the largest of the first random samples.
+        """Means of what samples were worth; of what the preferences derive now and no bound on a cost excludes, how
+        many are not dominated, and their hypervolume with costs in units of the largest of the first random samples.
         """
         genotypes = {genotype.key(): genotype for genotype in map(self.derive, self.preferences)}
         yield from self.prices.ask(genotypes.values())
-        points = self._points(genotypes)
+        axes = self.problem.axes
+        points = self._points(
+            {key: one for key, one in genotypes.items() if not axes.lasting_violation(self.prices.known(key) or {})}
+        )
         front = points[non_dominated(points)]
         return {
             "accuracy": float(np.mean([accuracy for accuracy, _ in told])),

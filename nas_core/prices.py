@@ -13,12 +13,12 @@ Asking = Generator[Price, list[Evaluation], None]
 
 
 class Prices:
-    """Values by genotype, at the first target, of every objective that does not follow from an error."""
+    """Values by genotype, at the first target, of every objective that is no error or accuracy."""
 
     def __init__(self, problem: Problem[Any]) -> None:
         self.problem = problem
         objectives = problem.axes.objectives
-        self.keys = [key for key in objectives if objectives[key].source != "data"]
+        self.keys = list(problem.axes.priced)
         self.measured = any(objective.source == "measured" for objective in objectives.values())
         """Whether asking takes time of a device."""
         self._known: dict[str, dict[str, float] | str] = {}

@@ -179,6 +179,12 @@ class Run:
         if self.previous is None or self.finished:
             return
         kept, self.previous = self.previous, None
+        if self.problem.time_is_up() and self.epochs_done:
+            stage = int(kept["stage"]) + 1
+            self.problem.warn(
+                f"time was up before the policies of stage {stage + 1} had learnt: the search ends with what stage "
+                f"{stage} came to, without the {self.epochs_done} epochs since; give more time, or fewer epochs"
+            )
         if kept["supernet"] is not None:
             self.stage = int(kept["stage"])
             self._build()
@@ -195,8 +201,8 @@ class Run:
         problem, policies = self.problem, self.policies
         if not self.merit.seen:
             problem.warn(
-                "time was up before the first policy step: what is proposed are random networks, ranked as samples "
-                "are; give more time, or fewer epochs"
+                "time was up before the first policy step: what is proposed are networks of policies that have learnt "
+                "nothing, and the best of some random ones; give more time, or fewer epochs"
             )
             yield from policies.calibrate(*next(self.weights.validation_batches(self.settings.batch, self.order)))
         wanted = {genotype.key(): genotype for genotype in problem.seeds}

@@ -28,7 +28,8 @@ LARGEST_POWER = 20.0
 STEEPEST = -10.0
 """Exponent of a preference: a cost that hardly varies would get any."""
 LEAST_RATIO = 1e-9
-GOLDEN = 2.0 / (1.0 + math.sqrt(5.0))
+ITERATIONS = 60
+"""After which that root stands to the last digit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,16 @@ def directions(count: int, costs: int) -> Floats:
     """(count, 1 + costs): unit vectors of accuracy and costs, from accuracy alone to mostly costs.
 
     The angle to the accuracy grows evenly; with several costs its share among them follows a low-discrepancy sequence
-    (Kronecker's, by powers of the golden ratio), so that neighbours differ; one direction alone looks at all alike.
+    (Kronecker's, by powers of 1 / x where x ** (costs + 1) = x + 1, the golden ratio and what follows it), so that
+    neighbours differ and all shares occur; one direction alone looks at all alike.
     """
     found = np.zeros((count, 1 + costs))
+    root = 2.0
+    for _ in range(ITERATIONS):
+        root = (1.0 + root) ** (1.0 / (costs + 1.0))
     for place in range(count):
         angle = WIDEST * (place / (count - 1) if count > 1 else 0.5)
-        draws = np.array([(0.5 + (place + 1) * GOLDEN ** (axis + 1)) % 1.0 for axis in range(costs)])
+        draws = np.array([(0.5 + (place + 1) * root ** -(axis + 1)) % 1.0 for axis in range(costs)])
         shares = -np.log(np.clip(draws, 1e-3, 1 - 1e-3)) if costs > 1 and count > 1 else np.ones(costs)
         if costs:
             found[place, 1:] = math.sin(angle) * shares / np.linalg.norm(shares)
@@ -93,15 +98,17 @@ def directions(count: int, costs: int) -> Floats:
     return found
 
 
-def exponents_of(direction: Floats, accuracies: Floats, costs: Floats) -> Floats:
+def exponents_of(direction: Floats, accuracies: Floats, costs: Floats, form: Form = "product") -> Floats:
     """(costs,): exponents, 0 or less, of a preference that looks along ``direction`` (1 + costs,) where accuracy and
     costs vary as they do in a sample: ``accuracies`` (n,) in percent, ``costs`` (n, costs), positive.
 
-    In logarithms the product form is linear; each axis is measured by its standard deviation in the sample.
+    In logarithms the product form is linear; each axis is measured by its standard deviation in the sample. In the mean
+    of several ratios each counts only by its share: there exponents are as many times as steep.
     """
     spread = np.log(np.maximum(accuracies, 1.0)).std()
     spreads = np.log(np.maximum(costs, 1e-12)).std(axis=0)
     scale = np.divide(spread, spreads, out=np.zeros_like(spreads), where=spreads > 1e-9)
+    scale *= len(spreads) if form == "sum" else 1
     return np.asarray(np.maximum(-direction[1:] / max(direction[0], 1e-6) * scale, STEEPEST), dtype=np.float64)
 
 

@@ -168,6 +168,15 @@ class Axes:
         return [self.cost(key, values[key]) for key in self.objectives]
 
     @property
+    def priced(self) -> tuple[str, ...]:
+        """Keys of what a network costs: of all but its error and accuracy, wherever these come from."""
+        return tuple(
+            key
+            for key, objective in self.objectives.items()
+            if objective.source != "data" and getattr(objective, "quality", None) is None
+        )
+
+    @property
     def learnt(self) -> bool:
         """Whether any objective follows from an error on images, so that something has to be trained."""
         return any(objective.source == "data" for objective in self.objectives.values())

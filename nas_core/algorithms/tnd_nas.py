@@ -3,10 +3,10 @@
 B. Lyu, S. Wen et al., "TND-NAS: Towards Non-differentiable Objectives in Progressive Differentiable NAS Framework",
 arXiv 2111.03892; details from the first author's code. Weights learn on the relaxed supernet; alpha learns by policy
 gradient on architectures drawn from it, each scored on one validation batch and priced as a black box; after each
-stage every edge drops its least likely ops, and the supernet grows deeper. With ``preferences: 1`` and ``ranked_by:
-{supernet: 1}`` it is the published method. More of them share the supernet, so that one job gives a front (ours): each
-has its own alpha, and an op leaves the supernet when none keeps it. What stands on the front is scored once more, on
-the same images for all.
+stage every edge drops its least likely ops, and the supernet grows deeper. The published method is the presets'
+settings: one preference, ranked by the supernet, without elites, redraws and samples among the candidates. Several
+preferences share the supernet, so that one job gives a front (ours): each has its own alpha, and an op leaves the
+supernet when none keeps it. What stands on the front is scored once more, on the same images for all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TndNas:
     """TND-NAS: policy gradient on one shrinking supernet; any cost joins as a black box."""
 
     preferences: Annotated[int, Ge(1), Le(64)] = 8
-    """Trade-offs searched side by side on the one supernet; 1 is the published method."""
+    """Trade-offs searched side by side on the one supernet (published: 1; the presets have all that is)."""
     stages: Annotated[int, Ge(1), Le(8)] = 3
     """Each has an equal share of ``budget.epochs``."""
     depths: tuple[Annotated[int, Ge(1), Le(100)], ...] = ()
@@ -82,7 +82,8 @@ class TndNas:
     """Whether every preference learns from each step's samples, whichever drew them: a sample that its own policy would
     draw less often counts as much less (importance weights, at most 1)."""
     explore: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Probability that an edge's op is drawn uniformly instead of from the policy."""
+    """Probability that an edge's op is drawn uniformly instead of from the policy; the gradient takes such samples for
+    the policy's own."""
     skip_dropout: tuple[Annotated[float, Ge(0), Lt(1)], ...] = (0.3, 0.6, 0.8)
     """Initial dropout behind skip connections in each stage; stages beyond the last have the last. Empty: none."""
     reward: Literal["sum", "product"] = "sum"

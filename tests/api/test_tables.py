@@ -12,11 +12,12 @@ from uuid import UUID
 import httpx
 import pytest
 
+from api.validation import costs
 from nas_core.architecture import genotype_to_json
 from nas_core.settings import form
 from nas_core.spaces import spaces
 from nas_core.spaces.nasbench201 import from_arch
-from skyline.schemas import Estimate, RegisteredTable
+from skyline.schemas import CatalogEntry, Estimate, JobSpec, RegisteredTable
 from store import candidates, tables
 from store.session import reading, unit_of_work
 from tests.api.conftest import publish, served
@@ -314,6 +315,12 @@ def test_a_job_is_refused_with_what_would_do(
     found = problem(post(there, **changes), 422)
     assert path in paths(found)
     assert detail in found.detail
+
+
+def test_an_error_from_a_table_is_no_cost() -> None:
+    spec = JobSpec.model_validate(job())
+    tabular = CatalogEntry(kind="objective", name="tabular", summary="", settings={}, facts={"source": "tabular"})
+    assert costs(spec, {("objectives", index): tabular for index in range(2)}) == ["ms"]
 
 
 def test_bounds_within_the_table_are_taken(there: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nas_core.algorithms.tnd_nas import TndNas
+from nas_core.errors import InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Price
 from nas_core.objectives.error import Error
@@ -17,9 +19,10 @@ from nas_core.policy_search import Told
 from nas_core.preferences import refined, union
 from nas_core.progressive import Run
 from nas_core.reward import Reward, directions, exponents_of
-from nas_core.search import Axes, drive, start
+from nas_core.search import Axes, Bound, drive, start
 from nas_core.spaces.darts import DARTS_OPS, DartsCells
 from nas_core.spaces.nasbench201 import NasBench201, from_arch
+from nas_core.tables import Column, Table, Tabulated
 from tests.contracts.problems import problem
 from tests.nas_core.black_boxes import (
     AXES,
@@ -236,6 +239,60 @@ def test_directions_go_from_accuracy_to_costs() -> None:
         assert np.allclose(np.linalg.norm(found, axis=1), 1.0) and (np.diff(found[:, 0]) < 0).all()
         assert found[0, 0] == 1.0 and (found[1:, 1:] > 0).all()
     assert len(np.unique(np.round(found[1:, 1:] / found[1:, 1:].sum(axis=1, keepdims=True), 6), axis=0)) == 7
+
+
+@pytest.mark.parametrize(("costs", "widest"), [(2, 0.04), (3, 0.18), (4, 0.27)])
+def test_directions_leave_no_mix_of_costs_out(costs: int, widest: float) -> None:
+    """How far a mix is from the next of 63; of random ones it is 0.06, 0.23 and 0.31."""
+    found = directions(64, costs)[1:, 1:]
+    shares = found / found.sum(axis=1, keepdims=True)
+    anywhere = np.random.default_rng(0).dirichlet(np.ones(costs), 2_000)
+    assert np.linalg.norm(anywhere[:, None] - shares, axis=2).min(axis=1).max() < widest
+
+
+def test_several_costs_weigh_alike_in_a_mean_and_in_a_product() -> None:
+    """By the slopes of rewards where all costs are at their references."""
+    accuracies, costs = np.array([40.0, 50.0, 60.0]), np.array([[1.0, 5.0], [10.0, 6.0], [100.0, 4.0]])
+    direction = np.array([0.6, 0.48, 0.64])
+    axes = Axes({"error": Error(), "params": AXES.objectives["params"], "macs": AXES.objectives["params"]})
+
+    def slopes(form: Any) -> list[float]:
+        exponents = exponents_of(direction, accuracies, costs, form)
+        reward = Reward(axes, dict(zip(("params", "macs"), exponents, strict=True)), {"params": 7.0, "macs": 7.0}, form)
+        at = {"params": 7.0, "macs": 7.0}
+        return [np.log(reward(50.0, at | {key: 7.0007}) / 50.0) for key in at]
+
+    assert slopes("sum") == pytest.approx(slopes("product"), rel=1e-3)
+
+
+def test_an_error_from_a_table_is_no_cost() -> None:
+    on = problem()
+    error = Tabulated(
+        Table("made", "f" * 64, on.skeleton, {"acc": Column("%", "maximize", 40, 90)}, b"", b""), "acc", "error"
+    )
+    table = replace(on, axes=Axes({"error": error, "params": AXES.objectives["params"]}))
+    assert Run(TndNas(), table).policies.prices.keys == ["params"]
+    alone = Run(TndNas(), replace(on, axes=Axes({"error": error}))).policies
+    assert alone.prices.keys == [] and len(alone.preferences) == 1
+    with pytest.raises(InvalidSettingsError, match="'error' is no cost of this job; its costs are params"):
+        Run(TndNas(exponents={"error": (-0.1,)}), table)
+
+
+def test_events_count_no_network_that_breaks_a_bound_on_a_cost() -> None:
+    def metrics(most: float) -> Mapping[str, float]:
+        on = problem(bounds={"params": Bound(max=most)}, space=NasBench201(cells=5, channels=2))
+        policies = Run(TndNas(preferences=2, ranked_by=PLAIN), on).policies
+        policies.most = {"params": 1e6}
+        found: list[Mapping[str, float]] = []
+
+        def asked() -> Any:
+            found.append((yield from policies.metrics([(50.0, 1.0)])))
+
+        list(drive(asked(), Evaluator(on)))
+        return found[0]
+
+    assert metrics(1e6)["front"] >= 1 and metrics(1e6)["hypervolume"] > 0
+    assert (metrics(1.0)["front"], metrics(1.0)["hypervolume"]) == (0.0, 0.0)
 
 
 def test_exponents_measure_each_axis_by_its_spread() -> None:

@@ -277,11 +277,13 @@ def test_alpha_alone_is_redone_on_an_inherited_supernet(tmp_path: Path) -> None:
 def test_time_that_ends_before_the_policies_of_a_stage_learn_costs_nothing_of_the_stage_before(carry: bool) -> None:
     """In a warm-up, on a fresh supernet, there are neither samples nor a policy to choose by."""
     calls = iter(range(100))
-    on = replace(problem(epochs=8, evaluations=9), time_is_up=lambda: next(calls) > 5)
+    warned: list[str] = []
+    on = replace(problem(epochs=8, evaluations=9), time_is_up=lambda: next(calls) > 5, warn=warned.append)
     settings = TndNas(preferences=3, stages=2, batch=32, samples=3, warmup=0.7, rescored=5, ranked_by=PLAIN)
     events = list(drive(start(replace(settings, carry=carry), on), Evaluator(on)))
     told = [event for event in events if isinstance(event, Progress) and event.phase == "search"]
     assert told[-1].metrics["stage"] == 2 and "reward" not in told[-1].metrics, "it ended in the second warm-up"
+    assert any("of stage 2 had learnt: the search ends with what stage 1 came to, without the" in one for one in warned)
     (proposal,) = [event for event in events if isinstance(event, Propose)]
     assert len(proposal.genotypes) >= 5, "samples of the first stage are there to choose from"
 
