@@ -88,9 +88,9 @@ def create_job(
 ) -> Job | Response:
     """Checks the job against the catalog (names, settings, seeds, data, exact floors and ceilings) and queues it.
 
-    422 lists every fault with what came and what would do. 503 while no worker has ever registered. 409 when an
-    `Idempotency-Key` comes again with another body, or when the API key has as many jobs under way as it may have. 507
-    while artefacts take all the room that they may take.
+    422 lists faults with what came and what would do; how settings fit each other is looked at once each is right. 503
+    while no worker has ever registered. 409 when an `Idempotency-Key` comes again with another body, or when the API
+    key has as many jobs under way as it may have. 507 while artefacts take all the room that they may take.
 
     With `from` it goes on from the search of another job, with `preset` it takes settings by name: see `JobSpec`.
 

@@ -84,7 +84,8 @@ def _lookup(
     if table is None:
         listed = ", ".join(sorted(tables)) or "none is registered"
         detail = f"unknown table '{settings['table']}'; known: {listed}"
-        return Fault("Unknown table", detail, pointer((*place, "table")), settings["table"], f"one of {listed}")
+        wanted = f"one of {listed}" if tables else "a table that was registered (POST /v1/tables)"
+        return Fault("Unknown table", detail, pointer((*place, "table")), settings["table"], wanted)
     if table.space != spec.space.name:
         detail = f"table '{table.name}' has values of space '{table.space}', and the job searches '{spec.space.name}'"
         return Fault("Another space", detail, pointer((*place, "table")), table.name, f"a table of '{spec.space.name}'")

@@ -162,7 +162,8 @@ def _profile(
         return Fault("Unknown profile", detail, pointer((*place, "profile")), asked.profile, "nothing")
     if asked.device not in there.names:
         detail = f"unknown device '{asked.device}'; with a profile: {listed}; {NO_PROFILE}"
-        return Fault("Unknown device", detail, pointer((*place, "device")), asked.device, f"{THIS} or one of {listed}")
+        wanted = f"{THIS} or one of {listed}" if there.names else THIS
+        return Fault("Unknown device", detail, pointer((*place, "device")), asked.device, wanted)
     return there.profile(there.names[asked.device])
 
 

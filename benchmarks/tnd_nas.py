@@ -294,7 +294,12 @@ def scored_anew(
     """The best cells of another search, as many as ``full`` scores in the end, and in the same way."""
     table = np.column_stack([scores, column[rows]])
     best = rows[foremost(table, np.zeros(len(rows)), run.settings.rescored)]
-    return best, np.array(run.scored_in_the_end([from_arch(archs[row]) for row in best]))
+    scoring = run.scored_in_the_end([from_arch(archs[row]) for row in best])
+    while True:
+        try:
+            next(scoring)
+        except StopIteration as end:
+            return best, np.array(end.value)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,9 @@ from nas_core.values import Value
 
 if TYPE_CHECKING:
     from nas_core.algorithms.tnd_nas import TndNas
+
+SHOWN_EVERY = 10
+"""Networks that are scored in the end, for each event of it."""
 
 
 class Run:
@@ -221,17 +224,21 @@ class Run:
             wanted[genotype.key()] = genotype
         wanted = wanted or dict(list(derived.items())[: problem.budget.evaluations])
         genotypes = tuple(wanted.values())
-        errors = self.scored_in_the_end(genotypes)
+        errors = yield from self.scored_in_the_end(genotypes)
         yield Propose(genotypes, tuple(map(self.values, errors)))
         self.finished = True
 
-    def scored_in_the_end(self, genotypes: Sequence[Genotype]) -> list[float]:
+    def scored_in_the_end(self, genotypes: Sequence[Genotype]) -> Generator[Progress, None, list[float]]:
         """What stands for their errors, 0 to 1; by untrained scores that chose none of them, if settings say so."""
-        if self.settings.final_draws:
-            for genotype in genotypes:
+        errors: list[float] = []
+        for genotype in genotypes:
+            if self.settings.final_draws:
                 self.merit.take_anew(genotype, self.settings.final_draws)
-                self.problem.between_steps()
-        return self.merit.in_order(genotypes, [self.weights.score(genotype) for genotype in genotypes])
+            errors.append(self.weights.score(genotype))
+            self.problem.between_steps()
+            if len(errors) % SHOWN_EVERY == 0 or len(errors) == len(genotypes):
+                yield Progress("scoring", len(errors), len(genotypes))
+        return self.merit.in_order(genotypes, errors)
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {

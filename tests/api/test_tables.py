@@ -329,7 +329,9 @@ def test_bounds_within_the_table_are_taken(there: httpx.Client) -> None:
 
 
 def test_without_a_table_the_message_says_so(client: httpx.Client) -> None:
-    assert "unknown table 'made'; known: none is registered" in problem(post(client), 422).detail
+    refused = problem(post(client), 422)
+    assert "unknown table 'made'; known: none is registered" in refused.detail
+    assert refused.errors[0].expected == "a table that was registered (POST /v1/tables)"
 
 
 def test_a_found_network_is_trained_on_images_of_its_shape(there: httpx.Client) -> None:

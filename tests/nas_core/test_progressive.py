@@ -169,6 +169,8 @@ def test_where_time_is_up_before_the_first_policy_step_random_networks_are_ranke
     events = list(drive(start(settings, on), Evaluator(on)))
     (proposal,) = [event for event in events if isinstance(event, Propose)]
     assert len(proposal.genotypes) == 11
+    scoring = [event for event in events if isinstance(event, Progress) and event.phase == "scoring"]
+    assert [(event.step, event.total) for event in scoring] == [(10, 11), (11, 11)]
     assert [text for text in told if "time was up before the first policy step" in text]
 
 
