@@ -119,7 +119,8 @@ class MeasuredObjective(Objective, Protocol):
 
 
 class TabularObjective(Objective, Protocol):
-    """Looked up by architecture (``nas_core.tables.Tabulated``)."""
+    """Looked up by architecture (``nas_core.tables.Tabulated``). An attribute ``quality``, unless None, says that it is
+    the error or the accuracy."""
 
     def value(self, architecture: Architecture) -> Value: ...
 
