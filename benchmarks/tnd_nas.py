@@ -294,12 +294,8 @@ def scored_anew(
     """The best cells of another search, as many as ``full`` scores in the end, and in the same way."""
     table = np.column_stack([scores, column[rows]])
     best = rows[foremost(table, np.zeros(len(rows)), run.settings.rescored)]
-    scoring = run.scored_in_the_end([from_arch(archs[row]) for row in best])
-    while True:
-        try:
-            next(scoring)
-        except StopIteration as end:
-            return best, np.array(end.value)
+    genotypes = [from_arch(archs[row]) for row in best]
+    return best, np.array(run.merit.in_order(genotypes, run.scored_in_the_end(genotypes)))
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from nas_core.algorithms.tnd_nas import TndNas
 
 SHOWN_EVERY = 10
-"""Networks that are scored in the end, for each event of it."""
+"""Networks that are scored in the end, for each event that says how far it is."""
 
 
 class Run:
@@ -224,21 +224,24 @@ class Run:
             wanted[genotype.key()] = genotype
         wanted = wanted or dict(list(derived.items())[: problem.budget.evaluations])
         genotypes = tuple(wanted.values())
-        errors = yield from self.scored_in_the_end(genotypes)
-        yield Propose(genotypes, tuple(map(self.values, errors)))
+        errors: list[float] = []
+        for start in range(0, len(genotypes), SHOWN_EVERY):
+            errors += self.scored_in_the_end(genotypes[start : start + SHOWN_EVERY])
+            yield Progress("scoring", len(errors), len(genotypes))
+        yield Propose(genotypes, tuple(map(self.values, self.merit.in_order(genotypes, errors))))
         self.finished = True
 
-    def scored_in_the_end(self, genotypes: Sequence[Genotype]) -> Generator[Progress, None, list[float]]:
-        """What stands for their errors, 0 to 1; by untrained scores that chose none of them, if settings say so."""
-        errors: list[float] = []
+    def scored_in_the_end(self, genotypes: Sequence[Genotype]) -> list[float]:
+        """Their errors on the supernet, 0 to 1; with untrained scores that chose none of them, if settings say so.
+        ``merit.in_order`` makes of it what stands for their errors.
+        """
+        found: list[float] = []
         for genotype in genotypes:
             if self.settings.final_draws:
                 self.merit.take_anew(genotype, self.settings.final_draws)
-            errors.append(self.weights.score(genotype))
+            found.append(self.weights.score(genotype))
             self.problem.between_steps()
-            if len(errors) % SHOWN_EVERY == 0 or len(errors) == len(genotypes):
-                yield Progress("scoring", len(errors), len(genotypes))
-        return self.merit.in_order(genotypes, errors)
+        return found
 
     def values(self, error: float) -> dict[str, Value]:
         detail: dict[str, Any] = {
