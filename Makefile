@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # One more than there are cores, four at most: tests of whole services wait for each other's processes now and then.
 TESTERS = $(shell $(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
+# Where it is set, each of the hundreds of processes of the tests would compile all modules and rewrite all assertions.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 
 help: ## Show this list

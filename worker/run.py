@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import partial
 from uuid import UUID
 
+import celery.app.amqp  # noqa: F401  otherwise an attempt imports it with its first message, which takes a second
+import kombu.transport.redis  # noqa: F401
 import torch
 import torch._dynamo  # otherwise imported by the first optimiser, which takes nearly two seconds
 

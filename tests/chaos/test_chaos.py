@@ -12,8 +12,10 @@ from tests.chaos.world import FAULTS, World
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(420)]
 
-SEEDS = (7, 11, 13, 7)
-"""A job may be through before all of its faults have come; the next has the rest."""
+SEED, JOBS = 7, 4
+"""A job may be through before all of its faults have come; the next has the rest. Of one seed, so that what they are
+compared with is made once.
+"""
 PLANS = {
     "sqlite": {"searching": ["child", "all"], "verifying": ["pool", "broker flush"]},
     "postgresql": {"searching": ["worker", "database"], "verifying": ["broker restart", "api"]},
@@ -29,10 +31,10 @@ def test_faults_change_nothing(database: str, short_folder: Path) -> None:
     left = {phase: [*faults] for phase, faults in PLANS[database].items()}
     with World(short_folder / f"chaos-{database}", database) as world:
         campaign = Campaign(world, seed=1)
-        for seed in SEEDS:
-            blows = campaign.run(left, seed)
+        for _ in range(JOBS):
+            blows = campaign.run(left, SEED)
             dealt = Counter(blow.phase for blow in blows)
             left = {phase: faults[dealt[phase] :] for phase, faults in left.items()}
             if not any(left.values()):
                 return
-    raise AssertionError(f"{len(SEEDS)} jobs had no room for {left}")
+    raise AssertionError(f"{JOBS} jobs had no room for {left}")

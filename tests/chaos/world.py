@@ -33,6 +33,7 @@ from store import session as store_session
 from store.engine import BUSY_SECONDS
 from store.models import Attempt, Event, Job, Outbox, Task
 from store.session import reading
+from tests import waiting
 
 T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
@@ -49,14 +50,8 @@ No end by the attempt cap, which others test."""
 
 
 def until(what: str, condition: Callable[[], T | None]) -> T:
-    """The first true answer. Fails after some minutes."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"no {what} within {PATIENCE_SECONDS:g} s"
-        time.sleep(0.05)
+    """The first true answer; minutes may pass until then."""
+    return waiting.until(what, condition, PATIENCE_SECONDS)
 
 
 def can_write(database: Path) -> bool:

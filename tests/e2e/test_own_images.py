@@ -107,7 +107,7 @@ def test_pictures_of_224_pixels(
     assert (made.input, made.classes) == ([3, 224, 224], 10)
     job = client.submit(
         {
-            "space": {"name": "darts", "cells": 3, "nodes": 1, "channels": 4, **space},
+            "space": {"name": "darts", "cells": 3, "nodes": 1, "channels": 2, **space},
             "dataset": {"name": name},
             "objectives": ["error", "params"],
             "algorithm": algorithm,

@@ -9,11 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -26,6 +24,7 @@ from skyline.errors import ApiError, ConnectionFailed
 from skyline.schemas import Attempt, Job
 from tests.deploy import composefile
 from tests.deploy.composefile import PASSWORDS
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -42,14 +41,6 @@ SPEC = {
     "budget": {"evaluations": 6},
     "verify": {"top": 3, "epochs": 16, "batch": 32, "lr": 0.1},
 }
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.05)
-    return found
 
 
 def free_port() -> int:

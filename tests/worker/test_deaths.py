@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from api.embedded import Embedded
 from skyline import Client
 from skyline.schemas import Attempt, Job
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -40,14 +40,6 @@ def client(short_folder: Path) -> Iterator[Client]:
         patch.setenv("SKYLINE_HEARTBEAT_SECONDS", "0.5")
         with Embedded(short_folder / "deaths", port=0, workers=1, threads=1) as running, Client(running.url) as made:
             yield made
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.02)
-    return found
 
 
 def at_work() -> psutil.Process | None:

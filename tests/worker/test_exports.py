@@ -4,8 +4,7 @@ nothing but their runtime is.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,7 @@ from skyline import Client
 from skyline.errors import ApiError
 from tests.chaos.world import can_write
 from tests.runtimes import alone, install
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -84,14 +84,6 @@ def asleep(service: Embedded) -> bool:
 @pytest.fixture(scope="module")
 def candidate(front: dict[str, UUID]) -> UUID:
     return front["cifar"]
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.02)
-    return found
 
 
 def attempts(service: Embedded, short: bool) -> list[psutil.Process]:

@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from api.embedded import Embedded
 from skyline import Client
 from skyline.schemas import Candidate, Job
 from tests.standins import gpu
+from tests.waiting import until
 from worker.gpu import GpuUse
 
 SECONDS = 150.0
@@ -72,14 +72,6 @@ def client(service: Embedded) -> Iterator[Client]:
             made.cancel(early.id)
             made.wait(early.id, timeout=SECONDS)
             yield made
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.02)
-    return found
 
 
 def spec(**changes: Any) -> dict[str, Any]:

@@ -58,8 +58,8 @@ SKELETON = SPACE.skeleton((1, 8, 8), 10)
 
 
 @pytest.fixture(scope="module")
-def client(short_folder: Path) -> Iterator[Client]:
-    with Embedded(short_folder / "granular", port=0, workers=1, threads=1) as running, Client(running.url) as made:
+def client(shared_service: Embedded) -> Iterator[Client]:
+    with Client(shared_service.url) as made:
         yield made
 
 

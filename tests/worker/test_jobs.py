@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nas_core.costs import count
 from nas_core.network import Network
 from skyline import Client
 from skyline.schemas import Attempt, Job
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -52,14 +52,6 @@ def spec(**changes: Any) -> dict[str, Any]:
 
 def ended(client: Client, job: Job) -> Job:
     return client.wait(job.id, timeout=SECONDS)
-
-
-def until(what: str, condition: Any) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.02)
-    return found
 
 
 def all_ended(job: Job) -> list[Attempt] | None:

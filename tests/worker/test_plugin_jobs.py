@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from skyline import Client
 from skyline.errors import ApiError
 from skyline.schemas import Job, PluginInfo
 from tests import documents
+from tests.waiting import until
 from tests.worker import ladder
 
 pytestmark = pytest.mark.e2e
@@ -55,14 +55,6 @@ def service(short_folder: Path, files: dict[str, Path]) -> Iterator[Embedded]:
 def client(service: Embedded) -> Iterator[Client]:
     with Client(service.url) as made:
         yield made
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.05)
-    return found
 
 
 def spec(**changes: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from api.embedded import Embedded
 from skyline import Client
 from skyline.schemas import Candidate, Job
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -37,14 +37,6 @@ def client(short_folder: Path) -> Iterator[Client]:
         patch.setenv("SKYLINE_MAX_ATTEMPTS", "1")
         with Embedded(short_folder / "retry", port=0, workers=1, threads=1) as running, Client(running.url) as made:
             yield made
-
-
-def until(what: str, condition: Any) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {SECONDS:g} s"
-        time.sleep(0.02)
-    return found
 
 
 def kill_child() -> bool:
