@@ -39,7 +39,7 @@ class Prices:
             key = evaluation.genotype.key()
             if evaluation.failure is None:
                 self._known[key] = found = {name: evaluation.values[0][name].value for name in self.keys}
-                for name in (name for name, value in found.items() if value <= 0):
+                for name in _unrewarded(found):
                     self._warn(
                         name,
                         f"'{name}' is {found[name]:g} for a network: rewards are powers of ratios and cannot tell "
@@ -79,4 +79,10 @@ class Prices:
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self._known = {key: known if isinstance(known, str) else dict(known) for key, known in state.items()}
-        self._warned = {""} if self.failures else set()
+        self._warned = {name for found in self._known.values() for name in _unrewarded(found)}
+        self._warned |= {""} if self.failures else set()
+
+
+def _unrewarded(found: Mapping[str, float] | str) -> list[str]:
+    """Metrics whose value no reward can tell from others of 0 or less."""
+    return [] if isinstance(found, str) else [name for name, value in found.items() if value <= 0]

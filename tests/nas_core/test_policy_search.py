@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from nas_core.algorithms.tnd_nas import TndNas
+from nas_core.architecture import Genotype
 from nas_core.errors import InvalidSettingsError
 from nas_core.evaluation import Evaluator
 from nas_core.events import Price
 from nas_core.objectives.error import Error
 from nas_core.policy_search import Told
 from nas_core.preferences import refined, union
+from nas_core.prices import Prices
 from nas_core.progressive import Run
 from nas_core.reward import Reward, directions, exponents_of
 from nas_core.search import Axes, Bound, drive, start
@@ -222,6 +224,22 @@ def test_a_metric_that_is_not_positive_is_told_of_once() -> None:
     on = replace(problem(), axes=Axes({"error": Error(), "margin": Margin()}), warn=told.append)
     list(drive(start(TndNas(preferences=1, batch=32, samples=2, warmup=0.0, ranked_by=PLAIN), on), Evaluator(on)))
     assert len(told) == 1 and "'margin' is -3 for a network" in told[0] and "shift the metric" in told[0]
+
+
+def test_what_was_told_of_a_price_is_not_told_again_after_a_kill() -> None:
+    told: list[str] = []
+    on = replace(problem(), axes=Axes({"error": Error(), "margin": Margin()}), warn=told.append)
+    first, second = (on.space.sample(np.random.default_rng(n)) for n in range(2))
+
+    def asked(prices: Prices, genotype: Genotype) -> Prices:
+        list(drive(prices.ask([genotype]), Evaluator(on)))
+        return prices
+
+    before = asked(Prices(on), first)
+    resumed = Prices(on)
+    resumed.resume(before.state())
+    asked(resumed, second)
+    assert second.key() in resumed and len(told) == 1
 
 
 def test_prices_are_those_of_the_first_width_alone() -> None:
