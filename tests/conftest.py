@@ -20,6 +20,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+from xdist.remote import Producer
+from xdist.scheduler import LoadGroupScheduling
 
 from store import session as store_session
 from store.errors import SchemaMismatchError
@@ -29,11 +31,33 @@ from tests import s3
 if TYPE_CHECKING:
     from api.embedded import Embedded
 
+SHARED = "shared_service"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--nas-data", type=Path, metavar="FOLDER", help="a folder with nasbench201.csv.gz, for the tests that want it"
     )
+
+
+class ByFileAndService(LoadGroupScheduling):
+    """A process takes a file of tests at a time; files that share a service count as one, so that it starts once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return SHARED if nodeid.endswith(f"@{SHARED}") else nodeid.split("::", 1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndService | None:
+    return ByFileAndService(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    sharing = {item.path for item in items if SHARED in getattr(item, "fixturenames", ())}
+    for item in items:
+        if item.path in sharing:
+            item.add_marker(pytest.mark.xdist_group(SHARED))
 
 
 @pytest.fixture
@@ -160,13 +184,8 @@ def shared_service(short_folder: Path) -> Iterator[Embedded]:
     """
     from api.embedded import Embedded
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SKYLINE_HEARTBEAT_SECONDS", "0.5")
-        patch.setenv("SKYLINE_RELAY_SECONDS", "0.5")
-        running = Embedded(short_folder / "shared", port=0, workers=2, threads=1)
-        running.start()
-    yield running
-    running.stop()
+    with Embedded(short_folder / "shared", port=0, workers=2, threads=1) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
