@@ -20,7 +20,7 @@ serve: $(VENV)/.base ## Install and start the service on http://127.0.0.1:8765 (
 	$(BIN)/skyline serve
 
 test: $(VENV)/.dev ## Install with test tools and run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.dev ## Ask the API and the readers of files at random, 200 examples each (about ten minutes)
 	SKYLINE_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest tests/api/test_schemathesis.py tests/api/test_forged.py \
@@ -41,7 +41,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python scripts/make_reference.py --check
 
 quick: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadgroup -m "not e2e and not slow" \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -p no:schemathesis -n 2 --dist loadfile -m "not e2e and not slow" \
 		tests/nas_core tests/worker tests/deploy tests/skyline/test_imports.py
 
 $(VENV)/bin/python:

@@ -21,7 +21,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from xdist.remote import Producer
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadFileScheduling
 
 from store import session as store_session
 from store.errors import SchemaMismatchError
@@ -31,6 +31,7 @@ from tests import s3
 if TYPE_CHECKING:
     from api.embedded import Embedded
 
+TESTS = Path(__file__).parent
 SHARED = "shared_service"
 
 
@@ -40,24 +41,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-class ByFileAndService(LoadGroupScheduling):
+class ByFileAndService(LoadFileScheduling):
     """A process takes a file of tests at a time; files that share a service count as one, so that it starts once."""
 
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        files = [path for path in TESTS.rglob("test_*.py") if SHARED in path.read_text(encoding="utf-8")]
+        self._sharing = {path.relative_to(config.rootpath).as_posix() for path in files}
+
     def _split_scope(self, nodeid: str) -> str:
-        return SHARED if nodeid.endswith(f"@{SHARED}") else nodeid.split("::", 1)[0]
+        file: str = super()._split_scope(nodeid)
+        return SHARED if file in self._sharing else file
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndService | None:
-    return ByFileAndService(config, log) if config.getoption("dist") == "loadgroup" else None
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    sharing = {item.path for item in items if SHARED in getattr(item, "fixturenames", ())}
-    for item in items:
-        if item.path in sharing:
-            item.add_marker(pytest.mark.xdist_group(SHARED))
+    return ByFileAndService(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture
