@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 SHARED = "shared_service"
+"""The fixture whose users are one group to pytest-xdist; its own marks of groups do nothing under pytest 9.2."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

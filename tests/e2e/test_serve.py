@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,18 +16,12 @@ import pytest
 
 from api import broker
 from skyline.client import Client
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
 START_SECONDS, STOP_SECONDS = 90.0, 45.0
 SERVE = [sys.executable, "-m", "skyline", "serve"]
-
-
-def until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.05)
 
 
 class Serve:
@@ -54,7 +47,7 @@ class Serve:
         return found[1]
 
     def wait_until_ready(self) -> Serve:
-        until(lambda: "ready at" in self.printed or self.process.poll() is not None, START_SECONDS, "ready")
+        until("readiness", lambda: "ready at" in self.printed or self.process.poll() is not None, START_SECONDS)
         assert self.process.poll() is None, self.printed
         self.note_family()
         return self
@@ -145,18 +138,18 @@ def test_a_worker_that_dies_is_started_again_and_all_die_with_a_killed_superviso
     service = serve(workers=1).wait_until_ready()
     worker = service.child("worker")
     worker.kill()
-    until(lambda: "the worker 1 was killed by SIGKILL" in service.printed, 10, "said so")
+    until("word of it", lambda: "the worker 1 was killed by SIGKILL" in service.printed, 10)
 
     def back() -> bool:
         service.note_family()
         children = psutil.Process(service.process.pid).children()
         return sum("worker" in child.cmdline() and child != worker for child in children if running(child)) == 2
 
-    until(back, 20, "a new worker")
+    until("a new worker", back, 20)
     if sys.platform == "linux":  # it has a parent-death signal
         service.process.kill()
         service.process.wait()
-        until(lambda: not service.left(), STOP_SECONDS, f"gone: {service.left()}")
+        until(f"end of {service.left()}", lambda: not service.left(), STOP_SECONDS)
 
 
 def test_an_api_that_dies_ends_it_with_the_end_of_its_log(serve: Callable[..., Serve]) -> None:

@@ -158,7 +158,7 @@ def server(databases: Server) -> Server:
     databases.start("api", "api")
     databases.start_worker("one")
     databases.start_worker("two")
-    until("readiness with two workers", lambda: databases.ready(workers=2))
+    until("readiness with two workers", lambda: databases.ready(workers=2), SECONDS)
     return databases
 
 
@@ -225,7 +225,7 @@ def test_a_worker_that_is_stopped_hands_its_verification_to_the_other(server: Se
         running = {a.worker: a for a in now.attempts if a.kind == "verify" and a.ended_at is None}
         return running if set(running) == {"one", "two"} else None
 
-    interrupted = until("verification on both workers", verifying)["one"]
+    interrupted = until("verification on both workers", verifying, SECONDS)["one"]
     one = server.children.pop("one")
     one.process.send_signal(signal.SIGTERM)
     assert one.process.wait(composefile.seconds(SERVICES["worker"]["stop_grace_period"])) == 0, one.tail()
@@ -242,6 +242,6 @@ def test_a_worker_that_is_stopped_hands_its_verification_to_the_other(server: Se
     )
     assert len([c for c in client.candidates(job.id) if c.status == "verified"]) == 3
     assert len(client.model(front.members[0].id, "safetensors")) > 100, "the API reads what a worker wrote"
-    until("a worker off the list", lambda: server.ready(workers=1))
+    until("a worker off the list", lambda: server.ready(workers=1), SECONDS)
     kept = {path.name for path in (server.folder / "data").iterdir()}
     assert {"artefacts"} <= kept <= {"artefacts", "checkpoints", "logs", "datasets"}, "as many folders as volumes"

@@ -6,14 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
 
+from tests.waiting import until
 from worker.child import FORKS
 from worker.supervise import Child
 from worker.template import Ended, Reserve, Template, environment
@@ -45,13 +45,6 @@ def template(reserve: Reserve) -> Template:
     return reserve._template
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {SECONDS:g} s: {what}"
-        time.sleep(0.02)
-
-
 def end_of(child: Child) -> Ended:
     """The attempt's end: its task does not exist, which is the first thing it finds."""
     ended = child.wait(SECONDS)
@@ -72,7 +65,7 @@ def test_it_makes_one_attempt_after_another_and_their_output_goes_to_the_logs_of
     reserve: Reserve, folder: Path
 ) -> None:
     process = psutil.Process(template(reserve).process.pid)
-    until(lambda: process.name() == "skyline-spare", "its name")
+    until("its name", lambda: process.name() == "skyline-spare", SECONDS)
     reserve.fill()
     assert template(reserve).process.pid == process.pid, "there is never more than one"
     pids = set()
@@ -89,7 +82,7 @@ def test_it_makes_one_attempt_after_another_and_their_output_goes_to_the_logs_of
         assert any("torch_cpu" in name for name in libraries) and not any("libcuda.so" in name for name in libraries)
     made = template(reserve)
     made._line.end.close()
-    until(lambda: made.poll() is not None, "its end")
+    until("its end", lambda: made.poll() is not None, SECONDS)
     assert made.ended is not None and made.ended.code == 0, "without an order it ends well"
     assert (folder / "logs" / "w.spare.log").read_text() == ""
 
@@ -97,7 +90,11 @@ def test_it_makes_one_attempt_after_another_and_their_output_goes_to_the_logs_of
 def test_all_processes_of_a_worker_have_one_environment(reserve: Reserve) -> None:
     fresh = Template(environment(), template(reserve).output)
     processes = [psutil.Process(made.process.pid) for made in (template(reserve), fresh)]
-    until(lambda: all(process.environ() for process in processes), "an environment: none is seen in the midst of exec")
+    until(
+        "an environment: none is seen in the midst of exec",
+        lambda: all(process.environ() for process in processes),
+        SECONDS,
+    )
     one, other = (process.environ() for process in processes)
     fresh.discard()
     assert one == other and one["MALLOC_TRIM_THRESHOLD_"] == str(2**30)
@@ -106,7 +103,7 @@ def test_all_processes_of_a_worker_have_one_environment(reserve: Reserve) -> Non
 def test_a_dead_one_is_not_used(reserve: Reserve) -> None:
     dead = template(reserve).process
     dead.kill()
-    until(lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, "death")
+    until("death", lambda: psutil.Process(dead.pid).status() == psutil.STATUS_ZOMBIE, SECONDS)
     child = Child(uuid4(), 1, reserve)
     assert child.making.template.process.pid != dead.pid
     end_of(child)
@@ -148,13 +145,13 @@ def test_one_that_is_asked_to_stop_before_it_took_the_order_is_not_replaced(rese
 def test_an_attempt_has_a_group_of_its_own_and_dies_with_its_template(reserve: Reserve) -> None:
     child = Child(uuid4(), 1, reserve)
     process = child.making.template.process
-    until(lambda: child.making.poll() is not None or child.making.pid is not None, "the attempt")
+    until("the attempt", lambda: child.making.poll() is not None or child.making.pid is not None, SECONDS)
     assert child.making.pid is not None
     own = psutil.Process(child.making.pid)
     own.suspend()
     assert os.getpgid(own.pid) == own.pid != os.getpgid(process.pid)
     process.kill()
-    until(lambda: name_of(own) == "" or own.status() == psutil.STATUS_ZOMBIE, "death")
+    until("death", lambda: name_of(own) == "" or own.status() == psutil.STATUS_ZOMBIE, SECONDS)
     child.stop()
     child.close()
 
@@ -162,7 +159,7 @@ def test_an_attempt_has_a_group_of_its_own_and_dies_with_its_template(reserve: R
 @pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
 def test_a_template_that_does_not_answer_is_killed_with_its_attempt(reserve: Reserve) -> None:
     child = Child(uuid4(), 1, reserve)
-    until(lambda: child.making.poll() is not None or child.making.pid is not None, "the attempt")
+    until("the attempt", lambda: child.making.poll() is not None or child.making.pid is not None, SECONDS)
     assert child.making.pid is not None
     psutil.Process(child.making.pid).suspend()
     child.making.template.process.send_signal(signal.SIGSTOP)
@@ -174,11 +171,11 @@ def test_a_template_that_does_not_answer_is_killed_with_its_attempt(reserve: Res
 @pytest.mark.skipif(not FORKS, reason="attempts are forked on Linux alone")
 def test_an_order_that_is_not_taken_goes_to_another_template(reserve: Reserve, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped = template(reserve).process
-    until(lambda: psutil.Process(stopped.pid).name() == "skyline-spare", "its name")
+    until("its name", lambda: psutil.Process(stopped.pid).name() == "skyline-spare", SECONDS)
     stopped.send_signal(signal.SIGSTOP)
     child = Child(uuid4(), 1, reserve)
     monkeypatch.setattr("worker.supervise.ORDER_SECONDS", 0.2)
-    until(lambda: child.wait(0.1) is not None or child.making.template.process.pid != stopped.pid, "another")
+    until("another", lambda: child.wait(0.1) is not None or child.making.template.process.pid != stopped.pid, SECONDS)
     monkeypatch.setattr("worker.supervise.ORDER_SECONDS", SECONDS)
     end_of(child)
     assert child.making.template.process.pid != stopped.pid
@@ -200,7 +197,7 @@ def test_what_an_attempt_leaves_behind_ends_with_it(
     at_fork(tmp_path, f"open({str(note)!r}, 'w').write(str(subprocess.Popen(['sleep', '600']).pid))", monkeypatch)
     end_of(Child(uuid4(), 1, reserve))
     left = psutil.Process(int(note.read_text())) if note.read_text() else None
-    until(lambda: left is None or name_of(left) == "" or left.status() == psutil.STATUS_ZOMBIE, "its death")
+    until("its death", lambda: left is None or name_of(left) == "" or left.status() == psutil.STATUS_ZOMBIE, SECONDS)
     assert left is not None
 
 
@@ -250,6 +247,6 @@ def test_it_dies_with_its_supervisor(folder: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout is not None
         left = psutil.Process(int(supervisor.stdout.readline()))
-        until(lambda: left.name() == "skyline-spare", "its name")
+        until("its name", lambda: left.name() == "skyline-spare", SECONDS)
         supervisor.kill()
-    until(lambda: not left.is_running() or left.status() == psutil.STATUS_ZOMBIE, "death")
+    until("death", lambda: not left.is_running() or left.status() == psutil.STATUS_ZOMBIE, SECONDS)
