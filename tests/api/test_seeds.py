@@ -138,7 +138,6 @@ def test_a_thousand_are_taken_and_no_more(shared: httpx.Client, spec: dict[str, 
     response = shared.post("/v1/jobs", json=seeded(spec, *many[:1000], budget={"evaluations": 1000}))
     assert response.status_code == 201, response.text
     assert len(response.json()["spec"]["seed_genotypes"]) == 1000
-    assert response.elapsed.total_seconds() < 10
     found = problem(shared.post("/v1/jobs", json=seeded(spec, *many, budget={"evaluations": 2000})), 422)
     assert paths(found) == ["/seed_genotypes"] and "at most 1000 items" in found.detail
 

@@ -386,9 +386,8 @@ def test_a_name_that_is_no_text(shared: httpx.Client, spec: dict[str, Any], name
     assert paths(found) == ["/objectives/1/name"]
 
 
-def test_the_largest_space_is_counted_in_reasonable_time(shared: httpx.Client, spec: dict[str, Any]) -> None:
+def test_the_largest_space_is_counted_before_the_client_gives_up(shared: httpx.Client, spec: dict[str, Any]) -> None:
     space = {"name": "darts", "cells": 100, "nodes": 8}
     largest = changed(spec, space=space, target={"channels": list(range(4, 20))}, constraints={"params": {"max": 1}})
     response = shared.post("/v1/jobs", json=largest)
     assert "expected" in problem(response, 422).detail
-    assert response.elapsed.total_seconds() < 15

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core import energy
+from nas_core import energy, measuring
 from nas_core.architecture import Architecture
 from nas_core.errors import EnergyError, SettingError
 from nas_core.objectives import objectives
@@ -251,7 +252,7 @@ def test_power_times_time_measured_here(architecture: Architecture) -> None:
     (value,) = made.on(None).measure([architecture], CPU)
     assert (value.unit, value.kind, value.detail["method"]) == ("mJ", "predicted", "power x measured latency")
     assert value.value == pytest.approx(15 * value.detail["latency_ms"]) and value.value > 0
-    assert value.detail["q25"] == pytest.approx(value.value, rel=0.9)
+    assert 0 < value.detail["q25"] <= value.value
 
 
 def test_with_a_counter_everywhere_energy_is_measured_unless_a_model_is_asked_for() -> None:
@@ -263,22 +264,33 @@ def test_with_a_counter_everywhere_energy_is_measured_unless_a_model_is_asked_fo
 
 def test_measured_values_carry_the_counter(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counter:
-        """Of a machine that takes nothing while it idles, which it does up to the second question, and 10 W after."""
+        """Of a machine that takes nothing while it idles, and 10 mJ for each inference."""
 
-        method, asked = "rapl", 0
+        method, done = "rapl", 0
 
         def joules(self) -> float:
-            self.asked += 1
-            return 0.0 if self.asked <= 2 else 10 * time.monotonic()
+            return 0.01 * self.done
+
+    counter, inferences = Counter(), measuring.inferences
+
+    @contextmanager
+    def counted(*given: Any) -> Iterator[list[Callable[[], None]]]:
+        def one(run: Callable[[], None]) -> None:
+            run()
+            counter.done += 1
+
+        with inferences(*given) as runs:
+            yield [partial(one, run) for run in runs]
 
     monkeypatch.setattr(energy, "IDLE_SECONDS", 0.0)
-    monkeypatch.setattr(energy, "counter_of", lambda device: Counter())
+    monkeypatch.setattr(energy, "counter_of", lambda device: counter)
+    monkeypatch.setattr(measuring, "inferences", counted)
     made = settled(kind="measured", seconds=0.02)
     (value,) = made.on(None).measure([architecture], CPU)
-    assert value.kind == "measured"
-    assert value.value == pytest.approx(10 * 3 * 20 / value.detail["n"], rel=0.9), "10 W in three windows of 20 ms"
+    assert (value.kind, value.value) == ("measured", pytest.approx(10))
+    assert value.detail["n"] == counter.done - 3, "each window begins with one that does not count"
     assert (value.detail["method"], value.detail["windows"], value.detail["batch"]) == ("rapl", 3, 1)
-    assert value.detail["n"] >= 3 and value.detail["runtime"].startswith("torch")
+    assert value.detail["runtime"].startswith("torch")
 
 
 def test_this_machine_has_a_counter_or_a_reason() -> None:
