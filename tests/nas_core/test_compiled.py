@@ -209,6 +209,7 @@ def test_convolutions_of_another_kind_are_left_to_torch(unusual: dict[str, Any])
     assert not compiled._usual(layer) or not fits(torch.randn(2, 8, 9, 9), (layer.weight, torch.randn(8, 8, 1, 1)))
 
 
+@pytest.mark.slow
 @needed
 def test_autocast_checkpoints_and_exports_go_their_usual_way() -> None:
     net = nn.Sequential(make_op("sep_conv_3x3", 8, 1, Norm()), make_op("dil_conv_5x5", 8, 1, Norm()))
@@ -280,6 +281,7 @@ def test_a_cache_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
     assert done.stdout.strip() == "False" and "chains.c was not compiled" in done.stderr
 
 
+@pytest.mark.slow
 @needed
 def test_a_broken_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -35,6 +35,7 @@ CIFAR = SPACE.skeleton((3, 32, 32), 10, 20, 36)
 IMAGENET = SPACE.skeleton((3, 224, 224), 1000, 14, 48)
 
 
+@pytest.mark.slow
 def test_property_01_parameter_counts() -> None:
     with torch.device("meta"):
         searched = SPACE.supernet(SPACE.skeleton((3, 32, 32), 10))
@@ -58,6 +59,7 @@ def test_property_02_counter_b(genotype: dict[str, Any], millions: int) -> None:
     assert round(cost.macs_counter_b / 1e6) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xi", [0.0, 0.1, 0.5, 0.7])
 def test_property_03_the_bilevel_problem_of_the_paper(xi: float) -> None:
     """Figure 2: the alternation rests at alpha = w = 2 / (1 + 2 xi): 2 in first order, the solution 1 at xi = 0.5."""

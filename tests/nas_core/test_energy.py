@@ -246,6 +246,7 @@ def test_a_profile_gives_its_millijoules_or_its_power_times_time() -> None:
     assert (value.detail["tau"], value.detail["held_out"]) == (0.9, 40)
 
 
+@pytest.mark.slow
 def test_power_times_time_measured_here(architecture: Architecture) -> None:
     made = settled(power_w=15.0)
     assert (made.kind, made.method) == ("predicted", "power")
@@ -262,6 +263,7 @@ def test_with_a_counter_everywhere_energy_is_measured_unless_a_model_is_asked_fo
     assert settled(counter="rapl", method="operations").kind == "predicted"
 
 
+@pytest.mark.slow
 def test_measured_values_carry_the_counter(architecture: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
     class Counter:
         """Of a machine that takes nothing while it idles, and 10 mJ for each inference."""

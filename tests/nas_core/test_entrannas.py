@@ -181,6 +181,7 @@ def test_property_04_features_are_shared() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))  # all four targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dst", [False, True])
 def test_property_05_sharing_equals_copies(dst: bool) -> None:
     space = FREE if dst else SPACE
@@ -295,6 +296,7 @@ def exported(net: Supernet, genotype: Genotype, place: int, space: DartsCells) -
     return cell
 
 
+@pytest.mark.slow
 def test_property_08_what_is_exported_equals_the_engine_cell() -> None:
     net, relaxation = made(FREE, dst=True)
     assert isinstance(relaxation, SparseTransit)
@@ -427,6 +429,7 @@ def test_property_11_inactive_weights_stay_bit_identical(dst: bool) -> None:
     assert untouched
 
 
+@pytest.mark.slow
 def test_property_12_all_cells_engines_are_darts() -> None:
     net, relaxation = made(WHOLE, share_features=False, engines=tuple(range(8)), none=True)
     randomised(relaxation, 0)

@@ -81,6 +81,7 @@ def worst(plain: list[Tensor | None], fused: list[Tensor | None]) -> float:
     return max(errors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gated", [True, False], ids=["gates", "no-gates"])
 @pytest.mark.parametrize("active", [None, 0.4, 0.1], ids=["dense", "many", "few"])
 @pytest.mark.parametrize("share", [False, True], ids=["own", "shared"])
@@ -105,6 +106,7 @@ def test_so_they_are_in_float32(ways: Ways, share: bool) -> None:
     assert worst(results(plain, x, gates, None), results(fused, x, gates, None)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ways",
     [ELSEWHERE, replace(INTERPRETED, phases=False), replace(INTERPRETED, windows=False), Ways(pools=False)],
@@ -148,6 +150,7 @@ def test_an_active_op_with_gate_zero_has_a_gradient_and_an_inactive_one_none() -
     assert any(grad is None for grad in ops.values()) and any(grad is not None for grad in ops.values())
 
 
+@pytest.mark.slow
 def test_dropout_behind_skips_draws_the_same_masks() -> None:
     for share in (False, True):
         plain, fused = pair(SPACE, 8, share)

@@ -145,6 +145,7 @@ def test_a_networks_tables_are_exact() -> None:
         assert table.of(space.selection(architecture.genotype)) == getattr(cost, resource)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("levels", "connection", "fan_in"), KINDS)
 def test_extremes_bound_what_is_drawn(levels: Any, connection: bool, fan_in: Any) -> None:
     space, rng = space_of(levels, connection, fan_in), np.random.default_rng(0)
@@ -173,6 +174,7 @@ def test_connections_lower_the_floor(resource: Any, floor: int) -> None:
         assert least < 0.5 * floor if connection else least == floor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("levels", "connection"), [(1, True), (3, False), (3, True), ("cell", True)])
 def test_the_parts_of_the_space_are_those_of_its_networks(levels: Any, connection: bool) -> None:
     space, rng = space_of(levels, connection), np.random.default_rng(0)
@@ -234,6 +236,7 @@ def test_groups_divide_what_is_there(most: int, widths: tuple[int, ...], groups:
 # --- the supernet -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_shapes_of_gates() -> None:
     space = space_of(3, True)
     net = space.supernet(space.skeleton((3, 8, 8), 5))

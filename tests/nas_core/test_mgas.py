@@ -174,6 +174,7 @@ def test_5_cost_of_the_full_network_by_the_published_measure() -> None:
         assert full / 1e6 == pytest.approx(millions, abs=5e-4 if millions < 10 else 5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "space", "classes", "millions", "searched"),
     [
@@ -349,6 +350,7 @@ def test_11_physical_equals_masked() -> None:
     assert sizes[1] < 0.8 * sizes[0]
 
 
+@pytest.mark.slow
 def test_11_what_the_optimiser_remembers_goes_along() -> None:
     net = randomised(subnet(WIDE), 3, 1.0)
     learner = Learner(net, RATES)

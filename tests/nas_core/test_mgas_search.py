@@ -603,6 +603,7 @@ def test_a_search_that_diverges_says_so() -> None:
         run(trajectory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finish", [True, False])
 def test_time_that_is_up_ends_it_in_good_order(finish: bool) -> None:
     warnings: list[str] = []

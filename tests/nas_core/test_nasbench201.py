@@ -103,6 +103,7 @@ def test_as_many_cells_are_disconnected_as_published() -> None:
     assert sum(not is_connected(ops) for ops in every_cell()) == 341
 
 
+@pytest.mark.slow
 def test_built_networks_of_other_sizes_agree() -> None:
     small = NasBench201(cells=8, channels=6)
     for input, stem in (((1, 27, 35), "auto"), ((3, 64, 64), "auto"), ((3, 32, 32), "imagenet")):
@@ -206,6 +207,7 @@ def test_a_path_of_the_supernet_computes_its_ops_alone() -> None:
 # --- chance, derivation, extremes -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_arch_strings_both_ways_and_as_a_seed() -> None:
     assert to_arch(from_arch(BEST)) == BEST
     assert to_arch(from_arch(f" {DEAD}\n")) == DEAD

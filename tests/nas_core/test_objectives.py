@@ -149,6 +149,7 @@ def batches(count: int) -> list[Tensor]:
     return [torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0)) for _ in range(count)]
 
 
+@pytest.mark.slow
 def test_steady_networks_are_measured_exactly_in_the_fewest_rounds(clock: Clock) -> None:
     networks = [Fake(clock, seconds, []) for seconds in (1.1e-4, 5.1e-4, 3e-3)]
     timings = time_interleaved(networks, batches(3), CPU, threads=1)
@@ -158,6 +159,7 @@ def test_steady_networks_are_measured_exactly_in_the_fewest_rounds(clock: Clock)
     assert all(timing.standard_error < 1e-9 for timing in timings)
 
 
+@pytest.mark.slow
 def test_rounds_visit_every_network_once_in_changing_but_repeatable_order(clock: Clock) -> None:
     def order() -> list[str]:
         log: list[str] = []
@@ -171,6 +173,7 @@ def test_rounds_visit_every_network_once_in_changing_but_repeatable_order(clock:
     assert order() == log
 
 
+@pytest.mark.slow
 def test_networks_see_a_pinned_inference_and_everything_is_put_back(clock: Clock, pinned: int) -> None:
     network = Fake(clock, 1e-3, [])
     time_interleaved([network], batches(1), CPU, threads=1)
@@ -178,6 +181,7 @@ def test_networks_see_a_pinned_inference_and_everything_is_put_back(clock: Clock
     assert torch.get_num_threads() == pinned and gc.isenabled() and not torch.is_inference_mode_enabled()
 
 
+@pytest.mark.slow
 def test_everything_is_put_back_when_a_network_fails(clock: Clock, pinned: int) -> None:
     class Broken(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -188,6 +192,7 @@ def test_everything_is_put_back_when_a_network_fails(clock: Clock, pinned: int) 
     assert torch.get_num_threads() == pinned and gc.isenabled()
 
 
+@pytest.mark.slow
 def test_a_disturbed_machine_gets_more_rounds_until_the_time_is_used(clock: Clock) -> None:
     rng = np.random.default_rng(0)
 
@@ -204,11 +209,13 @@ def test_a_disturbed_machine_gets_more_rounds_until_the_time_is_used(clock: Cloc
     assert all(2e-5 < timing.standard_error < 2e-4 for timing in timings)
 
 
+@pytest.mark.slow
 def test_slow_networks_still_get_a_few_rounds(clock: Clock) -> None:
     (timing,) = time_interleaved([Fake(clock, 2.0, [])], batches(1), CPU, threads=1)
     assert timing.rounds == measuring.LEAST_ROUNDS and timing.median == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_a_clock_that_stands_still_is_no_latency_of_zero(clock: Clock) -> None:
     network = Fake(clock, 0.0, [])
 
@@ -263,6 +270,7 @@ def test_batch_norms_get_the_statistics_of_the_batch() -> None:
     assert all(norm.momentum == 0.1 for norm in network.norms)
 
 
+@pytest.mark.slow
 def test_latency_of_real_networks_says_how_it_was_taken(
     architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ def gradients(module: nn.Module, images: Tensor) -> list[Tensor]:
     return [images.grad, *(parameter.grad for parameter in module.parameters())]  # type: ignore[list-item]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [2, 4, 6, 12, 20, 32])
 @pytest.mark.parametrize("size", [6, 7, 16])
 @pytest.mark.parametrize("stride", [1, 2])

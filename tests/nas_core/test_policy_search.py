@@ -161,6 +161,7 @@ def test_the_ends_of_the_trade_off_stay_where_they_are() -> None:
     assert refined(run.policies.preferences, each_of_use) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponents", [{}, {"params": (-0.3,)}])
 def test_a_preference_moves_only_where_nobody_said_where_it_looks(
     exponents: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -174,6 +175,7 @@ def test_a_preference_moves_only_where_nobody_said_where_it_looks(
     assert moved == [False, not exponents, False, False]
 
 
+@pytest.mark.slow
 def test_events_tell_what_samples_reached() -> None:
     """Not what they deserve among all that was seen, by which they are rewarded."""
     on = problem(space=NasBench201(cells=5, channels=2))
@@ -283,6 +285,7 @@ def test_several_costs_weigh_alike_in_a_mean_and_in_a_product() -> None:
     assert slopes("sum") == pytest.approx(slopes("product"), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_error_from_a_table_is_no_cost() -> None:
     on = problem()
     error = Tabulated(

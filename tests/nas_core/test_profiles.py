@@ -221,6 +221,7 @@ def test_this_machine_is_measured_and_judged_by_networks_it_was_not_fitted_on() 
     assert DeviceProfile.from_json(profile.to_json()) == profile
 
 
+@pytest.mark.slow
 def test_a_space_of_few_networks_cannot_be_held_out() -> None:
     one = spaces["nasbench201"](cells=5, channels=2, normal_ops=("conv_1x1",))
     with pytest.raises(ProfileError, match="gave 1 different networks; a profile needs 4"):

@@ -99,6 +99,7 @@ def test_finalists_are_scored_on_weights_that_did_not_choose_them() -> None:
     assert alone.signals(genotype) == [] and alone.spent == 0
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_for_some_is_survived_and_told_of() -> None:
     metric = Edges(lambda call: float("nan") if call % 5 == 0 else None)
     points, events = front_of("convolutions", metric, preferences=2, rescored=10)
@@ -112,6 +113,7 @@ def test_a_metric_that_fails_for_all_ends_the_search_with_its_reason() -> None:
         front_of("convolutions", Edges(lambda call: float("nan")), preferences=2)
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_out_in_a_later_stage_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     board = Edges()
@@ -205,6 +207,7 @@ def test_few_candidates_are_spread_over_the_trade_off() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_value_says_how_many_epochs_its_supernet_had(tmp_path: Path) -> None:
     """Of the last stage, not of the budget; of a search gone on from as many, whatever the job that does has."""
     settings = TndNas(preferences=2, batch=32, samples=2, warmup=0.0, rescored=2, policy_steps=2, ranked_by=PLAIN)

@@ -349,6 +349,7 @@ def test_5_a_constant_on_all_ops_of_an_edge_changes_nothing() -> None:
 # --- 7: monotone in the bound -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "key"), [("darts", "macs"), *((space, "params") for space in SPACES)])
 def test_7_a_tighter_bound_gives_no_dearer_network(space: str, key: str) -> None:
     """Within one step of the lattice of costs: the dearest op instead of the cheapest on one edge."""
@@ -408,6 +409,7 @@ def test_8_floors_and_ceilings_are_those_of_the_space(space: str, key: Any) -> N
 # --- repair -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_best_of_a_small_space_is_found_where_there_is_any() -> None:
     """Repair against trying all 15,625 cells: where one holds narrow bounds, one is found, and a likely one."""
     space = NasBench201(cells=5, channels=8)
@@ -754,6 +756,7 @@ def test_a_wide_bound_pulls_nothing_up() -> None:
         assert all(torch.equal(alpha, before[name]) for name, alpha in relaxation.alpha.items())
 
 
+@pytest.mark.slow
 def test_what_begins_below_the_band_is_raised_to_it() -> None:
     """Alpha by and by, the network at once; without a band both are as cheap as they like."""
     on = on_images(TINY, epochs=4)
@@ -800,6 +803,7 @@ def test_of_bands_that_cannot_be_had_together_one_is_kept() -> None:
     assert relaxation.sets[0].aims["macs"] == Bound(0.8 * few, few)
 
 
+@pytest.mark.slow
 def test_a_network_of_two_goals_counts_for_both() -> None:
     """What a weight ends with is often what the next one begins with; here alpha learns as good as nothing."""
     on = on_images(TINY, epochs=3)

@@ -136,6 +136,7 @@ def test_resuming_equals_never_stopping(tmp_path: Path, monkeypatch: pytest.Monk
             assert same(weights(to_the_end(again)), weights(whole)), f"differs when resumed from {path.name}"
 
 
+@pytest.mark.slow
 def test_halves_that_do_not_fit_end_it_with_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with gpu(monkeypatch, holds=7) as device:
         run = training()
@@ -151,6 +152,7 @@ def test_halves_that_do_not_fit_end_it_with_what_would_do(monkeypatch: pytest.Mo
         training(batch=2).epoch()
 
 
+@pytest.mark.slow
 def test_the_tensors_of_a_failed_step_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     import weakref
 
@@ -164,6 +166,7 @@ def test_the_tensors_of_a_failed_step_are_gone(monkeypatch: pytest.MonkeyPatch) 
     assert seen and all(tensor() is None for tensor in seen)
 
 
+@pytest.mark.slow
 def test_other_errors_pass_and_other_libraries_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not is_out_of_memory(RuntimeError("shapes do not match")) and not is_out_of_memory(ValueError())
@@ -183,6 +186,7 @@ def training_on_cpu() -> Training:
         return training()
 
 
+@pytest.mark.slow
 def test_evaluation_takes_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     run = training_on_cpu()
     wanted = misclassified(run.network, PARTS.test, torch.device("cpu"))

@@ -116,6 +116,7 @@ class Counted:
         return Answer(float(row), Spent(10.0, 2.0))
 
 
+@pytest.mark.slow
 def test_an_oracle_charges_each_cell_once(table: Table) -> None:
     signal = Counted()
     oracle = Oracle(table, signal, table.columns[COST], 2)
@@ -150,6 +151,7 @@ def test_a_tables_signal_is_charged_with_the_training_behind_it(table: Table) ->
 # --- searches -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searcher", list(methods.SEARCHES))
 def test_searches_repeat_keep_their_budget_and_serve_smaller_ones(table: Table, searcher: str) -> None:
     if searcher.startswith("optuna"):

@@ -147,6 +147,7 @@ def test_what_is_not_active_gets_no_gradient_momentum_or_decay() -> None:
     assert touched and untouched
 
 
+@pytest.mark.slow
 def test_an_active_op_with_gate_zero_is_computed_and_has_a_gradient() -> None:
     net, active = supernet(), one_path()
     gates = {name: torch.ones(chosen.shape) for name, chosen in active.items()}
@@ -227,6 +228,7 @@ def test_averaged_weights_follow_with_their_decay() -> None:
         assert torch.allclose(parameter, expected, atol=1e-6) and not parameter.requires_grad
 
 
+@pytest.mark.slow
 def test_both_errors_of_a_sub_network() -> None:
     net, active = supernet(), SPACE.selection(SPACE.sample(np.random.default_rng(0)))
     pixels = torch.randn(12, 8, 8, 3, generator=torch.Generator().manual_seed(3))

@@ -10,6 +10,7 @@ import pytest
 HEAVY = ("torch", "fastapi", "sqlalchemy", "celery", "numpy", "alembic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "statement",
     [

@@ -82,6 +82,7 @@ def rows(model: type[Any]) -> list[str]:
         return list(session.scalars(select(model.path)))
 
 
+@pytest.mark.slow
 def test_an_export_is_made_of_what_was_stored(place: None, tmp_path: Path) -> None:
     job_id, candidate_id = verified(tmp_path)
     task_id, fence = claimed(job_id, "python", candidate_id)
@@ -110,6 +111,7 @@ def test_missing_and_damaged_weights_end_the_task_with_a_reason(
     assert f"the artefact {path} is not there any more; workers on several hosts need one" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_away_ends_the_attempt_and_not_the_task(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_store_that_comes_back_is_waited_for(
         files.patiently(attempt, ask)
 
 
+@pytest.mark.slow
 def test_who_lost_the_lease_leaves_no_file(place: None, tmp_path: Path) -> None:
     job_id, candidate_id = verified(tmp_path)
     before = rows(Artefact)
@@ -157,6 +160,7 @@ def test_who_lost_the_lease_leaves_no_file(place: None, tmp_path: Path) -> None:
     assert rows(Artefact) == before and rows(LooseFile) == []
 
 
+@pytest.mark.slow
 def test_an_attempt_that_dies_between_file_and_row_leaves_a_line(place: None, tmp_path: Path) -> None:
     job_id, candidate_id = verified(tmp_path)
     task_id, fence = claimed(job_id, "onnx", candidate_id)
@@ -197,6 +201,7 @@ def test_a_worker_does_not_start_without_its_store(bucket: str, monkeypatch: pyt
     assert s3.SECRET not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_keepers_tidy_up_beside_their_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKYLINE_WORKER_QUEUES", "short")
     monkeypatch.setenv("SKYLINE_KEEP_JOBS_DAYS", "7")

@@ -236,6 +236,7 @@ DRIVERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "told", "known"),
     [

@@ -65,6 +65,7 @@ def all_of(column: Any) -> list[Any]:
         return list(session.scalars(select(column)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "s3"])
 def test_a_search_goes_on_from_what_another_kept(
     folder: Path, tmp_path: Path, request: pytest.FixtureRequest, place: str
@@ -83,6 +84,7 @@ def test_a_search_goes_on_from_what_another_kept(
     assert all_of(Artefact.path) == [f"{first}/job.state-1.pt", f"{second}/job.state-1.pt"]
 
 
+@pytest.mark.slow
 def test_a_search_that_is_repeated_leaves_one_state(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def test_of_an_algorithm_that_hands_nothing_on_nothing_is_kept(folder: Path) -> 
     assert all_of(Artefact.path) == all_of(LooseFile.path) == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_taken_up_ends_the_job_with_a_reason(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

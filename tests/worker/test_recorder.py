@@ -87,6 +87,7 @@ def test_a_replay_adds_nothing_and_restores_the_front(claim: tasks.Claim) -> Non
     assert len(told) == 3
 
 
+@pytest.mark.slow
 def test_failures_are_rows_too_and_never_on_the_front(claim: tasks.Claim) -> None:
     taking = recorder(claim)
     taking.take(said(0, 0.1, 100))

@@ -57,6 +57,7 @@ def test_one_that_a_target_has_no_cells_for_ends_it_too() -> None:
         seeds_of(spec(genotype_to_json(ONE)), SPACE, [target, deeper])
 
 
+@pytest.mark.slow
 def test_the_catalog_says_who_needs_them() -> None:
     needing = {entry.name: entry.facts["needs_seeds"] for entry in publication().entries if entry.kind == "algorithm"}
     assert needing["given"] is True and needing["random"] is False
