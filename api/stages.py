@@ -136,7 +136,7 @@ def _of_no_use(given: dict[str, Any], space: SearchSpace) -> Iterator[Fault]:
         yield Fault(TITLE, detail, "/algorithm/carry", True, "false, or equal depths")
     if given.get("weights") == "relaxed":
         for name, idle in (("draws", 1), ("path_explore", 0)):
-            if given.get(name, idle) != idle:
+            if given.get(name) not in (None, idle):
                 detail = (
                     f"{name}: {given[name]} is of networks that weight steps draw, and 'weights: relaxed' draws none"
                 )

@@ -64,6 +64,7 @@ SPEC: dict[str, Any] = {
     "algorithm": {
         "name": "tnd-nas",
         "preferences": 1,
+        "weights": "relaxed",
         "stages": 1,
         "batch": 32,
         "warmup": 0.8,

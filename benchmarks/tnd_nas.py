@@ -64,6 +64,7 @@ from nas_core.events import Checkpoint, Evaluation, Price, Progress, Propose
 from nas_core.merit import genotype_of
 from nas_core.objectives.error import Error
 from nas_core.pareto import foremost
+from nas_core.presets.tnd_nas import TndNasSmall
 from nas_core.progressive import Run
 from nas_core.proxies import noise_images
 from nas_core.recipe import Recipe, shrunk_input
@@ -81,27 +82,8 @@ COSTS = {
 }
 SPACE = NasBench201(cells=8, channels=8)
 """Untrained signals look at this depth; the supernet has five cells, which see more images in the same time."""
-BASE: Mapping[str, Any] = {
-    "depths": [5, 5, 5],
-    "carry": True,
-    "weights": "paths",
-    "draws": 8,
-    "path_explore": 1.0,
-    "batch": 128,
-    "lr": 0.05,
-    "average": 0.998,
-    "shrink": 4,
-    "untrained_shrink": 2,
-    "untrained_draws": 3,
-    "ranked_by": {"supernet": 0.2, "progressivity": 1.0, "synflow": 1.0},
-    "score": "expected_error",
-    "score_images": 500,
-    "interval": 24,
-    "alpha_lr": 0.1,
-    "skip_dropout": [],
-    "rescored": 200,
-    "final_draws": 10,
-}
+BASE: Mapping[str, Any] = {k: v for k, v in TndNasSmall.job["algorithm"].items() if k != "name"}
+"""Of the preset ``tnd-nas-small``."""
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {},
     "frozen": {"alpha_lr": 1e-12},
@@ -113,7 +95,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "policy-paths": {"path_explore": 0.0},
     "few-draws": {"final_draws": 0},
     "supernet": {"ranked_by": {"supernet": 1.0}},
-    "relaxed": {"weights": "relaxed", "draws": 1, "path_explore": 0.0},
+    "relaxed": {"weights": "relaxed", "draws": 1, "path_explore": None},
 }
 BASELINES = {
     f"{searcher}{how}": (searcher, how) for searcher in ("random", "nsga2") for how in ("", "-equal", "-plain")

@@ -137,7 +137,8 @@ class Run:
             }
             self.weights.step(images, labels, gates, preference.left)
         else:
-            drawn = [self.policies.draw(preference, self.settings.path_explore) for _ in range(self.settings.draws)]
+            explore = 1.0 if self.settings.path_explore is None else self.settings.path_explore
+            drawn = [self.policies.draw(preference, explore) for _ in range(self.settings.draws)]
             paths = (self.problem.space.selection(sample.genotype) for sample in drawn)
             self.weights.step(images, labels, None, max(paths, key=self.weights.macs.of))
         self.weights.supernet.drop_skips(0.0)

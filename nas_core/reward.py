@@ -43,7 +43,7 @@ class Reward:
     """By objective key, in its unit: where a term is 1."""
     form: Form = "sum"
     bound_exponent: float = -4.0
-    """Of a broken bound's term: (value / bound) ** this, or its inverse for a lower bound; always multiplied."""
+    """Of a broken bound's term: (value / bound) ** this, (bound / value) of a lower one; always multiplied."""
 
     def __call__(self, accuracy: float, costs: Mapping[str, float]) -> float:
         """``accuracy`` in percent; ``costs``: values by key of every objective that does not follow from the error."""
@@ -66,10 +66,15 @@ class Reward:
             if bound is None:
                 continue
             if bound.max is not None and value > bound.max:
-                term += self.bound_exponent * math.log1p((value - bound.max) / (abs(bound.max) or 1.0))
+                term += self.bound_exponent * _log_beyond(value, bound.max)
             if bound.min is not None and value < bound.min:
-                term += self.bound_exponent * math.log1p((bound.min - value) / (abs(bound.min) or 1.0))
+                term += self.bound_exponent * _log_beyond(value, bound.min)
         return term
+
+
+def _log_beyond(value: float, bound: float) -> float:
+    """Of how many times a broken bound is exceeded or fallen short of: 0 at the bound, more the farther from it."""
+    return abs(math.log(max(value / bound, LEAST_RATIO))) if bound else math.log1p(abs(value))
 
 
 def _exp(power: float) -> float:

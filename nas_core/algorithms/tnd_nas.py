@@ -53,14 +53,14 @@ class TndNas:
     """Whether the data set's own augmentation (crops, flips) is used."""
     shrink: Annotated[int, Ge(1), Le(64)] = 1
     """Images are made this many times smaller on either side, by averaging."""
-    weights: Literal["relaxed", "paths"] = "relaxed"
-    """What a weight step trains: the softmax mixture of all ops that are left (published), or one network drawn from
-    the policy, which costs a fraction of it."""
+    weights: Literal["relaxed", "paths"] = "paths"
+    """What a weight step trains: one network drawn from what is left, or the softmax mixture of all of it (published),
+    which costs several times as much and ranks single networks worse."""
     draws: Annotated[int, Ge(1), Le(100)] = 1
     """Networks drawn for a weight step on paths, of which the one with the most multiply-adds is trained."""
-    path_explore: Annotated[float, Ge(0), Le(1)] = 0.0
-    """As ``explore``, of the networks that weight steps on paths draw: 1 trains all that is left alike, whatever the
-    policy thinks of it, so that the supernet goes on to rank what the policy has turned from."""
+    path_explore: Annotated[float, Ge(0), Le(1)] | None = None
+    """As ``explore``, of the networks that weight steps on paths draw; default: 1, which trains all that is left alike,
+    whatever the policy thinks of it, so that the supernet goes on to rank what the policy has turned from."""
     carry: bool = False
     """Whether weights go on into the next stage, of the same depth; published: each starts anew."""
     average: Annotated[float, Ge(0), Lt(1)] = 0.0
@@ -164,7 +164,7 @@ class TndNas:
         if self.weights == "relaxed" and (self.draws > 1 or self.path_explore):
             raise InvalidSettingsError(
                 f"draws, path_explore: of networks that weight steps draw, and 'weights: relaxed' draws none; give "
-                f"'weights: paths', or 1 and 0; got {self.draws} and {self.path_explore:g}"
+                f"'weights: paths', or neither; got {self.draws} and {self.path_explore}"
             )
         for name in ("exponents", "references"):
             for key, given in getattr(self, name).items():

@@ -52,6 +52,14 @@ PAPER: dict[str, dict[str, Any]] = {  # written out by hand: the run of 2 July 2
         "algorithm.score": "error",
         "algorithm.ranked_by": {"supernet": 1},
         "algorithm.max_skips": None,
+        "algorithm.rescored": 0,
+        "algorithm.redraws": 0,
+        "algorithm.elites": 0,
+        "algorithm.reward": "sum",
+        "algorithm.carry": False,
+        "algorithm.average": 0,
+        "algorithm.shrink": 1,
+        "algorithm.augment": True,
         "budget.epochs": 75,
         "verify.top": 4,
         "verify.epochs": 600,
@@ -77,6 +85,7 @@ PAPER["paper-cifar100"] = {
     "algorithm.references": {"params": [4400000, 3200000, 2500000]},
     "budget.epochs": 48,
     "verify.top": 2,
+    "verify.epochs": 800,
 }
 
 

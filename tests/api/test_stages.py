@@ -34,7 +34,8 @@ def found(epochs: int = 9, **settings: Any) -> list[tuple[str, str]]:
 def test_what_fits_is_taken() -> None:
     assert found() == found(depths=[3, 5, 7], normal_left=[5, 5, 1], exponents={"params": [-0.2]}) == []
     assert found(epochs=2, stages=2, references={"params": [1e5, 2e5]}) == []
-    assert found(weights="paths", draws=4, path_explore=1.0) == found(ranked_by={"supernet": 1.0, "macs": 1.0}) == []
+    assert found(draws=4, path_explore=1.0) == found(weights="relaxed", path_explore=0.0) == []
+    assert found(ranked_by={"supernet": 1.0, "macs": 1.0}) == []
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ def test_what_fits_is_taken() -> None:
         ({"ranked_by": {"synflow": 1}}, "/algorithm/ranked_by", "'supernet' must be among them; got synflow"),
         ({"ranked_by": {}}, "/algorithm/ranked_by", "got nothing"),
         ({"carry": True, "depths": [3, 4, 5]}, "/algorithm/carry", "one depth do not fit another"),
-        ({"draws": 4}, "/algorithm/draws", "'weights: relaxed' draws none"),
-        ({"path_explore": 0.5}, "/algorithm/path_explore", "'weights: relaxed' draws none"),
+        ({"weights": "relaxed", "draws": 4}, "/algorithm/draws", "'weights: relaxed' draws none"),
+        ({"weights": "relaxed", "path_explore": 0.5}, "/algorithm/path_explore", "'weights: relaxed' draws none"),
         ({"untrained_draws": 2, "ranked_by": {"supernet": 1.0}}, "/algorithm/untrained_draws", "ranked_by has none"),
         ({"final_draws": 2, "ranked_by": {"supernet": 1, "macs": 1}}, "/algorithm/final_draws", "ranked_by has none"),
         ({"skip_dropout": [0.1, 0.2, 0.3, 0.4]}, "/algorithm/skip_dropout", "4 rates, but there are 3 stages"),

@@ -64,7 +64,7 @@ SMALL: dict[str, list[dict[str, Any]]] = {
         | {"interval": 2, "band": 0.5, "warmup": 0.3, "order": "second"},
     ],
     "tnd-nas": [
-        {"preferences": 3, "batch": 16, "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3}
+        {"preferences": 3, "batch": 16, "weights": "relaxed", "samples": 3, "interval": 2, "warmup": 0.0, "rescored": 3}
         | {"ranked_by": {"supernet": 1.0}},
         {"preferences": 2, "batch": 16, "weights": "paths", "draws": 2, "carry": True, "average": 0.5, "rescored": 2}
         | {"score": "expected_error", "reward": "product", "max_skips": 1, "stages": 2, "shrink": 2, "samples": 2}

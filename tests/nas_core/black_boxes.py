@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from nas_core.algorithms.tnd_nas import TndNas
+from nas_core.architecture import Genotype
 from nas_core.costs import count
 from nas_core.evaluation import Evaluator
 from nas_core.merit import Signal
@@ -76,6 +77,17 @@ class Edges:
             broken = self.fails(self.calls)
             found.append(Value(value if broken is None else broken, "", "measured"))
         return found
+
+
+@dataclass
+class BlackBox:
+    """Any function of a genotype."""
+
+    of: Callable[[Genotype], float]
+    unit, direction, source = "", "minimize", "measured"
+
+    def measure(self, architectures: Any, device: torch.device) -> list[Value]:
+        return [Value(self.of(each.genotype), "", "measured") for each in architectures]
 
 
 @dataclass

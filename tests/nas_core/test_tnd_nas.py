@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any, cast
 
@@ -14,21 +14,22 @@ import pytest
 import torch
 
 from nas_core.algorithms.tnd_nas import TndNas
-from nas_core.architecture import Architecture
+from nas_core.architecture import Architecture, Genotype
 from nas_core.costs import count
 from nas_core.errors import InvalidGenotypeError, InvalidSettingsError
-from nas_core.events import Progress
 from nas_core.objectives.error import Error
 from nas_core.objectives.params import Params
 from nas_core.pareto import non_dominated
 from nas_core.policy import Policy
+from nas_core.policy_search import Told
 from nas_core.preferences import between, draw, union
+from nas_core.presets.tnd_nas import PaperCifar10
 from nas_core.progressive import Run
 from nas_core.reward import Reward
 from nas_core.search import Axes, Bound, start
 from nas_core.settings import parse
 from nas_core.spaces.darts import TYPES, DartsCells
-from nas_core.spaces.nasbench201 import NasBench201
+from nas_core.spaces.nasbench201 import EDGES, NasBench201, ops_of
 from nas_core.stages import Stages
 from tests.contracts.problems import problem
 from tests.nas_core.black_boxes import (
@@ -36,17 +37,18 @@ from tests.nas_core.black_boxes import (
     NORMAL,
     PUBLISHED,
     REDUCE,
-    Edges,
+    BlackBox,
     alphas_of,
     answered,
     equal,
-    front_of,
     policy,
     steps_of,
 )
 from tests.nas_core.published import TND_NAS, TND_NAS_CIFAR100
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+ONE: dict[str, Any] = {"preferences": 1, "redraws": 0, "elites": 0, "ranked_by": {"supernet": 1.0}}
+"""What makes it the published method, beside exponents."""
 SIZES = PUBLISHED.cost_table(PUBLISHED.skeleton((3, 32, 32), 10), "params")
 
 
@@ -94,40 +96,65 @@ def test_2_the_exponent_controls_the_trade_off() -> None:
     assert all(a > 1.15 * b for a, b in itertools.pairwise(sizes)), sizes
 
 
+@pytest.mark.slow
 def test_3_a_constant_reward_teaches_nothing() -> None:
+    """The gradient is 0 from the first step on. Weight decay alone moves alpha, around 0, by steps of Adam's rate: the
+    specification's simulation saw 0.014 at most, this one sees 0.018.
+    """
     of = policy()
     samples = [of.draw(np.random.default_rng(0)) for _ in range(10)]
-    of.step(samples, [60.0] * 10)
-    assert all(not gradient.any() for gradient in of.gradient(samples, [60.0 - cast(float, of.baseline)] * 10).values())
-    learn(of, lambda size: 60.0, 0.0, 300)
-    assert max(float(alpha.abs().max()) for alpha in of.alpha.values()) < 0.014
+    farthest = 0.0
+    for _ in range(1500):
+        of.step(samples, [60.0] * 10)
+        assert not any(gradient.any() for gradient in gradients(of).values())
+        farthest = max(farthest, *(float(alpha.abs().max()) for alpha in of.alpha.values()))
+    assert farthest < 0.02
+
+
+def gradients(of: Policy) -> dict[str, torch.Tensor]:
+    """Those that its last step applied, (edges, ops) by type."""
+    return {name: cast(torch.Tensor, alpha.grad).double() for name, alpha in of.alpha.items()}
+
+
+def by_autograd(of: Policy, samples: Any, advantages: Any) -> dict[str, torch.Tensor]:
+    """Of minus the mean over samples of advantage x log-likelihood, at the alpha that it has now."""
+    alphas = {name: alpha.double().requires_grad_() for name, alpha in of.alpha.items()}
+    total = torch.zeros((), dtype=torch.float64)
+    for columns, advantage in zip(samples, advantages, strict=True):
+        for name, alpha in alphas.items():
+            logs = alpha.log_softmax(dim=1)[torch.arange(len(alpha)), torch.from_numpy(columns[name])]
+            total = total - advantage * logs.sum() / len(samples)
+    return dict(zip(alphas, torch.autograd.grad(total, list(alphas.values())), strict=True))
 
 
 def test_4_gradient_and_baseline() -> None:
-    of = policy()
-    rng = np.random.default_rng(3)
-    samples, rewards = [of.draw(rng) for _ in range(10)], rng.uniform(20, 90, 10).tolist()
-    before = {name: p.double() for name, p in of.probabilities().items()}
-    alphas = {name: alpha.clone().requires_grad_() for name, alpha in of.alpha.items()}
-    mean = float(np.mean(rewards))
-    total = torch.zeros((), dtype=torch.float64)
-    for columns, reward in zip(samples, rewards, strict=True):
-        for name, alpha in alphas.items():
-            logs = alpha.double().log_softmax(dim=1)[torch.arange(14), torch.from_numpy(columns[name])]
-            total = total - (reward - mean) * logs.sum() / 10
-    by_autograd = torch.autograd.grad(total, list(alphas.values()))
-    of.step(samples, rewards)
-    for (name, p), reference in zip(before.items(), by_autograd, strict=True):
-        onehots = [torch.nn.functional.one_hot(torch.from_numpy(c[name]), p.shape[1]) for c in samples]
-        by_hand = sum((r - mean) * (p - onehot) for r, onehot in zip(rewards, onehots, strict=True)) / 10
-        again = policy().gradient(samples, [r - mean for r in rewards])[name]
-        assert torch.allclose(again, cast(torch.Tensor, by_hand), atol=1e-6)
-        assert torch.allclose(again.float(), reference.float(), atol=1e-4)
-    norm = float(torch.cat([cast(torch.Tensor, alpha.grad).flatten() for alpha in of.alpha.values()]).norm())
-    assert norm <= 5.0 + 1e-4, "clipped over both tables together"
-    assert of.baseline == pytest.approx(mean)
-    of.step(samples, [10.0] * 10)
-    assert of.baseline == pytest.approx(0.05 * mean + 0.95 * 10.0)
+    """Of the steps that are applied; the second with a baseline that holds 5 % of what was there before."""
+    of, rng, baselines = policy(lr=0.1), np.random.default_rng(3), list[float]()
+    for middle in (60.0, 61.0, 58.0):
+        samples, rewards = [of.draw(rng) for _ in range(10)], rng.uniform(middle - 1, middle + 1, 10)
+        mean = float(rewards.mean())
+        baselines.append(mean if not baselines else 0.05 * baselines[-1] + 0.95 * mean)
+        before = {name: p.double() for name, p in of.probabilities().items()}
+        reference = by_autograd(of, samples, rewards - baselines[-1])
+        of.step(samples, rewards.tolist())
+        assert of.baseline == pytest.approx(baselines[-1])
+        for name, p in before.items():
+            onehots = [torch.nn.functional.one_hot(torch.from_numpy(c[name]), p.shape[1]) for c in samples]
+            weighed = [(r - baselines[-1]) * (p - one) for r, one in zip(rewards, onehots, strict=True)]
+            by_hand = torch.stack(weighed).mean(dim=0)
+            assert torch.allclose(gradients(of)[name], by_hand, atol=1e-6)
+            assert torch.allclose(gradients(of)[name], reference[name], atol=1e-6)
+        assert torch.cat([g.flatten() for g in gradients(of).values()]).norm() < 5.0, "nothing was clipped"
+
+
+def test_4_gradients_are_clipped_over_both_tables_together() -> None:
+    of, rng = policy(), np.random.default_rng(3)
+    samples, rewards = [of.draw(rng) for _ in range(10)], rng.uniform(20, 90, 10)
+    reference = torch.cat([g.flatten() for g in by_autograd(of, samples, rewards - rewards.mean()).values()])
+    of.step(samples, rewards.tolist())
+    applied = torch.cat([g.flatten() for g in gradients(of).values()])
+    assert float(reference.norm()) > 10.0 and float(applied.norm()) == pytest.approx(5.0, abs=1e-4)
+    assert float(torch.cosine_similarity(applied, reference, dim=0)) == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -156,13 +183,17 @@ def test_5_each_step_leaves_the_other_parameters_as_they_are(weights: Any) -> No
 def test_6_warm_up() -> None:
     on = problem(epochs=10)
     run = Run(TndNas(preferences=2, stages=2, batch=16, samples=3, warmup=0.6), on)
-    before = alphas_of(run)
     assert (run.stages.length(0), run.stages.warm(0)) == (5, 3)
-    for _ in range(3):
-        answered(run.epoch(), on)
-        assert equal(before, alphas_of(run)), "bit by bit"
-    answered(run.epoch(), on)
-    assert not equal(before, alphas_of(run))
+    for stage in range(2):
+        assert run.stage == stage
+        before = alphas_of(run)
+        for _ in range(3):
+            answered(run.epoch(), on)
+            assert equal(before, alphas_of(run)), "bit by bit"
+        for _ in range(2):
+            answered(run.epoch(), on)
+        assert not equal(before, alphas_of(run))
+        answered(run.close_stage(), on)
 
 
 @pytest.mark.slow
@@ -264,19 +295,23 @@ def test_7_an_op_leaves_an_edge_when_no_preference_keeps_it() -> None:
     assert np.array_equal(run.policies.left["normal"], run.policies.preferences[0].policy.left["normal"])
 
 
-def test_8_samples_are_discrete_and_follow_alpha() -> None:
-    of, rng = policy(lr=1e-2), np.random.default_rng(5)
-    for alpha in of.alpha.values():
-        alpha.normal_(generator=torch.Generator().manual_seed(1))
-    drawn = [of.draw(rng) for _ in range(2000)]
+def check_frequencies(drawn: list[Any], of: Policy) -> None:
+    """A chi-square test on each edge."""
     for name in TYPES:
         strengths = of.strengths()[name]
         columns = np.array([sample[name] for sample in drawn])
         for row in range(14):
             seen = np.bincount(columns[:, row], minlength=strengths.shape[1])
-            expected, freedom = 2000 * strengths[row] / strengths[row].sum(), strengths.shape[1] - 1
+            expected, freedom = len(drawn) * strengths[row] / strengths[row].sum(), strengths.shape[1] - 1
             chi_square = float(((seen - expected) ** 2 / expected).sum())
             assert chi_square < freedom + 5 * np.sqrt(2 * freedom), (name, row)  # mean and s.d. of its distribution
+
+
+def test_8_samples_are_discrete_and_follow_alpha() -> None:
+    of, rng = policy(lr=1e-2), np.random.default_rng(5)
+    for alpha in of.alpha.values():
+        alpha.normal_(generator=torch.Generator().manual_seed(1))
+    check_frequencies([of.draw(rng) for _ in range(2000)], of)
     for _ in range(20):
         sample = draw(PUBLISHED, of, rng)
         PUBLISHED.check(sample.genotype)
@@ -286,6 +321,48 @@ def test_8_samples_are_discrete_and_follow_alpha() -> None:
             assert len(sample.columns[name]) == 14
             for edge, column in zip(PUBLISHED.edges, sample.columns[name], strict=True):
                 assert there.get(edge, "none") == ops[column], "one op on each edge, the same in all cells of the type"
+
+
+def paper_run(on: Any, **settings: Any) -> Run:
+    """Of the published search, but for its batch."""
+    published = {name: value for name, value in PaperCifar10.job["algorithm"].items() if name != "name"}
+    return Run(parse(TndNas, {**published, "batch": 16, **settings}, "algorithm 'tnd-nas'"), on)
+
+
+@pytest.mark.slow
+def test_3_4_8_hold_in_a_search_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search does with its policy: the presets' settings add nothing to draws and steps."""
+    space = DartsCells(cells=5, channels=2, nodes=4, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
+    on, rng = problem(space=space), np.random.default_rng(0)
+    indifferent = paper_run(on, exponents={"params": [0.0]})
+    monkeypatch.setattr(indifferent.weights, "error", lambda *asked: 0.4)
+    for _ in range(2):
+        answered(indifferent.policies.step(*next(steps_of(indifferent)), []), on)
+        assert not any(gradient.any() for gradient in gradients(indifferent.policies.preferences[0].policy).values())
+
+    run = paper_run(on)
+    monkeypatch.setattr(run.weights, "error", lambda *asked: float(rng.uniform(0.3, 0.5)))
+    batch, (preference,), baseline = next(steps_of(run)), run.policies.preferences, 0.0
+    answered(run.policies.calibrate(*batch), on)
+    drawn: list[Any] = []
+    sampled = run.policies.samples
+    monkeypatch.setattr(run.policies, "samples", lambda of: drawn.append(sampled(of)) or drawn[-1])
+    for _ in range(3):
+        told: Told = []
+        before = copy.deepcopy(preference.policy)
+        answered(run.policies.step(*batch, told), on)
+        rewards = np.array([reward for _, reward in told], dtype=float)
+        baseline = rewards.mean() if not baseline else 0.05 * baseline + 0.95 * rewards.mean()
+        reference = by_autograd(before, [sample.columns for sample in drawn[-1]], rewards - baseline)
+        wanted, applied = (
+            torch.cat([each.flatten() for each in found.values()])
+            for found in (reference, gradients(preference.policy))
+        )
+        assert torch.allclose(applied, wanted * min(1.0, 5.0 / float(wanted.norm())), atol=1e-5)
+
+    for alpha in preference.policy.alpha.values():
+        alpha.normal_(generator=torch.Generator().manual_seed(1))
+    check_frequencies([sample.columns for _ in range(200) for sample in sampled(preference)], preference.policy)
 
 
 def test_9_reward() -> None:
@@ -305,7 +382,12 @@ def test_9_several_costs_a_maximised_one_and_bounds() -> None:
     steep = Reward(axes, {}, {}, bound_exponent=-4.0)
     assert steep(50.0, {"a": 4.0, "b": 1.0}) == 50.0
     assert steep(50.0, {"a": 8.0, "b": 1.0}) == pytest.approx(50.0 / 16)
-    assert steep(50.0, {"a": 0.5, "b": 1.0}) == pytest.approx(50.0 * 1.5**-4)
+    assert steep(50.0, {"a": 0.5, "b": 1.0}) == pytest.approx(50.0 / 16)
+    assert 0.0 < steep(50.0, {"a": 0.0, "b": 1.0}) == steep(50.0, {"a": -9.0, "b": 1.0}) < 1e-6
+    gain = Axes({"error": Error(), "b": cast(Any, Robustness())}, {"b": Bound(max=0.0, min=-2.0)})
+    below = [Reward(gain, {}, {})(50.0, {"b": value}) for value in (-1.0, -2.0, -4.0, -8.0)]
+    assert below == pytest.approx([50.0, 50.0, 50.0 / 2**4, 50.0 / 4**4])
+    assert Reward(gain, {}, {})(50.0, {"b": 1.0}) == pytest.approx(50.0 / 16), "beyond a bound of 0, by the distance"
 
 
 def test_10_skip_dropout() -> None:
@@ -337,20 +419,49 @@ def test_11_parameters_of_the_published_cell() -> None:
             assert round(count(Architecture(genotype, skeleton)).params / 1e6, 3) == millions
 
 
-@pytest.mark.slow
-def test_12_several_settings_give_several_points() -> None:
-    sizes = [traded(exponent) for exponent in (-0.2, -0.45, -1.0)]
-    points = np.array([[100.0 - saturating(size), size] for size in sizes])
-    assert non_dominated(points).all() and (np.diff(np.sort(points[:, 1])) > 0.2).all()
+def convolutions(genotype: Genotype) -> float:
+    return 1.0 + sum(op.startswith("conv") for op in ops_of(genotype))
+
+
+def depth(genotype: Genotype) -> float:
+    """Most convolutions on a way through the cell."""
+    found = [0, 0, 0, 0]
+    for (target, source), op in zip(EDGES, ops_of(genotype), strict=True):
+        found[target] = max(found[target], found[source] + op.startswith("conv"))
+    return 1.0 + found[3]
+
+
+WORTH = {"none": 0.0, "skip_connect": 0.5, "avg_pool_3x3": 0.3, "conv_1x1": 2.0, "conv_3x3": 3.0}
+"""What an op does for the accuracy, times the weight of its edge."""
+
+
+def error_of(genotype: Genotype) -> float:
+    weights = np.random.default_rng(0).uniform(0.2, 2.0, len(EDGES))
+    worth = sum(weight * WORTH[op] for weight, op in zip(weights, ops_of(genotype), strict=True))
+    return 0.1 + 0.6 * float(np.exp(-worth / 6.0))
 
 
 @pytest.mark.slow
-def test_12_any_metric_joins() -> None:
-    """Without a change in the optimiser: the black box counts convolutions, and strong preferences leave few."""
-    points, events = front_of("convolutions", Edges(), preferences=4, rescored=20)
-    last = [event for event in events if isinstance(event, Progress) and event.phase == "search"][-1]
-    assert len(points) > 4 and points[:, 1].min() == 1.0
-    assert {"reward", "entropy", "front", "hypervolume"} <= set(last.metrics)
+@pytest.mark.parametrize("metric", [convolutions, depth])
+def test_12_several_settings_give_several_points_by_any_metric(metric: Callable[[Genotype], float]) -> None:
+    """The same optimiser on two black boxes. An edge is worth more or less, so that most cells of a size are beaten."""
+    points = []
+    for exponent in (-0.02, -0.2, -0.5, -2.0):
+        on = problem(space=NasBench201(cells=5, channels=2))
+        on = replace(on, axes=Axes({"error": Error(), "metric": cast(Any, BlackBox(metric))}))
+        settings = {**ONE, "alpha_lr": 0.05, "exponents": {"metric": [exponent]}}
+        run = Run(parse(TndNas, {"batch": 16, **settings}, "algorithm 'tnd-nas'"), on)
+        batch = next(steps_of(run))
+        told: Told = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run.weights, "error", lambda genotype, images, labels: error_of(genotype))
+            for _ in range(80):
+                answered(run.policies.step(*batch, told), on)
+        derived = run.policies.derive(run.policies.preferences[0])
+        points.append((error_of(derived), metric(derived)))
+        assert np.mean([reward for _, reward in told[-100:]]) > np.mean([reward for _, reward in told[:100]])
+    assert all(a[1] > b[1] for a, b in itertools.pairwise(points)), points
+    assert non_dominated(np.array(points)).all(), points
 
 
 def test_what_may_be_redone_are_settings() -> None:
@@ -386,7 +497,10 @@ def test_any_fan_in() -> None:
         ({"depths": [5, 11, 17], "carry": True}, "carry: weights of one depth do not fit another"),
         ({"exponents": {"params": [-0.4, -0.2]}}, "exponents.params: wants one number, or one for each of 3 stages"),
         ({"exponents": {"params": [0.4]}}, "less than or equal to 0"),
-        ({"draws": 2}, "draws, path_explore: of networks that weight steps draw, and 'weights: relaxed' draws none"),
+        (
+            {"weights": "relaxed", "draws": 2},
+            "draws, path_explore: of networks that weight steps draw, and 'weights: relaxed' draws none",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(given: dict[str, Any], why: str) -> None:
