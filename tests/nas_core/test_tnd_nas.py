@@ -35,11 +35,13 @@ from tests.contracts.problems import problem
 from tests.nas_core.black_boxes import (
     AXES,
     NORMAL,
+    PLAIN,
     PUBLISHED,
     REDUCE,
     BlackBox,
     alphas_of,
     answered,
+    convolutions,
     equal,
     policy,
     steps_of,
@@ -47,8 +49,6 @@ from tests.nas_core.black_boxes import (
 from tests.nas_core.published import TND_NAS, TND_NAS_CIFAR100
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ONE: dict[str, Any] = {"preferences": 1, "redraws": 0, "elites": 0, "ranked_by": {"supernet": 1.0}}
-"""What makes it the published method, beside exponents."""
 SIZES = PUBLISHED.cost_table(PUBLISHED.skeleton((3, 32, 32), 10), "params")
 
 
@@ -116,6 +116,10 @@ def gradients(of: Policy) -> dict[str, torch.Tensor]:
     return {name: cast(torch.Tensor, alpha.grad).double() for name, alpha in of.alpha.items()}
 
 
+def flat(tables: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([table.flatten() for table in tables.values()])
+
+
 def by_autograd(of: Policy, samples: Any, advantages: Any) -> dict[str, torch.Tensor]:
     """Of minus the mean over samples of advantage x log-likelihood, at the alpha that it has now."""
     alphas = {name: alpha.double().requires_grad_() for name, alpha in of.alpha.items()}
@@ -144,15 +148,15 @@ def test_4_gradient_and_baseline() -> None:
             by_hand = torch.stack(weighed).mean(dim=0)
             assert torch.allclose(gradients(of)[name], by_hand, atol=1e-6)
             assert torch.allclose(gradients(of)[name], reference[name], atol=1e-6)
-        assert torch.cat([g.flatten() for g in gradients(of).values()]).norm() < 5.0, "nothing was clipped"
+        assert flat(gradients(of)).norm() < 5.0, "nothing was clipped"
 
 
 def test_4_gradients_are_clipped_over_both_tables_together() -> None:
     of, rng = policy(), np.random.default_rng(3)
     samples, rewards = [of.draw(rng) for _ in range(10)], rng.uniform(20, 90, 10)
-    reference = torch.cat([g.flatten() for g in by_autograd(of, samples, rewards - rewards.mean()).values()])
+    reference = flat(by_autograd(of, samples, rewards - rewards.mean()))
     of.step(samples, rewards.tolist())
-    applied = torch.cat([g.flatten() for g in gradients(of).values()])
+    applied = flat(gradients(of))
     assert float(reference.norm()) > 10.0 and float(applied.norm()) == pytest.approx(5.0, abs=1e-4)
     assert float(torch.cosine_similarity(applied, reference, dim=0)) == pytest.approx(1.0, abs=1e-6)
 
@@ -323,46 +327,52 @@ def test_8_samples_are_discrete_and_follow_alpha() -> None:
                 assert there.get(edge, "none") == ops[column], "one op on each edge, the same in all cells of the type"
 
 
-def paper_run(on: Any, **settings: Any) -> Run:
-    """Of the published search, but for its batch."""
+def paper_run(**settings: Any) -> Run:
+    """Of the published search, but for its batch, width and data; ``settings`` differ."""
+    space = DartsCells(cells=5, channels=2, nodes=4, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
     published = {name: value for name, value in PaperCifar10.job["algorithm"].items() if name != "name"}
-    return Run(parse(TndNas, {**published, "batch": 16, **settings}, "algorithm 'tnd-nas'"), on)
+    algorithm = parse(TndNas, {**published, "batch": 16, **settings}, "algorithm 'tnd-nas'")
+    return Run(algorithm, problem(space=space))
 
 
 @pytest.mark.slow
-def test_3_4_8_hold_in_a_search_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a search does with its policy: the presets' settings add nothing to draws and steps."""
-    space = DartsCells(cells=5, channels=2, nodes=4, normal_ops=NORMAL, reduce_ops=REDUCE, fan_in="any")
-    on, rng = problem(space=space), np.random.default_rng(0)
-    indifferent = paper_run(on, exponents={"params": [0.0]})
-    monkeypatch.setattr(indifferent.weights, "error", lambda *asked: 0.4)
+def test_3_a_constant_reward_teaches_nothing_in_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = paper_run(exponents={"params": [0.0]})
+    monkeypatch.setattr(run.weights, "error", lambda *asked: 0.4)
     for _ in range(2):
-        answered(indifferent.policies.step(*next(steps_of(indifferent)), []), on)
-        assert not any(gradient.any() for gradient in gradients(indifferent.policies.preferences[0].policy).values())
+        answered(run.policies.step(*next(steps_of(run)), []), run.problem)
+        assert not any(gradient.any() for gradient in gradients(run.policies.preferences[0].policy).values())
 
-    run = paper_run(on)
+
+@pytest.mark.slow
+def test_4_a_search_applies_that_gradient_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, rng = paper_run(), np.random.default_rng(0)
     monkeypatch.setattr(run.weights, "error", lambda *asked: float(rng.uniform(0.3, 0.5)))
-    batch, (preference,), baseline = next(steps_of(run)), run.policies.preferences, 0.0
-    answered(run.policies.calibrate(*batch), on)
+    batch, (preference,), baselines = next(steps_of(run)), run.policies.preferences, list[float]()
+    answered(run.policies.calibrate(*batch), run.problem)
     drawn: list[Any] = []
-    sampled = run.policies.samples
-    monkeypatch.setattr(run.policies, "samples", lambda of: drawn.append(sampled(of)) or drawn[-1])
+    samples = run.policies.samples
+    monkeypatch.setattr(run.policies, "samples", lambda of: drawn.append(samples(of)) or drawn[-1])
     for _ in range(3):
         told: Told = []
         before = copy.deepcopy(preference.policy)
-        answered(run.policies.step(*batch, told), on)
+        answered(run.policies.step(*batch, told), run.problem)
         rewards = np.array([reward for _, reward in told], dtype=float)
-        baseline = rewards.mean() if not baseline else 0.05 * baseline + 0.95 * rewards.mean()
-        reference = by_autograd(before, [sample.columns for sample in drawn[-1]], rewards - baseline)
-        wanted, applied = (
-            torch.cat([each.flatten() for each in found.values()])
-            for found in (reference, gradients(preference.policy))
-        )
-        assert torch.allclose(applied, wanted * min(1.0, 5.0 / float(wanted.norm())), atol=1e-5)
+        mean = float(rewards.mean())
+        baselines.append(mean if not baselines else 0.05 * baselines[-1] + 0.95 * mean)
+        reference = flat(by_autograd(before, [sample.columns for sample in drawn[-1]], rewards - baselines[-1]))
+        wanted = reference * min(1.0, 5.0 / float(reference.norm()))
+        assert torch.allclose(flat(gradients(preference.policy)), wanted, atol=1e-5)
 
+
+@pytest.mark.slow
+def test_8_samples_of_a_search_follow_alpha() -> None:
+    run = paper_run()
+    (preference,) = run.policies.preferences
     for alpha in preference.policy.alpha.values():
         alpha.normal_(generator=torch.Generator().manual_seed(1))
-    check_frequencies([sample.columns for _ in range(200) for sample in sampled(preference)], preference.policy)
+    drawn = [sample.columns for _ in range(200) for sample in run.policies.samples(preference)]
+    check_frequencies(drawn, preference.policy)
 
 
 def test_9_reward() -> None:
@@ -419,10 +429,6 @@ def test_11_parameters_of_the_published_cell() -> None:
             assert round(count(Architecture(genotype, skeleton)).params / 1e6, 3) == millions
 
 
-def convolutions(genotype: Genotype) -> float:
-    return 1.0 + sum(op.startswith("conv") for op in ops_of(genotype))
-
-
 def depth(genotype: Genotype) -> float:
     """Most convolutions on a way through the cell."""
     found = [0, 0, 0, 0]
@@ -449,8 +455,8 @@ def test_12_several_settings_give_several_points_by_any_metric(metric: Callable[
     for exponent in (-0.02, -0.2, -0.5, -2.0):
         on = problem(space=NasBench201(cells=5, channels=2))
         on = replace(on, axes=Axes({"error": Error(), "metric": cast(Any, BlackBox(metric))}))
-        settings = {**ONE, "alpha_lr": 0.05, "exponents": {"metric": [exponent]}}
-        run = Run(parse(TndNas, {"batch": 16, **settings}, "algorithm 'tnd-nas'"), on)
+        published: dict[str, Any] = {"preferences": 1, "redraws": 0, "elites": 0, "ranked_by": PLAIN}
+        run = Run(TndNas(batch=16, alpha_lr=0.05, exponents={"metric": (exponent,)}, **published), on)
         batch = next(steps_of(run))
         told: Told = []
         with pytest.MonkeyPatch.context() as patch:
