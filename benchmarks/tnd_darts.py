@@ -50,6 +50,7 @@ SPACE = DartsCells(cells=5, channels=8, fan_in="any")
 OURS: Mapping[str, Any] = {
     "weights": "paths",
     "draws": 4,
+    "path_explore": 0.0,
     "depths": [5, 5, 5],
     "carry": True,
     "batch": 128,
