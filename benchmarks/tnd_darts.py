@@ -6,10 +6,11 @@ without a policy.
 
 FOLDER holds ``cifar10_full_jpeg.npz``. Images are made half as large (16 x 16); networks have five cells and eight
 channels; objectives are error and parameters. ``tnd-nas`` searches first, ``nsga2`` (short trainings of one epoch on
-5,000 images) for as many processor seconds; ``frozen`` is ``tnd-nas`` whose alpha stays uniform. Of each search front
-the ``top`` by hypervolume contribution are trained from scratch by one recipe, as verification does; held-out images
-(select) decide which of them are the front, whose hypervolume is that of their errors on all 10,000 test images. Rows
-are kept in the cache. Prints one JSON object last.
+5,000 images) for as many processor seconds; ``frozen`` is ``tnd-nas`` whose alpha stays uniform, ``all-paths`` trains
+all paths alike, as is the default, instead of the policies' own. Of each search front the ``top`` by hypervolume
+contribution are trained from scratch by one recipe, as verification does; held-out images (select) decide which of
+them are the front, whose hypervolume is that of their errors on all 10,000 test images. Rows are kept in the cache.
+Prints one JSON object last.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ OURS: Mapping[str, Any] = {
     "rescored": 100,
     "final_draws": 4,
 }
-TND: Mapping[str, Mapping[str, Any]] = {"tnd-nas": OURS, "frozen": {**OURS, "alpha_lr": 1e-12}}
+TND: Mapping[str, Mapping[str, Any]] = {
+    "tnd-nas": OURS,
+    "frozen": {**OURS, "alpha_lr": 1e-12},
+    "all-paths": {**OURS, "path_explore": 1.0},
+}
 NSGA2 = Nsga2(population=20, evaluate=ShortTraining(epochs=1, subset=5000, batch=64, lr=0.05, score_images=2000))
 RECIPE: Mapping[str, Any] = {"batch": 128, "lr": 0.05}
 WORST_ERROR = 0.75
