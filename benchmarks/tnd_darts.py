@@ -200,7 +200,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = seeded(__doc__)
-    others = ("nsga2", "frozen")
+    others = ("nsga2", *(name for name in TND if name != "tnd-nas"))
     parser.add_argument("--methods", nargs="+", default=["nsga2"], choices=others, help="besides tnd-nas")
     parser.add_argument("--epochs", type=int, default=18, help="of the supernet, all stages together")
     parser.add_argument("--top", type=int, default=6, help="networks trained of each search")

@@ -8,7 +8,7 @@ one core: supernets are trained on CIFAR-10's images, costs are a column of the 
 candidates (error as the search ranks them, cost) go through the hand-over of ``benchmarks.search_quality``: 20 cells,
 whose true errors are looked up afterwards. Variants:
 
-    full         the algorithm with the settings below
+    full         the algorithm with the settings of the preset ``tnd-nas-small``
     frozen       alpha stays uniform: sampling and the choice alone
     no-shrink    every edge keeps all ops through all stages
     no-warm-up   alpha learns from the first epoch
