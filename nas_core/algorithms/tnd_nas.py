@@ -55,7 +55,7 @@ class TndNas:
     """Images are made this many times smaller on either side, by averaging."""
     weights: Literal["relaxed", "paths"] = "paths"
     """What a weight step trains: one network drawn from what is left, or the softmax mixture of all of it (published),
-    which costs several times as much and ranks single networks worse."""
+    which costs what all of it costs and ranks single networks worse."""
     draws: Annotated[int, Ge(1), Le(100)] = 1
     """Networks drawn for a weight step on paths, of which the one with the most multiply-adds is trained."""
     path_explore: Annotated[float, Ge(0), Le(1)] | None = None
