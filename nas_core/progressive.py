@@ -158,6 +158,11 @@ class Run:
                 f"no network of stage {self.stage + 1} could be priced; the search ends with what it came to before"
             )
         if self.stage + 1 == settings.stages or time_is_up or self.previous is not None:
+            if self.stage + 1 < settings.stages and self.previous is None and self.merit.seen:
+                self.problem.warn(
+                    f"time was up in stage {self.stage + 1} of {settings.stages}: edges have several ops left, and "
+                    "networks are derived from the likeliest; give more time, or fewer epochs"
+                )
             self.stage = settings.stages
             return
         self.previous = checkpoint.copied(
@@ -183,7 +188,7 @@ class Run:
         if self.previous is None or self.finished:
             return
         kept, self.previous = self.previous, None
-        if self.problem.time_is_up() and self.epochs_done:
+        if self.problem.time_is_up():
             stage = int(kept["stage"]) + 1
             self.problem.warn(
                 f"time was up before the policies of stage {stage + 1} had learnt: the search ends with what stage "

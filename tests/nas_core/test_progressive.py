@@ -173,7 +173,19 @@ def test_where_time_is_up_before_the_first_policy_step_random_networks_are_ranke
     assert len(proposal.genotypes) == 11
     scoring = [event for event in events if isinstance(event, Progress) and event.phase == "scoring"]
     assert [(event.step, event.total) for event in scoring] == [(10, 11), (11, 11)]
-    assert [text for text in told if "time was up before the first policy step" in text]
+    assert [text for text in told if "time was up" in text] == [
+        text for text in told if "before the first policy" in text
+    ]
+
+
+def test_time_that_ends_it_before_the_last_stage_is_told() -> None:
+    """Also where it ends just between two stages."""
+    told: list[str] = []
+    on = replace(problem(epochs=2, evaluations=4), time_is_up=lambda: True, warn=told.append)
+    settings = TndNas(preferences=2, stages=2, batch=32, samples=2, warmup=0.0, rescored=2, ranked_by=PLAIN)
+    events = list(drive(start(settings, on), Evaluator(on)))
+    assert [event.step for event in events if isinstance(event, Progress) and event.phase == "search"] == [1]
+    assert [text for text in told if "time was up in stage 1 of 2" in text]
 
 
 def test_what_is_known_to_have_no_price_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
