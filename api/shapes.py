@@ -33,7 +33,7 @@ def _faults(
             detail = f"unknown field '{'.'.join(map(str, path))}'; {expected}"
             yield Fault("Unknown field", detail, pointer(path), got, expected)
         elif item["type"] in ("value_error", "rule"):  # in words of their own
-            yield Fault(title, expected, pointer(path), got, expected)
+            yield Fault(title, expected, pointer(path), got, item.get("ctx", {}).get("expected", expected))
         else:
             where = ".".join(map(str, path)) or what
             detail = f"{where}: got {echo(got)!r}; expected {expected}"

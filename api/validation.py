@@ -6,6 +6,7 @@ the names, the settings, what fits what, the images, the skeletons, the seeds, t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from api.imagesets import Images
 from api.origins import Origin
 from api.shapes import shaped
 from nas_core.architecture import Architecture, Skeleton
+from nas_core.cuts import SMALLEST_CLASS, sizes
 from nas_core.errors import InvalidSettingsError
 from nas_core.granularity.measure import Counted, Measure, measure_of
 from nas_core.recipe import shrunk_input
@@ -272,6 +274,7 @@ def _ground(
         return [Fault("Invalid setting", str(error), "/space", got, "settings that fit together")]
     skeletons, faults = ranges.targets(spec, space, images)
     faults += _too_small(spec, images)
+    faults += _too_few(spec, images)
     faults += stages.faults(spec, entries["algorithm",], costs(spec, entries), space, images.input)
     searched = space.skeleton(images.input, images.classes)
     faults += relaxed.faults(spec, entries["algorithm",], summed, space, searched)
@@ -327,6 +330,21 @@ def _too_small(spec: JobSpec, images: Images) -> Iterator[Fault]:
             shrunk_input(images.input, shrink, place.replace("/", "."))
         except InvalidSettingsError as error:
             yield Fault("Invalid setting", str(error), f"/algorithm/{place}", shrink, "less, for these images")
+
+
+def _too_few(spec: JobSpec, images: Images) -> Iterator[Fault]:
+    """A fraction of the images that leaves some class without any for one of the parts, however it is drawn."""
+    if spec.dataset is None or images.train is None:
+        return
+    fraction, least = spec.dataset.fraction, SMALLEST_CLASS * images.classes
+    drawn = sizes(images.train, fraction).total
+    if drawn < least <= images.train:
+        detail = (
+            f"dataset.fraction: {fraction:g} of {images.train} training images are {drawn}; {images.classes} classes "
+            f"want {SMALLEST_CLASS} each at least, to be cut into train, validation and select"
+        )
+        enough = math.ceil(1e4 * least / images.train) / 1e4
+        yield Fault("Too few images", detail, "/dataset/fraction", fraction, f"at least {enough:g}")
 
 
 def _unmet(

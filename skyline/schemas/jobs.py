@@ -296,13 +296,14 @@ class JobSpec(BaseModel):
         for index, key in enumerate(keys):
             if key in keys[:index]:
                 text = f"objective keys must differ; '{key}' stands twice: give one of them a 'key'"
-                raise _rule(text, "objectives", index)
+                raise _rule(text, f"a 'key' other than {', '.join(keys[:index])}", "objectives", index)
         for part, named in (("constraints", self.constraints), ("reference_point", self.reference_point)):
             for name in sorted(set(named) - set(keys)):
-                raise _rule(f"{part} names '{name}', which is no objective of this job: {', '.join(keys)}", part, name)
+                text = f"{part} names '{name}', which is no objective of this job: {', '.join(keys)}"
+                raise _rule(text, f"one of {', '.join(keys)}, or {name} among the objectives", part, name)
         if not any(objective.name in QUALITIES for objective in self.objectives):
             text = "objectives need 'error' or 'accuracy', the quality that costs are weighed against"
-            raise _rule(text, "objectives")
+            raise _rule(text, "error or accuracy among them", "objectives")
         if self.dataset is None and not self.looked_up:
             text = "a value: it is required, unless error or accuracy come from a table"
             raise PydanticCustomError(NEEDED, "{text}", {"text": text, "path": ("dataset",)})
@@ -350,6 +351,6 @@ class TransferSpec(BaseModel):
     labels: Labels | None = None
 
 
-def _rule(text: str, *path: str | int) -> PydanticCustomError:
-    """The breach of a rule over several fields, and the place that it is reported at."""
-    return PydanticCustomError("rule", "{text}", {"text": text, "path": path})
+def _rule(text: str, expected: str, *path: str | int) -> PydanticCustomError:
+    """The breach of a rule over several fields, what would do, and the place that it is reported at."""
+    return PydanticCustomError("rule", "{text}", {"text": text, "expected": expected, "path": path})

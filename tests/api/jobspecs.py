@@ -167,7 +167,8 @@ def _space_settings(space: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]
 
 def _dataset_settings(dataset: Mapping[str, Any]) -> SearchStrategy[dict[str, Json]]:
     files = [file for part in dataset["workers"].values() for file in part["files"]]
-    fraction = st.fixed_dictionaries({}, optional={"fraction": st.floats(0, 1, exclude_min=True)})
+    enough = st.floats(0.1, 1)  # less may leave a class without images for a part
+    fraction = st.fixed_dictionaries({}, optional={"fraction": enough})
     if files:
         return st.tuples(fraction, st.sampled_from(files)).map(lambda both: {**both[0], "path": both[1]})
     return fraction

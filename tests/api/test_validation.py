@@ -100,9 +100,9 @@ def test_settings_are_held_against_the_published_form(
         ({"budget": {"minutes": 3}}, "/budget/minutes", "one of epochs, evaluations, max_seconds"),
         ({"color": 1}, "/color", "one of algorithm, budget, constraints, dataset"),
         ({"objectives": []}, "/objectives", "at least 1 item"),
-        ({"objectives": ["params"], "constraints": {}}, "/objectives", "objectives need 'error' or 'accuracy'"),
-        ({"objectives": ["error", "error"], "constraints": {}}, "/objectives/1", "'error' stands twice"),
-        ({"constraints": {"macs": {"max": 1}}}, "/constraints/macs", "constraints names 'macs', which is no objective"),
+        ({"objectives": ["params"], "constraints": {}}, "/objectives", "error or accuracy among them"),
+        ({"objectives": ["error", "error"], "constraints": {}}, "/objectives/1", "a 'key' other than error"),
+        ({"constraints": {"macs": {"max": 1}}}, "/constraints/macs", "or macs among the objectives"),
         ({"constraints": {"params": {}}}, "/constraints/params", "min, max or both"),
         (
             {"constraints": {"params": {"min": 5e5, "max": 4e5}}},
@@ -115,6 +115,7 @@ def test_settings_are_held_against_the_published_form(
         ({"target": {"channels": []}}, "/target/channels", "at least 1 item"),
         ({"target": {"channels": [8, 8]}}, "/target/channels", "widths that differ"),
         ({"labels": {"a": 1}}, "/labels/a", "a valid string"),
+        ({"dataset": {"name": "digits", "fraction": 0.027}}, "/dataset/fraction", "at least 0.0279"),
     ],
 )
 def test_the_shape_of_a_job(
