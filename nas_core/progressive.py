@@ -157,8 +157,9 @@ class Run:
             self.problem.warn(
                 f"no network of stage {self.stage + 1} could be priced; the search ends with what it came to before"
             )
-        if self.stage + 1 == settings.stages or time_is_up or self.previous is not None:
-            if self.stage + 1 < settings.stages and self.previous is None and self.merit.seen:
+        last = self.stage + 1 == settings.stages
+        if last or time_is_up or self.previous is not None:
+            if not last and self.previous is None and self.merit.seen:
                 self.problem.warn(
                     f"time was up in stage {self.stage + 1} of {settings.stages}: edges have several ops left, and "
                     "networks are derived from the likeliest; give more time, or fewer epochs"

@@ -115,7 +115,6 @@ def test_settings_are_held_against_the_published_form(
         ({"target": {"channels": []}}, "/target/channels", "at least 1 item"),
         ({"target": {"channels": [8, 8]}}, "/target/channels", "widths that differ"),
         ({"labels": {"a": 1}}, "/labels/a", "a valid string"),
-        ({"dataset": {"name": "digits", "fraction": 0.027}}, "/dataset/fraction", "at least 0.0279"),
     ],
 )
 def test_the_shape_of_a_job(
@@ -141,6 +140,12 @@ def test_images_that_a_supernet_would_shrink_away(shared: httpx.Client, spec: di
     assert paths(found) == ["/algorithm/evaluate/shrink"]
     assert "5 leaves 1x1 pixels of 8x8; at least 2x2 are needed: use 4 or less" in (found.detail or "")
     assert shared.post("/v1/jobs", params={"dry_run": True}, json=asked(4)).status_code == 200
+
+
+def test_a_fraction_that_leaves_classes_without_images(shared: httpx.Client, spec: dict[str, Any]) -> None:
+    found = refused(shared, changed(spec, dataset={"name": "digits", "fraction": 0.027}))
+    assert paths(found) == ["/dataset/fraction"] and found.errors[0].expected == "at least 0.0279"
+    assert "0.027 of 1437 training images are 39; 10 classes want 4 each" in found.detail
 
 
 def test_all_faults_are_told_at_once(shared: httpx.Client, spec: dict[str, Any]) -> None:
